@@ -42,18 +42,18 @@ async def pump(body: Body, append: Append, *, piece_bytes: int = PIECE_BYTES) ->
     piece = bytearray()
     writing: asyncio.Task[None] | None = None
     try:
-        async for chunk in body.chunks():
-            received += len(chunk)
-            piece += chunk
-            if len(piece) >= piece_bytes:
-                writing = await _write_next(writing, append, piece)
-                piece = bytearray()
+        try:
+            async for chunk in body.chunks():
+                received += len(chunk)
+                piece += chunk
+                if len(piece) >= piece_bytes:
+                    writing = await _write_next(writing, append, piece)
+                    piece = bytearray()
+        finally:
+            if writing is not None:
+                await _settle(writing)
     except BodyBrokenError:
         await _finish(writing, append, piece)
-        raise
-    except BaseException:
-        if writing is not None:
-            await _settle(writing)
         raise
     await _finish(writing, append, piece)
     return received
@@ -61,7 +61,7 @@ async def pump(body: Body, append: Append, *, piece_bytes: int = PIECE_BYTES) ->
 
 async def _write_next(writing: asyncio.Task[None] | None, append: Append, piece: bytearray) -> asyncio.Task[None]:
     if writing is not None:
-        await writing
+        await asyncio.shield(writing)  # else our own cancellation would cancel the write instead of waiting for it
     return asyncio.ensure_future(_appended(append, piece))
 
 
@@ -71,7 +71,7 @@ async def _appended(append: Append, piece: bytearray) -> None:
 
 async def _finish(writing: asyncio.Task[None] | None, append: Append, piece: bytearray) -> None:
     if writing is not None:
-        await writing
+        await writing  # it is done: this raises what it raised
     if piece:
         await append(piece)
 
