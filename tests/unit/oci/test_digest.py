@@ -45,7 +45,7 @@ def test_a_printed_digest_reads_back(digest: Digest) -> None:
         "sha256:" + "a" * 64 + "\n",
         "sha256:" + "a" * 32 + "\r\n" + "a" * 30,
         "sha256: " + "a" * 63,
-        "sha256:" + "١" * 64,
+        "sha256:" + "\N{ARABIC-INDIC DIGIT ONE}" * 64,
         "Sha256:" + "a" * 64,
         "sha256::" + "a" * 63,
         "sha512:" + "a" * 64,
