@@ -41,6 +41,7 @@ from roadstead.storage.ports import (
     TruncatedError,
     WriteHandle,
 )
+from roadstead.storage.threads import call_in
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -195,22 +196,7 @@ class FilesystemDriver:
     # In threads --------------------------------------------------------------------------------------------------
 
     async def _call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function in a thread, and don't come back before it ended, cancelled or not.
-
-        A thread can't be stopped: if we left, it would go on with a descriptor that somebody else has meanwhile, or
-        with the bytes of a buffer that the caller uses again.
-        """
-        call = asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
-        try:
-            return await asyncio.shield(call)
-        except asyncio.CancelledError:
-            while not call.done():
-                try:
-                    await asyncio.wait([call])
-                except asyncio.CancelledError:
-                    continue
-            call.exception()  # It is looked at, so that asyncio doesn't log it as forgotten.
-            raise
+        return await call_in(self._pool, function, *args, **kwargs)
 
     def _prepare(self) -> None:
         """Make the root and the fixed folders, and flush what was made."""
