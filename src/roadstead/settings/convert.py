@@ -16,7 +16,7 @@ from roadstead.errors import InvalidError
 from roadstead.secret import Secret
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.findings import Finding, nearest
-from roadstead.settings.model import LayerSettings
+from roadstead.settings.model import LayerSettings, RuleSettings
 from roadstead.settings.quantity import ByteSize, parse_duration, parse_size
 from roadstead.settings.references import resolve_references
 
@@ -54,7 +54,7 @@ class Source:
 
 
 @cache
-def field_types(table: type) -> Mapping[str, Any]:
+def field_types(table: Any) -> Mapping[str, Any]:
     """Return the types of a table's fields, in their order."""
     hints = typing.get_type_hints(table)
     return {field.name: hints[field.name] for field in dataclasses.fields(table)}
@@ -75,8 +75,8 @@ def convert(kind: Any, raw: object, key: str, source: Source) -> Any:
         kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is tuple:
         return _many(typing.get_args(kind)[0], raw, key, source, textual=textual)
-    if dataclasses.is_dataclass(kind) and kind is not ListenAddress:
-        return _table(typing.cast("type", kind), raw, key, source)
+    if kind in (RuleSettings, LayerSettings):
+        return _table(kind, raw, key, source)
     try:
         return _one(kind, raw, source, textual=textual)
     except InvalidError as error:
