@@ -65,9 +65,8 @@ def _plain(value: object, kind: Any, *, masked: bool) -> Any:
     if isinstance(value, tuple):
         return [_plain(item, None, masked=masked) for item in value]
     if isinstance(value, LayerSettings | RuleSettings):
-        return {
-            name: _plain(getattr(value, name), each, masked=masked) for name, each in field_types(type(value)).items()
-        }
+        table: Any = type(value)
+        return {name: _plain(getattr(value, name), each, masked=masked) for name, each in field_types(table).items()}
     if kind is ByteSize and isinstance(value, int):
         return format_size(value)
     return value
