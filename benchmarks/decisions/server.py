@@ -151,9 +151,8 @@ def bytes_in_and_out(files: Path) -> None:
             idle = server.memory()
             start.append((kind, server.start_seconds, f"idle {idle:.0f} MiB in the worker"))
             for chunked in (False, True):
-                rate, cpu, seen = timed(
-                    server, lambda c=chunked: upload(server, "/ingest", 1 << 30, chunked=c), 1 << 30
-                )
+                send = partial(upload, server, "/ingest", 1 << 30, chunked=chunked)
+                rate, cpu, seen = timed(server, send, 1 << 30)
                 remark = f"cpu {cpu:.2f} s/GiB, {seen['chunks']} chunks, median {seen['median']:.0f}, max {seen['max']}"
                 ingest.append((kind + (" chunked" if chunked else ""), rate, remark))
             modes = ["/pathsend"] if kind != "uvicorn" else []
@@ -271,9 +270,8 @@ def edges(files: Path) -> None:
                     link.recv(1000)
                 time.sleep(1.5)
                 print(f"client goes while we send, {name}: {json.loads(server.get(f'/seen/{name}'))}")
-            print(
-                f"client stays, watched: {download(server, '/watched')} bytes, {json.loads(server.get('/seen/watched'))}"
-            )
+            size = download(server, "/watched")
+            print(f"client stays, watched: {size} bytes, {json.loads(server.get('/seen/watched'))[-1]}")
             print(f"HEAD: {raw(server, b'HEAD /head HTTP/1.1' + HOST)!r}")
             length = b"\r\nhost: x\r\ncontent-length: 67108864\r\n"
             print(f"100-continue, read: {raw(server, b'POST /cut/e HTTP/1.1' + length + EXPECT)!r}")
