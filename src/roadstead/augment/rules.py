@@ -69,6 +69,15 @@ class PatternInvalidError(InvalidError):
         return 'write REPOSITORY or REPOSITORY:TAG, for example "library/*:latest", "team/**" or "**"'
 
 
+class RuleInvalidError(InvalidError):
+    """A rule that can't be carried out; ``match`` says which."""
+
+    def __init__(self, match: str, reason: str) -> None:
+        super().__init__(f"the rule with match = {match!r}: {reason}")
+        self.match = match
+        self.reason = reason
+
+
 class RulesInvalidError(InvalidError):
     """A text that isn't the JSON of prepared rules."""
 
