@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+from tests.e2e.conftest import GREETING
 
 from roadstead.testing.dockerd import DockerEngine
 from roadstead.testing.server import RoadsteadServer
-from tests.e2e.conftest import GREETING
 
 BUSYBOX = ("/bin/busybox",)
 
@@ -94,7 +94,9 @@ def test_an_augmented_image_is_not_augmented_again(
     after = json.loads(docker_engine.docker("image", "inspect", f"{pushed}:2").stdout)[0]
     assert after["RootFS"]["Layers"] == before["RootFS"]["Layers"]
     assert after["Config"]["Env"] == before["Config"]["Env"]
-    assert _digest(greeter, pushed, "2") == _digest(greeter, f"{pushed.partition('/')[0]}/as-pushed/{pushed.partition('/')[2]}", "2")
+    assert _digest(greeter, pushed, "2") == _digest(
+        greeter, f"{pushed.partition('/')[0]}/as-pushed/{pushed.partition('/')[2]}", "2"
+    )
 
 
 def test_an_entrypoint_of_a_rule_wraps_the_command(greeter: RoadsteadServer, docker_engine: DockerEngine) -> None:
@@ -110,9 +112,7 @@ def test_an_entrypoint_of_a_rule_wraps_the_command(greeter: RoadsteadServer, doc
     docker_engine.docker("rmi", image)
 
 
-def test_an_image_no_rule_matches_comes_back_as_it_went(
-    greeter: RoadsteadServer, docker_engine: DockerEngine
-) -> None:
+def test_an_image_no_rule_matches_comes_back_as_it_went(greeter: RoadsteadServer, docker_engine: DockerEngine) -> None:
     """The same image id, without a change."""
     image = f"{greeter.host}/plain/{uuid4().hex[:12]}:1"
     built = docker_engine.import_busybox(image)

@@ -10,11 +10,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from tests.e2e.conftest import GREETING
 
 from roadstead.testing.components import require
 from roadstead.testing.images import make_image, make_index
 from roadstead.testing.server import RoadsteadServer
-from tests.e2e.conftest import GREETING
 
 APT = "apt-get install --no-install-recommends podman skopeo buildah crun busybox-static"
 

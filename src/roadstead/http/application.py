@@ -38,6 +38,10 @@ class Finished:
 class Observer(Protocol):
     """Somebody who wants to know of every request; must not raise, and costs every request what it takes."""
 
+    def began(self) -> None:
+        """Take note of a request that has come in."""
+        ...
+
     def finished(self, finished: Finished) -> None:
         """Take note of a request that is over."""
         ...
@@ -82,6 +86,7 @@ class Application:
 
     async def _serve(self, request: Request, receive: Receive, send: Send) -> None:
         finished = Finished(request, "none", 500, perf_counter())
+        self._observer.began()
         try:
             response = await self._respond(request, finished)
             finished.status = response.status
