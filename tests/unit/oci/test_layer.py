@@ -11,6 +11,7 @@ import tempfile
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -331,3 +332,18 @@ def test_an_unreadable_mode_is_kept_as_it_is(tmp_path: Path) -> None:
     data, _ = packed(tmp_path)
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         assert archive.getmember("secret").mode == stat.S_IRUSR
+
+
+def test_file_capabilities_are_kept(tmp_path: Path) -> None:
+    """What the system says of a file is what the layer says; where it can't say it, the layer doesn't."""
+    capability = bytes.fromhex("0100000200200000000000000000000000000000")
+    (tmp_path / "ping").touch()
+    expected = {}
+    with suppress(OSError, AttributeError):  # neither every user nor every file system may have them
+        os.setxattr(tmp_path / "ping", "security.capability", capability)
+        expected = {"SCHILY.xattr.security.capability": capability.decode("utf-8", "surrogateescape")}
+    data, layer = packed(tmp_path)
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert archive.getmember("ping").pax_headers == expected
+
+    assert measure(io.BytesIO(data)) == layer
