@@ -1,6 +1,5 @@
 """Roadstead itself as a server for tests: the real command, its workers and its background process, on a free port."""
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -94,13 +93,3 @@ class RoadsteadServer:
         flags = ["--listen", self.host, "--workers", str(workers)]
         has_own_data = "[storage]" in (self.directory / "roadstead.toml").read_text()
         return flags if has_own_data else [*flags, "--data", str(self.data)]
-
-
-def toml(document: Mapping[str, object]) -> str:
-    """Return plain settings as TOML: tables of strings, numbers, booleans and lists (JSON's spelling is TOML's)."""
-    lines: list[str] = []
-    for table, values in document.items():
-        for entry in values if isinstance(values, list) else [values]:
-            lines.append(f"[[{table}]]" if isinstance(values, list) else f"[{table}]")
-            lines += [f"{key} = {json.dumps(value)}" for key, value in entry.items()]
-    return "\n".join(lines) + "\n"
