@@ -110,3 +110,18 @@ class LayerStore(Protocol):
     async def store_file(self, path: str, digest: Digest, *, now: datetime) -> DerivedBlob:
         """Store a file whose digest is known, verified as it is copied, durably; idempotent."""
         ...
+
+
+class LayerRecords(Protocol):
+    """What the database knows of blobs that no repository may serve yet: its half of a LayerStore."""
+
+    async def find(self, digest: Digest) -> DerivedBlob | None:
+        """Return the blob if its bytes are stored, whoever may serve them."""
+        ...
+
+    async def remember(self, blob: DerivedBlob, *, now: datetime) -> DerivedBlob:
+        """Record durable bytes; idempotent.
+
+        Where the digest is stored already its row stays as it is and is returned: the caller then drops its copy.
+        """
+        ...

@@ -177,7 +177,7 @@ class UploadRecord:
     upload_id: str
     repository: RepositoryName
     state: UploadState = UploadState.OPEN
-    staged: Staged = Staged()
+    staged: Staged = field(default_factory=Staged)
     algorithm: Algorithm = Algorithm.SHA256
     digest_so_far: str = ""  # hex of the bytes up to staged.size; empty where nothing was hashed
     hash_state: bytes | None = None  # exported state at staged.size, or None: then read again
@@ -242,4 +242,41 @@ class BlobStore(Protocol):
 
     async def unlink(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> bool:
         """Take the blob from the repository; its bytes stay for whoever else has it. False if it wasn't there."""
+        ...
+
+
+class InstanceStore(Protocol):
+    """What is made once for the whole installation."""
+
+    async def secret(self, name: str) -> bytes:
+        """Return 32 random bytes that are made at the first call, the same for every process from then on."""
+        ...
+
+
+class ChangeOrigin(StrEnum):
+    """Why a tag moved."""
+
+    PUSH = "push"  # a manifest was pushed to it
+    UNTAG = "untag"  # the tag was removed
+    DELETE = "delete"  # what it pointed at was removed
+
+
+@dataclass(frozen=True, slots=True)
+class TagChange:
+    """A line of the journal of tags: where a tag pointed from then on, None for nowhere, and where before."""
+
+    position: int  # rises with every change of the tag
+    digest: Digest | None
+    previous: Digest | None
+    at: datetime
+    origin: ChangeOrigin
+
+
+class JournalStore(Protocol):
+    """Where tags pointed earlier. Every write that moves a tag writes its line in the same transaction."""
+
+    async def tag_changes(
+        self, repository: RepositoryName, tag: Tag, *, before: int | None = None, limit: int
+    ) -> Sequence[TagChange]:
+        """Return up to `limit` changes of a tag, the latest first, those before that position; empty if none."""
         ...

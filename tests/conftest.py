@@ -1,0 +1,154 @@
+"""What every test may ask for: real servers, started by the first test that asks, and a word about what is missing.
+
+A test asks for a server by naming its fixture. The servers themselves are in ``roadstead.testing``, for other
+projects too; here is only how this test suite shares them.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from roadstead.testing.components import ComponentMissingError, must_be_present
+from roadstead.testing.dockerd import DockerEngine
+from roadstead.testing.keeper import shared_docker_engine, shared_postgres, wait_stopped
+from roadstead.testing.postgres import PostgresServer
+from roadstead.testing.registry_peer import RegistryPeer, open_registry_peer
+
+RUN_DIRECTORY = pytest.StashKey[Path]()
+SOAK_DESELECTED = pytest.StashKey[int]()
+MISSING = "missing component"  # the name of the property that carries a missing component to the summary
+
+
+# Servers
+
+
+@pytest.fixture(scope="session")
+def postgres(pytestconfig: pytest.Config) -> Iterator[PostgresServer]:
+    """A PostgreSQL server that the whole run shares; take a database of your own: ``postgres_url``."""
+    with shared_postgres(pytestconfig.stash[RUN_DIRECTORY]) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """The address of an empty PostgreSQL database for one test."""
+    url = postgres.create_database()
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def docker_engine(pytestconfig: pytest.Config) -> Iterator[DockerEngine]:
+    """A Docker engine that the whole run shares; give your images and containers names of their own."""
+    with shared_docker_engine(pytestconfig.stash[RUN_DIRECTORY]) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def registry_peer() -> Iterator[RegistryPeer]:
+    """A distribution registry, one for each test process; take repositories of your own."""
+    with open_registry_peer() as peer:
+        yield peer
+
+
+# One run, several processes
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Say whether this process is one of xdist's workers."""
+    return hasattr(config, "workerinput")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder by which this run's processes share their servers; xdist's workers are told of it."""
+    if is_worker(config):
+        config.stash[RUN_DIRECTORY] = Path(config.workerinput["run_directory"])
+    else:
+        config.stash[RUN_DIRECTORY] = Path(tempfile.mkdtemp(prefix="roadstead-run-"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: object) -> None:
+    """Tell an xdist worker where the run's folder is."""
+    node.workerinput["run_directory"] = str(node.config.stash[RUN_DIRECTORY])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the run only when the shared servers have ended."""
+    if not is_worker(config) and RUN_DIRECTORY in config.stash:
+        stopped = wait_stopped(config.stash[RUN_DIRECTORY])
+        shutil.rmtree(config.stash[RUN_DIRECTORY])
+        assert stopped, "a shared test server didn't stop; see the processes whose paths start with roadstead-"
+
+
+# Soak tests are asked for
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is marked ``soak`` unless ``-m`` speaks of it."""
+    if "soak" in config.option.markexpr:
+        return
+    soak = [item for item in items if item.get_closest_marker("soak")]
+    if soak:
+        items[:] = [item for item in items if not item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=soak)
+    config.stash[SOAK_DESELECTED] = len(soak)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send xdist's controller the number of soak tests left out: it collects nothing itself."""
+    if is_worker(session.config):
+        session.config.workeroutput["soak_deselected"] = session.config.stash.get(SOAK_DESELECTED, 0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: object) -> None:
+    """Note a worker's number of soak tests left out; every worker collects the same tests."""
+    stash = node.config.stash
+    stash[SOAK_DESELECTED] = max(
+        stash.get(SOAK_DESELECTED, 0), getattr(node, "workeroutput", {}).get("soak_deselected", 0)
+    )
+
+
+# Missing components are named
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
+    """A fixture that needs a program may find it missing."""
+    try:
+        return (yield)
+    except ComponentMissingError as error:
+        report_missing(item, error)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """A test that starts its own server may find a program missing."""
+    try:
+        return (yield)
+    except ComponentMissingError as error:
+        report_missing(item, error)
+
+
+def report_missing(item: pytest.Item, error: ComponentMissingError) -> None:
+    """Keep the component for the summary; fail where all must be present, else skip. Both name the command."""
+    item.user_properties.append((MISSING, f"{error.program}: {error.install}"))
+    if must_be_present():
+        pytest.fail(str(error), pytrace=False)
+    pytest.skip(str(error))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List missing components, each with its command, and the soak tests left out."""
+    reports = [report for kind in ("skipped", "failed", "error") for report in terminalreporter.stats.get(kind, ())]
+    properties = [pair for report in reports for pair in getattr(report, "user_properties", ())]
+    if missing := sorted({text for name, text in properties if name == MISSING}):
+        terminalreporter.section("missing components")
+        for text in missing:
+            terminalreporter.line(text)
+    if left_out := terminalreporter.config.stash.get(SOAK_DESELECTED, 0):
+        terminalreporter.line(f"{left_out} soak tests deselected; `make soak` runs them")
