@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from roadstead.cli import config, serve
+from roadstead.cli import config, layer, serve
 from roadstead.cli.report import report
 from roadstead.errors import RoadsteadError
 
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.add_typer(config.app, name="config")
+app.add_typer(layer.app, name="layer")
 
 
 def _print_version(wanted: bool) -> None:
