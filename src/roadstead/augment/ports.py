@@ -1,0 +1,127 @@
+"""What augmentation needs from outside: the hosted images, a place for what it makes, and a memory of it.
+
+``registry`` satisfies the first two without knowing (the rooms meet in ``app.py``); ``db`` keeps the derivations.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from roadstead.oci.digest import Digest
+from roadstead.oci.reference import RepositoryName
+from roadstead.storage.ports import Key
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a pull is answered with: a manifest's digest, media type and size in bytes."""
+
+    digest: Digest
+    media_type: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DerivedManifest:
+    """A manifest made from another: its exact bytes, and what it needs in its repository."""
+
+    digest: Digest
+    media_type: str
+    raw: bytes
+    source: Digest  # the manifest it was made from
+    blobs: Sequence[Digest] = ()  # config and layers; children are manifests
+    children: Sequence[Digest] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DerivedBlob:
+    """A blob made on the way (an image config), or an added layer: durable in storage under its key."""
+
+    digest: Digest
+    size: int
+    key: Key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derivation:
+    """Everything that came of one source and one plan, stored together.
+
+    ``plan`` is the plan itself as canonical JSON, so that what was derived can be derived again when its bytes are
+    gone (design decision 6); ``plan_digest`` is the digest of that text. ``manifests`` has children before the root;
+    the root is the last.
+    """
+
+    repository: RepositoryName
+    source: Digest
+    plan_digest: Digest
+    plan: str
+    manifests: Sequence[DerivedManifest]
+    blobs: Sequence[DerivedBlob]
+
+    @property
+    def root(self) -> DerivedManifest:
+        """Return the manifest that answers a pull."""
+        return self.manifests[-1]
+
+
+class ImageSource(Protocol):
+    """Reads what a repository holds. Both raise the registry's NotFoundError family."""
+
+    async def manifest(self, repository: RepositoryName, digest: Digest) -> tuple[str, bytes]:
+        """Return media type and exact bytes."""
+        ...
+
+    async def blob(self, repository: RepositoryName, digest: Digest, *, max_bytes: int) -> bytes:
+        """Return a small blob whole (an image config); refuses more than `max_bytes`."""
+        ...
+
+
+class DerivationStore(Protocol):
+    """The memory of what was derived from what."""
+
+    async def find(self, repository: RepositoryName, source: Digest, plan_digest: Digest) -> Served | None:
+        """Return what answers a pull of this source under this plan, if it was derived already."""
+        ...
+
+    async def record(self, derivation: Derivation, *, now: datetime) -> None:
+        """Store a derivation with its manifests, blobs and memberships in one transaction; idempotent.
+
+        Raises ManifestUnknownError's family if the source is no longer in the repository.
+        """
+        ...
+
+    async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:
+        """Return the source manifests that a derived root digest was made from in this repository; empty if none."""
+        ...
+
+
+class LayerStore(Protocol):
+    """Where layers of rules and derived configs are kept: the content-addressed store."""
+
+    async def find(self, digest: Digest) -> DerivedBlob | None:
+        """Return the blob if its bytes are stored."""
+        ...
+
+    async def store(self, data: bytes, *, now: datetime) -> DerivedBlob:
+        """Store a small blob durably and return it; idempotent."""
+        ...
+
+    async def store_file(self, path: str, digest: Digest, *, now: datetime) -> DerivedBlob:
+        """Store a file whose digest is known, verified as it is copied, durably; idempotent."""
+        ...
+
+
+class LayerRecords(Protocol):
+    """What the database knows of blobs that no repository may serve yet: its half of a LayerStore."""
+
+    async def find(self, digest: Digest) -> DerivedBlob | None:
+        """Return the blob if its bytes are stored, whoever may serve them."""
+        ...
+
+    async def remember(self, blob: DerivedBlob, *, now: datetime) -> DerivedBlob:
+        """Record durable bytes; idempotent.
+
+        Where the digest is stored already its row stays as it is and is returned: the caller then drops its copy.
+        """
+        ...

@@ -1,0 +1,108 @@
+"""How stores reach a database: hot reads as text that the driver takes, writes as intentions.
+
+A statement is written once, as SQLAlchemy Core. A *query* is compiled once for each kind of database and then run
+by the driver itself, because building it anew costs a hundred times what SQLite needs to answer (design decision
+3). An *intention* is a synchronous function of a connection, and one transaction: whole or not at all.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from sqlalchemy import Connection, Dialect, Insert, Select, Table
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
+from sqlalchemy.dialects.sqlite.pysqlite import dialect as pysqlite_dialect
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+Row = Sequence[Any]
+"""Columns by position, as the driver gives them."""
+
+UpsertInsert = postgresql.Insert | sqlite.Insert
+"""An INSERT that knows ON CONFLICT; both databases spell it alike, SQLAlchemy has a class for each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A query in one database's words, and how its arguments become the driver's parameters."""
+
+    text: str
+    order: tuple[int, ...] | None  # positions in `arguments + constants`; None where they are the arguments as given
+    constants: tuple[Any, ...] = ()
+
+    def parameters(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return what the driver is given."""
+        if self.order is None:
+            return arguments
+        values = arguments + self.constants
+        return tuple(values[position] for position in self.order)
+
+
+class Query:
+    """A read that is run often: one Core statement, and the names of its parameters in the order callers give them."""
+
+    def __init__(self, statement: Select[Any], *names: str) -> None:
+        self.statement = statement
+        self.names = names
+
+    @cached_property
+    def sqlite(self) -> Prepared:
+        """The query for the standard library's ``sqlite3``."""
+        return self._prepare(pysqlite_dialect())
+
+    @cached_property
+    def postgres(self) -> Prepared:
+        """The query for asyncpg."""
+        return self._prepare(asyncpg_dialect())  # type: ignore[no-untyped-call]
+
+    def _prepare(self, dialect: Dialect) -> Prepared:
+        compiled = self.statement.compile(dialect=dialect)
+        asked: Sequence[str] = getattr(compiled, "positiontup", None) or ()
+        # SQLite's dialect adds an OFFSET of its own, a parameter that isn't the caller's.
+        extra = [name for name in dict.fromkeys(asked) if name not in self.names]
+        if tuple(asked) == self.names:
+            return Prepared(str(compiled), None)
+        places = {name: position for position, name in enumerate((*self.names, *extra))}
+        constants = tuple(compiled.params[name] for name in extra)
+        return Prepared(str(compiled), tuple(places[name] for name in asked), constants)
+
+
+class Access(Protocol):
+    """One process's way to a database. ``db.sqlite`` and ``db.postgres`` each have one.
+
+    Every method raises ``StoreBusyError`` when the database doesn't answer in time and ``StoreFailedError`` when it
+    answers with an error.
+    """
+
+    async def row(self, query: Query, *arguments: Any) -> Row | None:
+        """Return the first row of a query, or None; it sees everything that was committed before the call."""
+        ...
+
+    async def rows(self, query: Query, *arguments: Any) -> Sequence[Row]:
+        """Return all rows of a query."""
+        ...
+
+    async def write(self, intention: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run an intention as one transaction and return its result once that is durable.
+
+        What the intention raises undoes it and is raised here. It may be run more than once, so it changes nothing
+        but the database. Cancelled, it happens whole or not at all.
+        """
+        ...
+
+
+class Upsert:
+    """An INSERT with an ON CONFLICT clause, built once for each kind of database."""
+
+    def __init__(self, table: Table, build: Callable[[Any], Insert]) -> None:
+        self._by_dialect: dict[str, Insert] = {
+            "sqlite": build(sqlite.insert(table)),
+            "postgresql": build(postgresql.insert(table)),
+        }
+
+    def on(self, connection: Connection) -> Insert:
+        """Return the statement for the connection's database."""
+        return self._by_dialect[connection.dialect.name]

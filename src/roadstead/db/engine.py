@@ -1,0 +1,155 @@
+"""A database, opened: every store over one process's way to it."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Protocol
+
+from sqlalchemy import Connection, literal_column, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from roadstead.augment.ports import DerivationStore, LayerRecords
+from roadstead.db import sqlite
+from roadstead.db.access import Access, Query
+from roadstead.db.errors import DatabaseUrlError, DriverMissingError, SchemaOutdatedError, SchemaTooNewError
+from roadstead.db.schema import HEAD, REVISIONS
+from roadstead.db.stores.blobs import DatabaseBlobs, DatabaseLayers
+from roadstead.db.stores.catalog import DatabaseCatalog
+from roadstead.db.stores.derivations import DatabaseDerivations
+from roadstead.db.stores.instance import DatabaseInstance
+from roadstead.db.stores.leases import DatabaseLeases
+from roadstead.db.stores.manifests import DatabaseManifests
+from roadstead.db.stores.uploads import DatabaseUploads
+from roadstead.lease import LeaseStore
+from roadstead.registry.ports import BlobStore, CatalogStore, InstanceStore, JournalStore, ManifestStore, UploadStore
+
+DEFAULT_POOL_SIZE = 8
+"""Connections a process keeps to PostgreSQL at most: these for reads, and half as many for writes."""
+
+_PROBE = Query(select(literal_column("1")))
+
+
+class OpenAccess(Access, Protocol):
+    """An `Access` that somebody has to close."""
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of connections and threads."""
+        ...
+
+
+class Database:
+    """All stores of one process. It belongs to the event loop that opened it."""
+
+    manifests: ManifestStore
+    catalog: CatalogStore
+    journal: JournalStore
+    uploads: UploadStore
+    blobs: BlobStore
+    layers: LayerRecords
+    derivations: DerivationStore
+    instance: InstanceStore
+    leases: LeaseStore
+
+    def __init__(self, access: OpenAccess) -> None:
+        self.access = access
+        catalog = DatabaseCatalog(access)
+        self.manifests = DatabaseManifests(access)
+        self.catalog = catalog
+        self.journal = catalog
+        self.uploads = DatabaseUploads(access)
+        self.blobs = DatabaseBlobs(access)
+        self.layers = DatabaseLayers(access)
+        self.derivations = DatabaseDerivations(access)
+        self.instance = DatabaseInstance(access)
+        self.leases = DatabaseLeases(access)
+
+    async def check(self) -> None:
+        """Raise StoreBusyError or StoreFailedError unless the database can be read and written."""
+        await self.access.row(_PROBE)
+        await self.access.write(_nothing)
+
+    async def close(self) -> None:
+        """Finish the writes under way and let go of the database; nothing else may be called afterwards."""
+        await self.access.close()
+
+
+async def open_database(
+    url: str,
+    *,
+    migrate: bool,
+    busy_timeout: timedelta = sqlite.BUSY_TIMEOUT,
+    pool_size: int = DEFAULT_POOL_SIZE,
+) -> Database:
+    """Open the database at ``sqlite:///path`` or ``postgresql://…``.
+
+    With *migrate* it is brought to this release's schema first, made where there is none; any number of processes
+    may do that at once. Without, it has to be there, which costs a worker next to nothing.
+
+    Raises DatabaseUrlError, DriverMissingError, SchemaTooNewError, SchemaOutdatedError, StoreBusyError and
+    StoreFailedError.
+    """
+    parsed = _parse(url)
+    if parsed.get_backend_name() == "sqlite":
+        return await _open_sqlite(_sqlite_path(parsed), migrate=migrate, busy_timeout=busy_timeout)
+    return await _open_postgres(url, migrate=migrate, busy_timeout=busy_timeout, pool_size=pool_size)
+
+
+async def _open_sqlite(path: Path, *, migrate: bool, busy_timeout: timedelta) -> Database:
+    if migrate:
+        await asyncio.to_thread(sqlite.migrate, path)
+    elif not path.exists():
+        raise SchemaOutdatedError(None, HEAD)
+    access = sqlite.SqliteAccess.open(path, busy_timeout=busy_timeout)
+    try:
+        _require_head(access.revision())
+    except BaseException:
+        await access.close()
+        raise
+    return Database(access)
+
+
+def _require_head(found: str | None) -> None:
+    if found == HEAD:
+        return
+    if found is not None and found not in REVISIONS:
+        raise SchemaTooNewError(found, HEAD)
+    raise SchemaOutdatedError(found, HEAD)
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise DatabaseUrlError("it isn't an address") from error
+    if parsed.drivername not in ("sqlite", "postgresql", "postgres"):
+        raise DatabaseUrlError(f"{parsed.drivername!r} is neither sqlite nor postgresql")
+    return parsed
+
+
+def _sqlite_path(url: URL) -> Path:
+    if not url.database or url.database == ":memory:" or url.host:
+        raise DatabaseUrlError("SQLite wants a file, which several processes can open: sqlite:///path/to/file.db")
+    return Path(url.database)
+
+
+def _nothing(_: Connection) -> None:
+    """Write nothing: it shows that a transaction can be begun and committed."""
+
+
+async def _open_postgres(url: str, *, migrate: bool, busy_timeout: timedelta, pool_size: int) -> Database:
+    # An optional part: it is imported by those who use it, so that its absence can be named.
+    try:
+        from roadstead.db import postgres
+    except ModuleNotFoundError as error:
+        raise DriverMissingError(error.name or "asyncpg", "postgres") from error
+
+    access = await postgres.PostgresAccess.open(url, busy_timeout=busy_timeout, pool_size=pool_size)
+    try:
+        if migrate:
+            await access.migrate()
+        _require_head(await access.revision())
+    except BaseException:
+        await access.close()
+        raise
+    return Database(access)

@@ -1,0 +1,186 @@
+"""PostgreSQL: a read is one round trip of a prepared statement, a write a transaction (design decision 3).
+
+Reads go through asyncpg's own pool; the connection keeps the prepared statement. Writes go through SQLAlchemy, at
+READ COMMITTED: the stores lock what their promises hang on. Where two transactions still lock each other out the
+loser runs again, and so does one whose connection was lost before it committed; after that nobody knows, so it is
+never repeated.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Concatenate, Self
+
+import asyncpg
+from sqlalchemy import Connection, func, literal, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from roadstead.db.access import Access, P, Query, Row, T
+from roadstead.db.errors import StoreFailedError
+from roadstead.errors import RoadsteadError
+from roadstead.registry.errors import StoreBusyError
+
+MAX_ATTEMPTS = 5
+
+_MIGRATION_LOCK = 0x526F_6164_7374_6561  # "Roadstea": the advisory lock of whoever migrates
+
+# 40001 serialization_failure, 40P01 deadlock_detected. 23503 foreign_key_violation: content that two repositories
+# share went away with the one while the other took it up; the next attempt stores it again.
+_RUN_AGAIN = frozenset({"40001", "40P01", "23503"})
+
+# Connections (08), shutdown (57P), no room (53300), a lock or a statement that took too long (55P03, 57014), a
+# server that only reads, as one does while it is being replaced (25006).
+_BUSY = ("08", "57P", "53300", "55P03", "57014", "25006")
+
+_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+
+
+class _UndoneError(Exception):
+    """A transaction came to nothing, for certain, and may be run again."""
+
+
+class PostgresAccess:
+    """One process's way to a PostgreSQL database. It belongs to one event loop."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", engine: AsyncEngine, busy_timeout: timedelta) -> None:
+        self._pool = pool
+        self._engine = engine
+        self._busy_timeout_s = busy_timeout.total_seconds()
+
+    @classmethod
+    async def open(cls, url: str, *, busy_timeout: timedelta, pool_size: int) -> Self:
+        """Connect to a database; raise StoreBusyError where it doesn't answer, StoreFailedError where it refuses."""
+        seconds = busy_timeout.total_seconds()
+        options: dict[str, Any] = {
+            "timeout": seconds,
+            "command_timeout": seconds,
+            "server_settings": {
+                "application_name": "roadstead",
+                "default_transaction_isolation": "read committed",
+                "lock_timeout": f"{int(seconds * 1000)}ms",
+            },
+        }
+        engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=lambda: asyncpg.connect(url, **options),
+            pool_size=max(1, pool_size // 2),
+            max_overflow=0,
+            pool_timeout=seconds,
+        )
+        try:
+            # `reset`: the driver's own costs a round trip, and a plain read leaves nothing to reset.
+            pool = await asyncpg.create_pool(url, min_size=1, max_size=pool_size, reset=_leave_as_it_is, **options)
+        except (*_DRIVER_ERRORS, ValueError) as error:
+            await engine.dispose()
+            raise our_error(error) from error
+        return cls(pool, engine, busy_timeout)
+
+    async def migrate(self) -> None:
+        """Bring the database to this release's revision; processes that start together take turns."""
+        # Alembic costs more to import than a worker has to start; only who migrates pays for it.
+        from roadstead.db.migrating import upgrade
+
+        await self.write(_migrate, upgrade)
+
+    async def revision(self) -> str | None:
+        """Return the revision of the schema, or None where there is none yet."""
+        try:
+            if await self._pool.fetchval("SELECT to_regclass('alembic_version')") is None:
+                return None
+            found = await self._pool.fetchval("SELECT version_num FROM alembic_version")
+        except _DRIVER_ERRORS as error:
+            raise our_error(error) from error
+        return None if found is None else str(found)
+
+    async def row(self, query: Query, *arguments: Any) -> Row | None:
+        """Return the first row of a query, or None."""
+        prepared = query.postgres
+        row: Row | None = await self._read("fetchrow", prepared.text, prepared.parameters(arguments))
+        return row
+
+    async def rows(self, query: Query, *arguments: Any) -> Sequence[Row]:
+        """Return all rows of a query."""
+        prepared = query.postgres
+        rows: Sequence[Row] = await self._read("fetch", prepared.text, prepared.parameters(arguments))
+        return rows
+
+    async def _read(self, method: str, text: str, parameters: tuple[Any, ...]) -> Any:
+        for _ in range(MAX_ATTEMPTS - 1):
+            try:
+                return await self._read_once(method, text, parameters)
+            except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError):
+                continue  # the connection died while it lay in the pool; a read may be repeated
+            except _DRIVER_ERRORS as error:
+                raise our_error(error) from error
+        try:
+            return await self._read_once(method, text, parameters)
+        except _DRIVER_ERRORS as error:
+            raise our_error(error) from error
+
+    async def _read_once(self, method: str, text: str, parameters: tuple[Any, ...]) -> Any:
+        async with self._pool.acquire(timeout=self._busy_timeout_s) as connection:
+            return await getattr(connection, method)(text, *parameters)
+
+    async def write(self, intention: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run an intention as one transaction."""
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                return await self._attempt(lambda connection: intention(connection, *args, **kwargs))
+            except _UndoneError:
+                continue
+            except DBAPIError as error:
+                raise our_error(error.orig or error) from error
+            except PoolTimeoutError as error:
+                raise StoreBusyError("every connection to the database is in use; try again") from error
+            except _DRIVER_ERRORS as error:
+                raise our_error(error) from error
+        raise StoreBusyError("the database didn't take the write, which others kept crossing; try again")
+
+    async def _attempt(self, run: Callable[[Connection], T]) -> T:
+        async with self._engine.connect() as connection:
+            try:
+                result = await connection.run_sync(run)
+            except DBAPIError as error:
+                if error.connection_invalidated or sqlstate(error.orig) in _RUN_AGAIN:
+                    raise _UndoneError from error
+                raise
+            await connection.commit()
+        return result
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        await self._engine.dispose()
+        try:
+            async with asyncio.timeout(self._busy_timeout_s):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+
+def sqlstate(error: BaseException | None) -> str:
+    """Return PostgreSQL's code of an error, empty where it has none."""
+    return str(getattr(error, "sqlstate", None) or "")
+
+
+def our_error(error: BaseException) -> RoadsteadError:
+    """Return what an error of the server, the driver or the network means to a caller."""
+    code = sqlstate(error)
+    if code.startswith(_BUSY) or (not code and isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError)):
+        return StoreBusyError("the database doesn't answer; try again")
+    return StoreFailedError(f"the database answered with an error: {error}")
+
+
+async def _leave_as_it_is(_: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Reset nothing: reads leave no transaction, no lock and no setting behind."""
+
+
+def _migrate(connection: Connection, upgrade: Callable[[Connection], None]) -> None:
+    connection.exec_driver_sql("SET LOCAL lock_timeout = 0")  # whoever migrates now may need longer
+    connection.execute(select(func.pg_advisory_xact_lock(literal(_MIGRATION_LOCK))))
+    upgrade(connection)
+
+
+if TYPE_CHECKING:
+    _: type[Access] = PostgresAccess

@@ -1,0 +1,273 @@
+"""The tables, as SQLAlchemy Core metadata. How a database comes to have them is in ``migrations``.
+
+Digests are text (``sha256:<64 hex>``), moments whole microseconds since 1970 (``moments``), and text is compared
+bytewise on every database. A repository's rows hang on its number, so that a key is short and pages of one
+repository lie together.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    true,
+)
+
+REVISIONS = ("0001",)
+"""Every revision of the schema, oldest first; the last is the one that this release works with."""
+
+HEAD = REVISIONS[-1]
+
+BYTEWISE = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text that sorts by its bytes. SQLite compares so by itself."""
+
+# SQLite numbers rows by itself only where the type is called INTEGER; it has 64 bits there.
+NUMBER = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# A repository comes to be with its first blob or manifest and its row stays, a tombstone once it is empty (design
+# decision 9). `listed`: it holds a pushed manifest, so the catalog shows it; kept here, so that a page of the
+# catalog is one range of an index that knows nothing else. `sort_key`: the name with U+0001 for "/", which puts
+# "a/b" before "a-b", as distribution walks its tree.
+repositories = Table(
+    "repositories",
+    metadata,
+    Column("id", NUMBER, primary_key=True),
+    Column("name", BYTEWISE, nullable=False),
+    Column("sort_key", BYTEWISE, nullable=False),
+    Column("listed", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("name"),
+)
+Index(
+    "ix_repositories_catalog",
+    repositories.c.sort_key,
+    repositories.c.name,
+    sqlite_where=repositories.c.listed.is_(true()),
+    postgresql_where=repositories.c.listed.is_(true()),
+)
+
+# Bytes in storage, whoever may serve them. `state` as in design decision 5; only live ones are served.
+# `lease_until`: collection leaves it alone until then, because somebody was told that it is here.
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("digest", BYTEWISE, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("storage_key", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("state_since", BigInteger, nullable=False),
+    Column("lease_until", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("digest"),
+    CheckConstraint("state IN ('live', 'condemned', 'deleting')", name="state"),
+)
+Index("ix_blobs_dying", blobs.c.state, blobs.c.state_since, sqlite_where=blobs.c.state != "live",
+      postgresql_where=blobs.c.state != "live")  # fmt: skip
+
+# Which repository may serve which blob.
+repository_blobs = Table(
+    "repository_blobs",
+    metadata,
+    Column("repository_id", BigInteger, ForeignKey("repositories.id"), nullable=False),
+    Column("digest", BYTEWISE, ForeignKey("blobs.digest"), nullable=False),
+    PrimaryKeyConstraint("repository_id", "digest"),
+    Index("ix_repository_blobs_digest", "digest"),
+    sqlite_with_rowid=False,
+)
+
+# The exact bytes of manifests, once for all repositories that hold them; gone with the last of these.
+contents = Table(
+    "contents",
+    metadata,
+    Column("digest", BYTEWISE, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("digest"),
+)
+
+# What a repository holds, pushed or derived. `annotations` (JSON) are kept where there is a subject: the referrers
+# API tells them, nothing else asks. A derived manifest has no subject here, so it is never listed as a referrer.
+manifests = Table(
+    "manifests",
+    metadata,
+    Column("repository_id", BigInteger, ForeignKey("repositories.id"), nullable=False),
+    Column("digest", BYTEWISE, ForeignKey("contents.digest"), nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("artifact_type", BYTEWISE),
+    Column("subject", BYTEWISE),
+    Column("annotations", Text),
+    Column("derived", Boolean, nullable=False),
+    Column("pushed_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("repository_id", "digest"),
+    Index("ix_manifests_digest", "digest"),
+)
+Index(
+    "ix_manifests_referrers",
+    manifests.c.repository_id,
+    manifests.c.subject,
+    manifests.c.digest,
+    sqlite_where=manifests.c.subject.is_not(None),
+    postgresql_where=manifests.c.subject.is_not(None),
+)
+Index(
+    "ix_manifests_referrers_by_type",
+    manifests.c.repository_id,
+    manifests.c.subject,
+    manifests.c.artifact_type,
+    manifests.c.digest,
+    sqlite_where=manifests.c.subject.is_not(None),
+    postgresql_where=manifests.c.subject.is_not(None),
+)
+# Answers "does the repository still hold anything that was pushed?" with one row.
+Index(
+    "ix_manifests_pushed",
+    manifests.c.repository_id,
+    sqlite_where=manifests.c.derived.is_(false()),
+    postgresql_where=manifests.c.derived.is_(false()),
+)
+
+# What a manifest needs in its repository. `optional` content need not be there (non-distributable layers).
+manifest_references = Table(
+    "manifest_references",
+    metadata,
+    Column("repository_id", BigInteger, nullable=False),
+    Column("manifest", BYTEWISE, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("digest", BYTEWISE, nullable=False),
+    Column("optional", Boolean, nullable=False),
+    PrimaryKeyConstraint("repository_id", "manifest", "kind", "digest"),
+    ForeignKeyConstraint(
+        ["repository_id", "manifest"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
+    ),
+    CheckConstraint("kind IN ('config', 'layer', 'child')", name="kind"),
+    Index("ix_manifest_references_digest", "digest", "repository_id"),
+    sqlite_with_rowid=False,
+)
+
+# Where a tag points now.
+tags = Table(
+    "tags",
+    metadata,
+    Column("repository_id", BigInteger, nullable=False),
+    Column("name", BYTEWISE, nullable=False),
+    Column("digest", BYTEWISE, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("repository_id", "name"),
+    ForeignKeyConstraint(["repository_id", "digest"], ["manifests.repository_id", "manifests.digest"]),
+    Index("ix_tags_digest", "repository_id", "digest"),
+    sqlite_with_rowid=False,
+)
+
+# Where tags pointed: a line for every change, never altered. Per tag, `previous` of a line is `digest` of the one
+# before it, so that the journal replays to the present state. `digest` is null where the tag was removed.
+tag_journal = Table(
+    "tag_journal",
+    metadata,
+    Column("id", NUMBER, primary_key=True),
+    Column("repository_id", BigInteger, ForeignKey("repositories.id"), nullable=False),
+    Column("tag", BYTEWISE, nullable=False),
+    Column("digest", BYTEWISE),
+    Column("previous", BYTEWISE),
+    Column("at", BigInteger, nullable=False),
+    Column("origin", Text, nullable=False),
+    Index("ix_tag_journal_tag", "repository_id", "tag", "id"),
+    sqlite_autoincrement=True,
+)
+
+# Upload sessions from their first durable byte on (registry.ports.UploadRecord). The repository is a name: it may
+# not be there before its first blob is.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("upload_id", Text, nullable=False),
+    Column("repository", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("staged_size", BigInteger, nullable=False),
+    Column("staged_state", Text, nullable=False),
+    Column("algorithm", Text, nullable=False),
+    Column("digest_so_far", Text, nullable=False),
+    Column("hash_state", LargeBinary),
+    Column("committed", Text),
+    Column("version", BigInteger, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("touched_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("upload_id"),
+    CheckConstraint("state IN ('open', 'committed', 'cancelled')", name="state"),
+    Index("ix_uploads_started", "state", "started_at"),
+    Index("ix_uploads_touched", "state", "touched_at"),
+)
+
+# What was derived from a source under a plan (augment.ports.Derivation). It goes with its source and outlives its
+# results, which can be derived again. `root` answers a pull.
+derivations = Table(
+    "derivations",
+    metadata,
+    Column("id", NUMBER, primary_key=True),
+    Column("repository_id", BigInteger, nullable=False),
+    Column("source", BYTEWISE, nullable=False),
+    Column("plan_digest", BYTEWISE, nullable=False),
+    Column("plan", Text, nullable=False),
+    Column("root", BYTEWISE, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("repository_id", "source", "plan_digest"),
+    ForeignKeyConstraint(
+        ["repository_id", "source"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
+    ),
+)
+
+# Which manifests came of a derivation, now or earlier, each with the manifest it was made from. No foreign key to
+# the manifest: this is how a derived digest is known after its bytes were collected.
+derivation_manifests = Table(
+    "derivation_manifests",
+    metadata,
+    Column("derivation_id", BigInteger, ForeignKey("derivations.id", ondelete="CASCADE"), nullable=False),
+    Column("digest", BYTEWISE, nullable=False),
+    Column("repository_id", BigInteger, nullable=False),
+    Column("source", BYTEWISE, nullable=False),
+    Column("root", Boolean, nullable=False),
+    PrimaryKeyConstraint("derivation_id", "digest"),
+    Index("ix_derivation_manifests_digest", "repository_id", "digest"),
+    Index("ix_derivation_manifests_source", "repository_id", "source"),
+    sqlite_with_rowid=False,
+)
+
+# Values made once for the whole installation: secrets.
+instance = Table(
+    "instance",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("value", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("name"),
+)
+
+# Who may do something alone (lease.Lease). The row of a released lease stays, so that tokens never fall.
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("token", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("name"),
+)

@@ -1,0 +1,379 @@
+"""Manifests and tags (``registry.ports.ManifestStore``).
+
+A push and a delete in one repository never cross (``repositories``): a tag always has its manifest, and what a
+manifest needs was there when it came.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, and_, bindparam, delete, insert, select, union, update
+
+from roadstead.db.access import Access, Query, Row, Upsert
+from roadstead.db.moments import to_micros
+from roadstead.db.schema import (
+    contents,
+    derivation_manifests,
+    derivations,
+    manifest_references,
+    manifests,
+    repositories,
+    tag_journal,
+    tags,
+)
+from roadstead.db.stores import blobs as blob_rows
+from roadstead.db.stores import repositories as repository_rows
+from roadstead.oci.digest import Digest
+from roadstead.oci.reference import RepositoryName, Tag
+from roadstead.registry.errors import (
+    DescriptorSizeError,
+    ManifestBlobUnknownError,
+    StoreBusyError,
+    TagConditionError,
+)
+from roadstead.registry.ports import (
+    ChangeOrigin,
+    ManifestRecord,
+    ManifestReference,
+    ManifestStore,
+    NewManifest,
+    ReferenceKind,
+    TagCondition,
+)
+
+_MOVE_ATTEMPTS = 5
+
+_IN_REPOSITORY = repositories.c.name == bindparam("repository")
+
+FIND_BY_TAG = Query(
+    select(manifests.c.digest, manifests.c.media_type, manifests.c.size)
+    .select_from(repositories)
+    .join(tags, tags.c.repository_id == repositories.c.id)
+    .join(manifests, and_(manifests.c.repository_id == tags.c.repository_id, manifests.c.digest == tags.c.digest))
+    .where(_IN_REPOSITORY, tags.c.name == bindparam("tag")),
+    "repository",
+    "tag",
+)
+FIND_BY_DIGEST = Query(
+    select(manifests.c.digest, manifests.c.media_type, manifests.c.size)
+    .select_from(repositories)
+    .join(manifests, manifests.c.repository_id == repositories.c.id)
+    .where(_IN_REPOSITORY, manifests.c.digest == bindparam("digest")),
+    "repository",
+    "digest",
+)
+CONTENT = Query(select(contents.c.body).where(contents.c.digest == bindparam("digest")), "digest")
+
+_ONE = and_(manifests.c.repository_id == bindparam("repository"), manifests.c.digest == bindparam("digest"))
+_HELD = select(manifests.c.media_type, manifests.c.derived).where(_ONE)
+_SIZES_AMONG = select(manifests.c.digest, manifests.c.size).where(
+    manifests.c.repository_id == bindparam("repository"), manifests.c.digest.in_(bindparam("digests", expanding=True))
+)
+STORE_CONTENT = Upsert(contents, lambda insert: insert.on_conflict_do_nothing(index_elements=["digest"]))
+_STORE = Upsert(
+    manifests,
+    lambda insert: insert.on_conflict_do_update(
+        index_elements=["repository_id", "digest"],
+        set_={
+            name: insert.excluded[name]
+            for name in ("media_type", "artifact_type", "subject", "annotations", "derived", "pushed_at")
+        },
+    ),
+)
+STORE_REFERENCES = Upsert(
+    manifest_references,
+    lambda insert: insert.on_conflict_do_nothing(index_elements=["repository_id", "manifest", "kind", "digest"]),
+)
+_REMOVE_REFERENCES = delete(manifest_references).where(
+    manifest_references.c.repository_id == bindparam("repository"),
+    manifest_references.c.manifest == bindparam("digest"),
+)
+
+_TAG = and_(tags.c.repository_id == bindparam("repository"), tags.c.name == bindparam("tag"))
+_TAG_NOW = select(tags.c.digest).where(_TAG).with_for_update()
+_MAKE_TAG = Upsert(
+    tags, lambda insert: insert.on_conflict_do_nothing(index_elements=["repository_id", "name"]).returning(tags.c.name)
+)
+_MOVE_TAG = update(tags).where(_TAG).values(digest=bindparam("to"), updated_at=bindparam("at"))
+_REMOVE_TAG = delete(tags).where(_TAG).returning(tags.c.digest)
+_REMOVE_TAGS_AT = (
+    delete(tags)
+    .where(tags.c.repository_id == bindparam("repository"), tags.c.digest == bindparam("digest"))
+    .returning(tags.c.name)
+)
+_NOTE = insert(tag_journal)
+
+_REMOVE = delete(manifests).where(_ONE)
+_REMOVE_CONTENT = delete(contents).where(
+    contents.c.digest == bindparam("digest"),
+    ~select(manifests.c.digest).where(manifests.c.digest == bindparam("digest")).exists(),
+)
+_SOURCES_OF = (
+    select(derivation_manifests.c.source)
+    .where(
+        derivation_manifests.c.repository_id == bindparam("repository"),
+        derivation_manifests.c.digest == bindparam("digest"),
+    )
+    .distinct()
+)
+_DERIVED_FROM = union(
+    select(derivation_manifests.c.digest).where(
+        derivation_manifests.c.repository_id == bindparam("repository"),
+        derivation_manifests.c.source == bindparam("digest"),
+    ),
+    select(derivation_manifests.c.digest)
+    .join(derivations, derivations.c.id == derivation_manifests.c.derivation_id)
+    .where(derivations.c.repository_id == bindparam("repository"), derivations.c.source == bindparam("digest")),
+)
+_FORGET_DERIVED_FROM = delete(derivation_manifests).where(
+    derivation_manifests.c.repository_id == bindparam("repository"),
+    derivation_manifests.c.source == bindparam("digest"),
+)
+_REMOVE_UNLESS_DERIVED_ELSEWHERE = delete(manifests).where(
+    _ONE,
+    manifests.c.derived,
+    ~select(derivation_manifests.c.digest)
+    .where(
+        derivation_manifests.c.repository_id == bindparam("repository"),
+        derivation_manifests.c.digest == bindparam("digest"),
+    )
+    .exists(),
+)
+
+
+class DatabaseManifests:
+    """`ManifestStore` on a database."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def find_by_tag(self, repository: RepositoryName, tag: Tag) -> ManifestRecord | None:
+        """Return what the tag points at now."""
+        return _record(await self._access.row(FIND_BY_TAG, repository.value, tag.value))
+
+    async def find_by_digest(self, repository: RepositoryName, digest: Digest) -> ManifestRecord | None:
+        """Return the manifest if this repository holds it."""
+        return _record(await self._access.row(FIND_BY_DIGEST, repository.value, str(digest)))
+
+    async def content(self, digest: Digest) -> bytes:
+        """Return the exact bytes."""
+        row = await self._access.row(CONTENT, str(digest))
+        if row is None:
+            raise KeyError(str(digest))
+        return bytes(row[0])
+
+    async def put(
+        self,
+        repository: RepositoryName,
+        manifest: NewManifest,
+        tags: Sequence[Tag],
+        *,
+        condition: TagCondition | None = None,
+        now: datetime,
+    ) -> None:
+        """Store a manifest, point the tags at it, write their journal."""
+        await self._access.write(_put, repository, manifest, tags, condition, to_micros(now))
+
+    async def delete(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> Sequence[Tag] | None:
+        """Remove a manifest, or the source of a derived one, and every tag at it; return those tags."""
+        return await self._access.write(_delete, repository, digest, to_micros(now))
+
+    async def delete_tag(self, repository: RepositoryName, tag: Tag, *, now: datetime) -> bool:
+        """Remove a tag, not what it points at."""
+        return await self._access.write(_delete_tag, repository, tag, to_micros(now))
+
+
+def _record(row: Row | None) -> ManifestRecord | None:
+    return None if row is None else ManifestRecord(Digest.parse(row[0]), row[1], row[2])
+
+
+def _put(
+    connection: Connection,
+    repository: RepositoryName,
+    manifest: NewManifest,
+    new_tags: Sequence[Tag],
+    condition: TagCondition | None,
+    at: int,
+) -> None:
+    number = repository_rows.make_listed(connection, repository, at)
+    _require(connection, repository, number, manifest.references, at)
+    held = connection.execute(_HELD, {"repository": number, "digest": str(manifest.digest)}).first()
+    if held is None or held.derived or held.media_type != manifest.media_type:
+        _store(connection, number, manifest, at)
+    # One order for everybody, so that two pushes of the same tags don't wait for each other.
+    for tag in sorted(set(new_tags)):
+        _point(connection, number, tag, str(manifest.digest), condition, at)
+
+
+def _require(
+    connection: Connection, repository: RepositoryName, number: int, references: Sequence[ManifestReference], at: int
+) -> None:
+    """Raise unless the repository holds what is needed; what collection has condemned lives on."""
+    needed = [reference for reference in references if not reference.optional]
+    children = [reference.digest for reference in needed if reference.kind is ReferenceKind.CHILD]
+    held = blob_rows.held_among(
+        connection, number, [reference.digest for reference in needed if reference.kind is not ReferenceKind.CHILD]
+    )
+    sizes = {digest: blob.size for digest, blob in held.items() if blob.state != blob_rows.DELETING}
+    child_sizes = _sizes_among(connection, number, children)
+    actual = [(child_sizes if reference.kind is ReferenceKind.CHILD else sizes).get(reference.digest)
+              for reference in needed]  # fmt: skip
+    missing = [reference.digest for reference, size in zip(needed, actual, strict=True) if size is None]
+    if missing:
+        raise ManifestBlobUnknownError(repository, list(dict.fromkeys(missing)))
+    for reference, size in zip(needed, actual, strict=True):
+        if size is not None and size != reference.size:
+            raise DescriptorSizeError(reference.digest, reference.size, size)
+    blob_rows.revive(connection, [d for d, blob in held.items() if blob.state == blob_rows.CONDEMNED], at)
+
+
+def _sizes_among(connection: Connection, number: int, digests: Sequence[Digest]) -> dict[Digest, int]:
+    by_text = {str(digest): digest for digest in digests}
+    sizes: dict[Digest, int] = {}
+    for part in blob_rows.parts(by_text):
+        for text, size in connection.execute(_SIZES_AMONG, {"repository": number, "digests": part}):
+            sizes[by_text[text]] = size
+    return sizes
+
+
+def _store(connection: Connection, number: int, manifest: NewManifest, at: int) -> None:
+    digest = str(manifest.digest)
+    subject = None if manifest.subject is None else str(manifest.subject)
+    connection.execute(STORE_CONTENT.on(connection), {"digest": digest, "body": manifest.raw})
+    row = {
+        "repository_id": number,
+        "digest": digest,
+        "media_type": manifest.media_type,
+        "size": len(manifest.raw),
+        "artifact_type": manifest.artifact_type,
+        "subject": subject,
+        "annotations": None if subject is None or not manifest.annotations else json.dumps(dict(manifest.annotations)),
+        "derived": False,
+        "pushed_at": at,
+    }
+    connection.execute(_STORE.on(connection), row)
+    connection.execute(_REMOVE_REFERENCES, {"repository": number, "digest": digest})
+    references = [
+        {
+            "repository_id": number,
+            "manifest": digest,
+            "kind": reference.kind.value,
+            "digest": str(reference.digest),
+            "optional": reference.optional,
+        }
+        for reference in manifest.references
+    ]
+    if references:
+        connection.execute(STORE_REFERENCES.on(connection), references)
+
+
+def _point(connection: Connection, number: int, tag: Tag, digest: str, condition: TagCondition | None, at: int) -> None:
+    """Point a tag at a manifest and note it; nothing is noted where it points there already."""
+    key: dict[str, Any] = {"repository": number, "tag": tag.value}
+    new = {"repository_id": number, "name": tag.value, "digest": digest, "updated_at": at}
+    for _ in range(_MOVE_ATTEMPTS):
+        previous = connection.execute(_TAG_NOW, key).scalar_one_or_none()
+        _check(condition, tag, previous)
+        if previous == digest:
+            return
+        if previous is not None:
+            connection.execute(_MOVE_TAG, key | {"to": digest, "at": at})
+        elif connection.execute(_MAKE_TAG.on(connection), new).first() is None:
+            continue  # made by another push since we looked: it is the previous one
+        _note(connection, number, [tag.value], digest, previous, at, ChangeOrigin.PUSH)
+        return
+    raise StoreBusyError(f"tag {tag} is made and removed faster than it can be moved; try again")
+
+
+def _check(condition: TagCondition | None, tag: Tag, previous: str | None) -> None:
+    if condition is None:
+        return
+    met = (
+        previous is None
+        if condition.absent
+        else (previous is not None or not (condition.any_existing or condition.match))
+        and (not condition.match or previous in {str(digest) for digest in condition.match})
+    )
+    if not met:
+        raise TagConditionError(tag, None if previous is None else Digest.parse(previous))
+
+
+def _delete(connection: Connection, repository: RepositoryName, digest: Digest, at: int) -> Sequence[Tag] | None:
+    number = repository_rows.have_alone(connection, repository)
+    if number is None:
+        return None
+    key: dict[str, Any] = {"repository": number, "digest": str(digest)}
+    held = connection.execute(_HELD, key).first()
+    doomed = [str(digest)]
+    if held is None or held.derived:
+        doomed = sorted(connection.execute(_SOURCES_OF, key).scalars()) or doomed
+    there = False
+    removed: list[str] = []
+    for text in doomed:
+        removed += _untag(connection, number, text, at)
+        there = _remove(connection, number, text) or there
+    if not there:
+        return None
+    repository_rows.unlist_if_empty(connection, number)
+    return [Tag.parse(text) for text in sorted(removed)]
+
+
+def _untag(connection: Connection, number: int, digest: str, at: int) -> list[str]:
+    """Remove the tags at a manifest and note it; return them."""
+    names = list(connection.execute(_REMOVE_TAGS_AT, {"repository": number, "digest": digest}).scalars())
+    _note(connection, number, sorted(names), None, digest, at, ChangeOrigin.DELETE)
+    return names
+
+
+def _remove(connection: Connection, number: int, digest: str) -> bool:
+    """Remove a manifest and all that came of it alone; False if it wasn't there."""
+    key: dict[str, Any] = {"repository": number, "digest": digest}
+    derived = list(connection.execute(_DERIVED_FROM, key).scalars())
+    connection.execute(_FORGET_DERIVED_FROM, key)
+    there = connection.execute(_REMOVE, key).rowcount == 1  # its references and derivations go with it
+    connection.execute(_REMOVE_CONTENT, {"digest": digest})
+    for text in derived:
+        connection.execute(_REMOVE_UNLESS_DERIVED_ELSEWHERE, {"repository": number, "digest": text})
+        connection.execute(_REMOVE_CONTENT, {"digest": text})
+    return there
+
+
+def _delete_tag(connection: Connection, repository: RepositoryName, tag: Tag, at: int) -> bool:
+    number = repository_rows.find(connection, repository)
+    if number is None:
+        return False
+    previous = connection.execute(_REMOVE_TAG, {"repository": number, "tag": tag.value}).scalar_one_or_none()
+    if previous is None:
+        return False
+    _note(connection, number, [tag.value], None, previous, at, ChangeOrigin.UNTAG)
+    return True
+
+
+def _note(
+    connection: Connection,
+    number: int,
+    names: Iterable[str],
+    digest: str | None,
+    previous: str | None,
+    at: int,
+    origin: ChangeOrigin,
+) -> None:
+    lines = [
+        {
+            "repository_id": number,
+            "tag": name,
+            "digest": digest,
+            "previous": previous,
+            "at": at,
+            "origin": origin.value,
+        }
+        for name in names
+    ]
+    if lines:
+        connection.execute(_NOTE, lines)
+
+
+if TYPE_CHECKING:
+    _: type[ManifestStore] = DatabaseManifests

@@ -1,0 +1,40 @@
+"""Leases: one owner at a time, among processes and replicas.
+
+Whoever holds a lease may lose it without noticing (a stopped process, a cut network). So every lease carries a
+fencing token, higher than that of any holder before: what is guarded compares tokens and refuses an older one.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to do something alone until a moment."""
+
+    name: str
+    owner: str  # unique to the process: two processes that call themselves alike would share the lease
+    token: int  # 1 for the first holder ever, higher for each that follows
+    expires_at: datetime
+
+
+class LeaseStore(Protocol):
+    """Where leases are agreed on. Time comes from the caller; clocks of replicas should differ by far less than a
+    lease's lifetime.
+    """
+
+    async def acquire(self, name: str, owner: str, lifetime: timedelta, now: datetime) -> Lease | None:
+        """Take the lease if it is free, expired or the owner's already; None while somebody else holds it.
+
+        Each time it is given out its token is higher than ever before, for the same owner too.
+        """
+        ...
+
+    async def renew(self, lease: Lease, lifetime: timedelta, now: datetime) -> Lease | None:
+        """Extend the lease to `lifetime` from now, under the same token; None if it expired or went to another."""
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Give the lease back, so that the next need not wait; nothing happens if it is no longer held."""
+        ...

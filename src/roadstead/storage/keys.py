@@ -1,0 +1,87 @@
+"""The tree of keys: distribution's own layout (so that it can take the tree back), and a corner of ours.
+
+    docker/registry/v2/
+    ├── blobs/<algorithm>/<first two of hex>/<hex>/data     bytes of layers, configs and manifests
+    ├── repositories/<name>/…                               distribution's links (facts are in the database)
+    └── roadstead/
+        ├── uploads/<upload id>                             bytes on their way in
+        ├── staged/<upload id>                              blobs that an object store keeps where they came in
+        └── tmp/<random>                                    objects being written, never seen under a key
+
+Every component is one or more of ``[A-Za-z0-9._-]`` (what distribution's drivers accept) and neither ``.`` nor
+``..``, so that no key, whatever it was made of, leads out of the store.
+"""
+
+import re
+from typing import Final
+
+from roadstead.oci.digest import Algorithm, Digest
+from roadstead.storage.ports import Key, KeyInvalidError
+
+ROOT: Final = "docker/registry/v2"
+BLOBS: Final = f"{ROOT}/blobs/"
+UPLOADS: Final = f"{ROOT}/roadstead/uploads/"
+STAGED: Final = f"{ROOT}/roadstead/staged/"
+TEMPORARY: Final = f"{ROOT}/roadstead/tmp/"
+
+_KEY = re.compile(r"[A-Za-z0-9._-]{1,255}(?:/[A-Za-z0-9._-]{1,255})*", re.ASCII)
+_UPLOAD_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}", re.ASCII)
+_BLOB = re.compile(re.escape(BLOBS) + r"([a-z0-9]+)/([0-9a-f]{2})/(\2[0-9a-f]+)/data", re.ASCII)
+
+_MAX_SIZE = 900  # S3 allows 1,024 bytes, of which the bucket's prefix takes some.
+
+
+def check_key(text: str) -> Key:
+    """Return the text as a key, or raise ``KeyInvalidError``."""
+    if len(text) > _MAX_SIZE:
+        raise KeyInvalidError(text, f"it is longer than {_MAX_SIZE} characters")
+    if _KEY.fullmatch(text) is None:
+        raise KeyInvalidError(text, "components are 1 to 255 of A-Z a-z 0-9 . _ - separated by single slashes")
+    if "." in text and any(component in {".", ".."} for component in text.split("/")):
+        raise KeyInvalidError(text, "no component may be . or ..")
+    return Key(text)
+
+
+def check_prefix(text: str) -> str:
+    """Return the text as a prefix of keys, empty or ending in a slash, or raise ``KeyInvalidError``."""
+    if not text:
+        return text
+    if not text.endswith("/"):
+        raise KeyInvalidError(text, "a prefix ends in a slash")
+    check_key(text[:-1])
+    return text
+
+
+def check_upload_id(text: str) -> str:
+    """Return the text as an upload id, or raise ``KeyInvalidError``."""
+    if _UPLOAD_ID.fullmatch(text) is None:
+        raise KeyInvalidError(text, "an upload id is 1 to 128 of A-Z a-z 0-9 _ - and begins with a letter or digit")
+    return text
+
+
+def blob(digest: Digest) -> Key:
+    """Return where distribution keeps the blob; ``parse_blob_key`` is the inverse."""
+    return Key(f"{BLOBS}{digest.algorithm}/{digest.encoded[:2]}/{digest.encoded}/data")
+
+
+def parse_blob_key(key: str) -> Digest | None:
+    """Return the digest of the blob that the key is for, or None when the key isn't a blob's."""
+    match = _BLOB.fullmatch(key)
+    if match is None or match[1] not in set(Algorithm) or len(match[3]) != Algorithm(match[1]).hex_length:
+        return None
+    return Digest(Algorithm(match[1]), match[3])
+
+
+def upload(upload_id: str) -> Key:
+    """Return where bytes on their way in are staged."""
+    return Key(UPLOADS + check_upload_id(upload_id))
+
+
+def staged(upload_id: str) -> Key:
+    """Return where an object store keeps a published upload that it would otherwise have to copy."""
+    return Key(STAGED + check_upload_id(upload_id))
+
+
+def is_internal(key: str) -> bool:
+    """Tell whether the key lies in the driver's own folders, which listings from above leave out."""
+    return key.startswith((UPLOADS, TEMPORARY))
