@@ -63,9 +63,9 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
     return Handover(settings=settings, rules_json=rules.to_json(), run_directory=run_directory)
 
 
-def worker_application(handover: Handover, process: str) -> Application:
-    """Return the ASGI application of one worker, ``worker-1`` and so on; it opens its plugs when it starts."""
-    metrics = RequestMetrics(Metrics(handover.run_directory, process))
+def worker_application(handover: Handover) -> Application:
+    """Return the ASGI application of one worker; it opens its plugs when it starts."""
+    metrics = RequestMetrics(Metrics(handover.run_directory, handover.process))
 
     @asynccontextmanager
     async def open_services() -> AsyncGenerator[Services, None]:

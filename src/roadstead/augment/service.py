@@ -112,6 +112,10 @@ class Augmenter:
             raise PlatformNotServedError(repository, tag, outcome.platforms)
         return source
 
+    async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:
+        """Return what a digest that a pull was answered with was made from; empty if it wasn't made here."""
+        return await self._derivations.sources_of(repository, derived)
+
     async def aclose(self) -> None:
         """Cancel the derivations under way and wait until they have ended; none is recorded in part."""
         running = list(self._running.values())

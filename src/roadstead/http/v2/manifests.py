@@ -13,7 +13,7 @@ from roadstead.http.negotiation import acceptable
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.errors import ManifestUnknownError
-from roadstead.registry.ports import ManifestRecord, TagCondition
+from roadstead.registry.ports import TagCondition
 
 
 async def read(request: Request, found: Mapping[str, str], services: Services) -> Response:
@@ -38,12 +38,13 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     return Response(200, headers, await services.manifests.content(served.digest))
 
 
-async def resolve(services: Services, name: Named, reference: Tag | Digest) -> ManifestRecord | Served:
+async def resolve(services: Services, name: Named, reference: Tag | Digest) -> Served:
     """Return what answers a pull of this reference: augmented by tag where a rule says so, never by digest."""
     record = await services.manifests.get(name.repository, reference)
+    stored = Served(record.digest, record.media_type, record.size)
     if isinstance(reference, Tag) and not name.original:
-        return await services.augmenter.serve(name.repository, reference, record)
-    return record
+        return await services.augmenter.serve(name.repository, reference, stored)
+    return stored
 
 
 async def write(request: Request, found: Mapping[str, str], services: Services) -> Response:
