@@ -1,7 +1,5 @@
 """Names, tags and references, by the grammar of distribution-spec and Docker's rules for short names."""
 
-import re
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,13 +17,15 @@ from roadstead.oci.reference import (
 
 A = "sha256:" + "a" * 64
 
-names = st.from_regex(
-    re.compile(
-        r"[a-z0-9]{1,9}((\.|__?|-{1,3})[a-z0-9]{1,9}){0,2}(/[a-z0-9]{1,9}((\.|__?|-{1,3})[a-z0-9]{1,9}){0,2}){0,3}"
-    ),
-    fullmatch=True,
-).map(RepositoryName)
-tags = st.from_regex(re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII), fullmatch=True).map(Tag)
+components = st.lists(st.sampled_from(["a", "0", "busybox", "x9"]), min_size=1, max_size=3).flatmap(
+    lambda words: st.sampled_from([".", "_", "__", "-", "---"]).map(lambda separator: separator.join(words))
+)
+names = st.lists(components, min_size=1, max_size=4).map(lambda parts: RepositoryName("/".join(parts)))
+tags = st.builds(
+    lambda first, rest: Tag(first + rest),
+    st.sampled_from("aZ0_"),
+    st.text("aZ0_.-", max_size=127),
+)
 hosts = st.sampled_from(["docker.io", "localhost", "localhost:5000", "Reg", "ghcr.io", "a-b.c:65535", "[::1]:5000"])
 references = st.builds(
     ImageReference,

@@ -91,9 +91,9 @@ def test_what_is_unusual_but_sound_is_read(raw: bytes) -> None:
 
 def test_a_member_twice_among_very_many_is_found_fast() -> None:
     """Looking for it takes time in proportion, not squared: four megabytes are allowed to come."""
-    raw = b"{" + b",".join(b'"%d":1' % number for number in range(200_000)) + b',"199999":2}'
+    raw = b"{" + b",".join(b'"%d":1' % number for number in range(60_000)) + b',"59999":2}'
 
-    with pytest.raises(JsonInvalidError, match="'199999' is there twice"):
+    with pytest.raises(JsonInvalidError, match="'59999' is there twice"):
         parse_object(raw)
 
 
