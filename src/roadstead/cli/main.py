@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from roadstead.cli import config, serve
+from roadstead.cli import config, layer, serve
 from roadstead.cli.report import report
 from roadstead.errors import RoadsteadError
 
@@ -20,11 +20,19 @@ app = typer.Typer(
 )
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.add_typer(config.app, name="config")
+app.add_typer(layer.app, name="layer")
+
+
+def _version() -> str:
+    try:
+        return metadata.version("roadstead")
+    except metadata.PackageNotFoundError:
+        return "(not installed: run from its source)"
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"roadstead {metadata.version('roadstead')}")
+        typer.echo(f"roadstead {_version()}")
         raise typer.Exit
 
 

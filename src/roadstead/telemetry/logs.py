@@ -192,7 +192,8 @@ def configure_logging(
     )
     root = logging.getLogger()
     root.handlers = [_ToStructlog()]
-    root.setLevel(_LEVELS[level])
+    # What libraries say below a warning is for whoever works on them.
+    root.setLevel(_LEVELS[level] if level == "debug" else max(_LEVELS[level], logging.WARNING))
     logging.captureWarnings(capture=True)
     return writer
 
