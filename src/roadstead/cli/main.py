@@ -23,9 +23,16 @@ app.add_typer(config.app, name="config")
 app.add_typer(layer.app, name="layer")
 
 
+def _version() -> str:
+    try:
+        return metadata.version("roadstead")
+    except metadata.PackageNotFoundError:
+        return "(not installed: run from its source)"
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"roadstead {metadata.version('roadstead')}")
+        typer.echo(f"roadstead {_version()}")
         raise typer.Exit
 
 

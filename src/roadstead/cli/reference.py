@@ -35,13 +35,18 @@ _SETTINGS_HEAD = """\
 
 *Made from the code by `python -m roadstead.cli.reference docs/reference`.*
 
-A setting's value is taken from the command line, else from the environment, else from the TOML file that `serve` was given, else it is the default. `roadstead config show` prints each with where it came from, `roadstead config check` says what is wrong.
+A setting's value is taken from the command line, else from the environment, else from the TOML file that `serve` was
+given, else it is the default. `roadstead config show` prints each with where it came from, `roadstead config check`
+says what is wrong.
 
-- A **duration** is written `30s`, `500ms`, `1h30m` or `168h`; a **size** `4MiB` (1024²), `10MB` (1000²) or as a number of bytes.
+- A **duration** is written `30s`, `500ms`, `1h30m` or `168h`; a **size** `4MiB` (1024²), `10MB` (1000²) or as a number
+  of bytes.
 - A relative **path** in the file begins at the file; elsewhere it begins at the working directory.
 - In the environment, lists are JSON: `ROADSTEAD_AUGMENT_RULES='[{"match": "library/*:latest", "env": ["A=1"]}]'`.
-- Inside any value `${env:NAME}` stands for an environment variable and `${file:PATH}` for a file's content; `$${` is a plain `${`.
-- An unknown key or `ROADSTEAD_` variable is an error. The variables that Kubernetes makes for a Service called `roadstead` are ignored.
+- Inside any value `${env:NAME}` stands for an environment variable and `${file:PATH}` for a file's content;
+  `$${` is a plain `${`.
+- An unknown key or `ROADSTEAD_` variable is an error. The variables that Kubernetes makes for a Service called
+  `roadstead` are ignored.
 """
 
 _METRICS_HEAD = """\

@@ -1,15 +1,13 @@
 """``roadstead serve``: prepare, then hand the port to the supervisor."""
 
-import dataclasses
 import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib import import_module, metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import structlog
 import typer
@@ -24,9 +22,6 @@ from roadstead.supervisor import Role, Supervisor, listen
 from roadstead.telemetry.logs import configure_logging
 
 EXAMPLE = "Example: roadstead serve --data ./images --listen 127.0.0.1:5000"
-
-_APPLICATION = "roadstead.app"
-"""The module that builds everything: ``prepare``, ``worker_application`` and ``background``."""
 
 _log = structlog.get_logger()
 
@@ -59,73 +54,55 @@ def serve(
     raise typer.Exit(run(settings))
 
 
-def run(settings: Settings, *, application: str = _APPLICATION) -> int:
-    """Prepare and serve with these settings until a signal; return the exit status.
-
-    `application` names the module with ``prepare(settings, run_directory)``, ``worker_application(handover)`` and
-    ``background(handover)``.
-    """
+def run(settings: Settings) -> int:
+    """Prepare and serve with these settings until a signal; return the exit status."""
     configure_logging(format=settings.log.format, level=settings.log.level, threaded=False)
     listeners = listen(settings.server.listen, settings.server.workers)
     with tempfile.TemporaryDirectory(prefix="roadstead-") as directory:
-        preparation = Apart(partial(_prepare, application, settings, Path(directory)))
+        preparation = Apart(partial(_prepare, settings, Path(directory)))
         # Meanwhile here: what the workers need, so that they have it the moment they are forked.
-        entries = import_module(application)
-        worker = import_module("roadstead.worker")
+        from roadstead import app, worker
+
         handover = Handover.parse(preparation.result())
+        timeout_s = settings.server.shutdown_timeout.total_seconds()
+
+        def answer(process: str, listener: socket.socket, ready: Callable[[], None]) -> int:
+            application = app.worker_application(handover, process)
+            return worker.serve(application, listener, shutdown_timeout_s=timeout_s, ready=ready)
+
+        def work_behind(ready: Callable[[], None]) -> int:
+            background = partial(app.background, handover)
+            return worker.run_background(background, shutdown_timeout_s=timeout_s, ready=ready)
+
         roles = [
-            _role(f"worker-{number}", handover, partial(_worker, worker, entries, listener), listener)
-            for number, listener in enumerate(listeners, 1)
+            _role(name, settings, partial(answer, name, listener), listener)
+            for name, listener in zip(_names(listeners), listeners, strict=True)
         ]
-        roles.append(_role("background", handover, partial(_background, worker, entries)))
+        roles.append(_role("background", settings, work_behind))
         address = ListenAddress(settings.server.listen.host, listeners[0].getsockname()[1])
-        return Supervisor(
-            roles,
-            shutdown_timeout_s=settings.server.shutdown_timeout.total_seconds(),
-            when_ready=partial(_announce, settings, address),
-        ).run()
+        announce = partial(_announce, settings, address)
+        return Supervisor(roles, shutdown_timeout_s=timeout_s, when_ready=announce).run()
 
 
-async def _prepare(application: str, settings: Settings, run_directory: Path) -> str:
-    handover: Handover = await import_module(application).prepare(settings, run_directory)
-    return handover.as_json()
+def _names(listeners: Sequence[socket.socket]) -> Sequence[str]:
+    return [f"worker-{number}" for number in range(1, len(listeners) + 1)]
 
 
-def _role(
-    name: str,
-    handover: Handover,
-    work: Callable[[Handover, Callable[[], None]], int],
-    *sockets: socket.socket,
-) -> Role:
-    own = dataclasses.replace(handover, process=name)
+async def _prepare(settings: Settings, run_directory: Path) -> str:
+    from roadstead.app import prepare
 
+    return (await prepare(settings, run_directory)).as_json()
+
+
+def _role(name: str, settings: Settings, work: Callable[[Callable[[], None]], int], *sockets: socket.socket) -> Role:
     def start(ready: Callable[[], None]) -> int:
-        log = own.settings.log
-        writer = configure_logging(format=log.format, level=log.level)
+        writer = configure_logging(format=settings.log.format, level=settings.log.level)
         try:
-            return work(own, ready)
+            return work(ready)
         finally:
-            writer.flush()
+            writer.close()
 
     return Role(name, start, sockets)
-
-
-def _worker(worker: Any, entries: Any, listener: socket.socket, handover: Handover, ready: Callable[[], None]) -> int:
-    status: int = worker.serve(
-        entries.worker_application(handover), listener, shutdown_timeout_s=_timeout_s(handover), ready=ready
-    )
-    return status
-
-
-def _background(worker: Any, entries: Any, handover: Handover, ready: Callable[[], None]) -> int:
-    status: int = worker.run_background(
-        partial(entries.background, handover), shutdown_timeout_s=_timeout_s(handover), ready=ready
-    )
-    return status
-
-
-def _timeout_s(handover: Handover) -> float:
-    return handover.settings.server.shutdown_timeout.total_seconds()
 
 
 def _announce(settings: Settings, address: ListenAddress) -> None:
@@ -135,9 +112,8 @@ def _announce(settings: Settings, address: ListenAddress) -> None:
         _log.info("ready", **facts)
         return
     image = f"{_host(settings, address)}/library/hello:1"
-    version = metadata.version("roadstead")
     lines = [
-        f"roadstead {version} listens at {facts['url']} with {settings.server.workers} workers",
+        f"roadstead listens at {facts['url']} with {settings.server.workers} workers",
         f"images are in {facts['storage']}, facts in {facts['database']}",
         f"try:  docker tag IMAGE {image} && docker push {image}",
         f"      docker pull {image}",

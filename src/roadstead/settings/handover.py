@@ -14,14 +14,12 @@ class Handover:
     """Everything that a worker or the background process starts with.
 
     ``rules_json`` holds the prepared augmentation rules, ``run_directory`` is a directory of this run alone, gone
-    when the server has stopped. ``process`` names the process that has it (``worker-1``, ``background``). Its JSON
-    holds secrets: it goes through pipes, never to disk.
+    when the server has stopped. Its JSON holds secrets: it goes through pipes, never to disk.
     """
 
     settings: Settings
     rules_json: str
     run_directory: Path
-    process: str = ""
 
     def as_json(self) -> str:
         """Return the handover as one JSON text."""
@@ -30,7 +28,6 @@ class Handover:
                 "settings": as_plain(self.settings),
                 "rules_json": self.rules_json,
                 "run_directory": str(self.run_directory),
-                "process": self.process,
             }
         )
 
@@ -42,5 +39,4 @@ class Handover:
             settings=from_plain(plain["settings"]),
             rules_json=plain["rules_json"],
             run_directory=Path(plain["run_directory"]),
-            process=plain["process"],
         )

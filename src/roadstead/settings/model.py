@@ -63,8 +63,8 @@ class ServerSettings:
     )
     public_url: str | None = setting(
         None,
-        "The address that clients use, `http://…` or `https://…` without a path, where it differs from the one in "
-        "their requests (behind a proxy that changes Host). Links in answers begin with it.",
+        "The address that clients use, `http://…` or `https://…` without a path, where it differs from `listen` "
+        "(behind a proxy). It is shown when the server starts; locations in answers are relative and don't need it.",
     )
     open_to_network: bool = setting(
         False,
@@ -130,6 +130,11 @@ class RegistrySettings:
         False,
         "Whether an index may name manifests that its repository doesn't hold (yet).",
     )
+    strict_accept: bool = setting(
+        False,
+        "Whether a manifest of a type that the client's Accept leaves out is answered 404. Otherwise what is stored "
+        "is served: most clients that forget a type take it all the same.",
+    )
     tags_page_max: int = setting(1000, "Tags in one page of `tags/list` at the most; a larger `n` gets this many.")
     catalog_page: int = setting(100, "Repositories in one page of `_catalog` if the client doesn't say `n`.")
     catalog_page_max: int = setting(1000, "Repositories in one page of `_catalog` at the most; a larger `n` is 400.")
@@ -185,7 +190,10 @@ class LogSettings:
 class MetricsSettings:
     """``[metrics]``: numbers for Prometheus."""
 
-    enabled: bool = setting(True, "Whether `/metrics` answers.")
+    open_to_network: bool = setting(
+        False,
+        "Whether `/metrics` answers other machines than this one (404 otherwise): the numbers tell what is in use.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

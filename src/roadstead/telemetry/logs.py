@@ -28,9 +28,6 @@ _MAX_PENDING: Final = 20_000
 _PIECE: Final = 4096  # PIPE_BUF on Linux: up to this many bytes a write to a pipe isn't mixed with another process's
 
 _LEVELS: Final[Mapping[str, int]] = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
-_WORDY: Final = ("alembic", "botocore", "aiobotocore")
-"""Libraries whose ``info`` speaks of their own workings."""
-
 _COLOURS: Final[Mapping[str, str]] = {
     "debug": "\x1b[2m",
     "info": "\x1b[32m",
@@ -195,9 +192,8 @@ def configure_logging(
     )
     root = logging.getLogger()
     root.handlers = [_ToStructlog()]
-    root.setLevel(_LEVELS[level])
-    for name in _WORDY:
-        logging.getLogger(name).setLevel(max(_LEVELS[level], _LEVELS["warning"]))
+    # What libraries say below a warning is for whoever works on them.
+    root.setLevel(_LEVELS[level] if level == "debug" else max(_LEVELS[level], logging.WARNING))
     logging.captureWarnings(capture=True)
     return writer
 
