@@ -17,7 +17,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-
 from roadstead.db.access import Access, P, Query, Row, T
 from roadstead.db.errors import StoreFailedError
 from roadstead.errors import RoadsteadError
