@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "roadstead"
 
 # From left to right; what shares a line stands side by side.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "clock", "secret"}),
+    frozenset({"errors", "clock", "secret", "lease"}),
     frozenset({"oci"}),
     frozenset({"storage", "upstream"}),
     frozenset({"registry", "auth", "augment", "build", "watch", "events", "deploy"}),
