@@ -344,11 +344,17 @@ def migrate(path: Path) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with closing(Turns(path)) as turns, turns.turn(), closing(connect_for_writing(path)) as driver:
+        with (
+            closing(Turns(path)) as turns,
+            turns.turn(),
+            closing(connect_for_writing(path)) as driver,
+            engine_over(driver).connect() as connection,
+        ):
+            # Not before: as it connects, SQLAlchemy asks the database what it is, and rolls back. Whoever is killed
+            # in the middle must leave no half of a schema.
             driver.execute("BEGIN IMMEDIATE")
-            with engine_over(driver).connect() as connection:
-                upgrade(connection)
-                connection.commit()
+            upgrade(connection)
+            connection.commit()
     except sqlite3.Error as error:
         raise our_error(error) from error
     except DBAPIError as error:
