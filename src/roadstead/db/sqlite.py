@@ -31,6 +31,7 @@ from roadstead.db.errors import StoreFailedError
 from roadstead.db.migrating import upgrade
 from roadstead.errors import RoadsteadError
 from roadstead.registry.errors import StoreBusyError
+from roadstead.storage.folders import make_folder
 
 MAX_BATCH = 64
 """Intentions in one transaction: enough to share an fsync, few enough that the first need not wait long for it."""
@@ -342,7 +343,8 @@ def migrate(path: Path) -> None:
 
     Processes that start together take turns. Raises SchemaTooNewError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():  # else it was made by one who had the folder's name durable before
+        make_folder(str(path.parent))
     try:
         with (
             closing(Turns(path)) as turns,
