@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sqlalchemy import Connection
 from tests.soak.audit import Found, contradictions, read_registry
 from tests.soak.ledger import Ledger
 from tests.soak.traffic import Traffic
@@ -120,7 +121,7 @@ async def _read(data: Path) -> Found:
         database = await open_database(f"sqlite:///{data / 'roadstead.db'}", migrate=True)
         try:
             found = await read_registry(database, driver)
-            report = await database.access.write(_integrity)
+            report = await database.access.write(integrity)
             if report != ["ok"]:
                 found.problems.append(f"the database's integrity check: {report}")
             return found
@@ -130,7 +131,8 @@ async def _read(data: Path) -> Found:
         await driver.close()
 
 
-def _integrity(connection: object) -> list[str]:
+def integrity(connection: Connection) -> list[str]:
+    """Return what SQLite says of its file: ``["ok"]``."""
     return [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check")]
 
 

@@ -1,6 +1,6 @@
 """Every disk that a power cut can leave, at every call: see ``tests/integration/test_power_cut.py`` for the short form.
 
-ROADSTEAD_SOAK_CUTS is the share of calls that are looked at (default 0.05), ROADSTEAD_SOAK_ROUNDS how often the
+SOAK_CUTS is the share of calls that are looked at (default 0.05), SOAK_ROUNDS how often the
 clients' script is run while recording (default 4: enough that the database folds its log into its file).
 """
 
@@ -15,9 +15,9 @@ from tests.soak.power_cuts import DATA, cuts, first_start, look_at, memory_folde
 
 from roadstead.testing.server import RoadsteadServer
 
-SHARE = float(os.environ.get("ROADSTEAD_SOAK_CUTS", "0.05"))
-ROUNDS = int(os.environ.get("ROADSTEAD_SOAK_ROUNDS", "4"))
-MIXTURES = int(os.environ.get("ROADSTEAD_SOAK_MIXTURES", "6"))
+SHARE = float(os.environ.get("SOAK_CUTS", "0.05"))
+ROUNDS = int(os.environ.get("SOAK_ROUNDS", "4"))
+MIXTURES = int(os.environ.get("SOAK_MIXTURES", "6"))
 
 
 @pytest.mark.soak
