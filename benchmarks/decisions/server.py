@@ -238,6 +238,7 @@ def raw(server: Server, request: bytes, wait: float = 1.0) -> bytes:
         with contextlib.suppress(TimeoutError, ConnectionError):
             while data := link.recv(65536):
                 got += data
+            got += b" [closed]"
         return got
 
 
@@ -278,9 +279,9 @@ def edges(files: Path) -> None:
             print(f"100-continue, refused: {raw(server, b'POST /early HTTP/1.1' + length + EXPECT)!r}")
             print(f"refused while 64 MiB come: {refused(server, b'POST /early HTTP/1.1' + length)}")
             print(f"two at once: {raw(server, (b'GET /pid HTTP/1.1' + HOST) * 2).count(b'200 OK')} answers")
-            for path in ("missing", "badheader", "short", "raise"):
-                got = raw(server, f"GET /{path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
-                print(f"/{path}: {got[:150]!r}")
+            for path in ("missing", "badheader", "short", "broken", "broken-chunked", "raise"):
+                got = raw(server, f"GET /{path} HTTP/1.1".encode() + HOST, wait=4)
+                print(f"/{path}: {got[:110]!r} … {got[-20:]!r}")
 
 
 def connections(files: Path) -> None:

@@ -181,6 +181,14 @@ async def asgi(scope, receive, send) -> None:  # noqa: C901 (a table would cost 
     elif path == "short":
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
         await send({"type": "http.response.body", "body": b"five!"})
+    elif path == "broken":
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+        await send({"type": "http.response.body", "body": b"five!", "more_body": True})
+        raise RuntimeError("on purpose")
+    elif path == "broken-chunked":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"five!", "more_body": True})
+        raise RuntimeError("on purpose")
     elif path == "raise":
         raise RuntimeError("on purpose")
     elif path == "sleep":

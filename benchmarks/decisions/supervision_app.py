@@ -5,6 +5,7 @@ with the background process in its hooks) or ``embed`` (processes of ours, each 
 """
 
 import asyncio
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 
 from granian import Granian
 from granian.constants import Interfaces, Loops
+from granian.http import HTTP1Settings
+
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,18 @@ class Settings:
     parent: int
 
 
+def end_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the thread that started this process ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def background() -> None:
     """The process beside the workers."""
+    end_with_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"background {os.getpid()}", flush=True)
-    while os.getppid() != 1:
-        time.sleep(0.2)
+    while True:
+        time.sleep(60)
 
 
 def make_app(settings: Settings):
@@ -75,6 +85,7 @@ class Loader:
     settings: Settings
 
     def __call__(self, target: str = ""):
+        end_with_parent()
         return make_app(self.settings)
 
 
@@ -87,6 +98,9 @@ def by_serve(port: int, workers: int, kill_timeout: float | None, settings: Sett
         interface=Interfaces.ASGI,
         loop=Loops.uvloop,
         websockets=False,
+        backlog=1024,
+        backpressure=8192,
+        http1_settings=HTTP1Settings(max_buffer_size=1 << 20),
         respawn_failed_workers=True,
         workers_kill_timeout=kill_timeout,
         log_enabled=True,
@@ -118,6 +132,8 @@ def embedded(port: int, settings: Settings) -> None:
     """One worker as a process of ours, Granian embedded in its loop."""
     import uvloop
     from granian.server.embed import Server
+
+    end_with_parent()
 
     async def main() -> None:
         server = Server(make_app(settings), port=port, interface=Interfaces.ASGI, websockets=False, log_enabled=False)

@@ -111,9 +111,17 @@ def open_driver(settings: StorageSettings) -> Driver:
     if settings.driver is StorageDriver.FILESYSTEM:
         return FilesystemDriver(settings.path)
     # An optional part: its absence is named where it is asked for.
-    from roadstead.storage.drivers.s3 import S3Driver, S3Location
+    from roadstead.storage.drivers.s3 import S3Driver
 
-    return S3Driver(S3Location())
+    return S3Driver(
+        settings.bucket or "",
+        prefix=settings.prefix,
+        region=settings.region,
+        endpoint=settings.endpoint,
+        path_style=settings.path_style,
+        access_key=settings.access_key.reveal() if settings.access_key else None,
+        secret_key=settings.secret_key,
+    )
 
 
 async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -> Services:

@@ -43,10 +43,12 @@ async def prepare_rules(specs: Iterable[RuleSpec], layers: LayerStore, work_dire
     Layers that have to be packed or compressed are written below `work_directory` meanwhile, and removed. Idempotent.
     Raises PatternInvalidError, RuleInvalidError or LayerUnusableError for the first rule that is wrong, naming it.
     """
+    # Patterns first: a slip in the last rule is told before the first rule's layer is read.
+    patterns = [(Pattern.parse(spec.match), spec) for spec in specs]
     work_directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="layers-", dir=work_directory) as scratch:
         preparation = _Preparation(layers, Path(scratch), now)
-        return Rules([await preparation.rule(spec) for spec in specs])
+        return Rules([Rule(pattern, await preparation.plan(spec)) for pattern, spec in patterns])
 
 
 class _Preparation:
@@ -58,13 +60,11 @@ class _Preparation:
         self._now = now
         self._packed: dict[Path, PackedLayer] = {}
 
-    async def rule(self, spec: RuleSpec) -> Rule:
-        # The cheap mistakes are found before a large layer is read.
-        pattern = Pattern.parse(spec.match)
+    async def plan(self, spec: RuleSpec) -> Plan:
         try:
             env = tuple(parse_variable(text) for text in spec.env)
             layers = tuple([await self._layer(spec.match, layer) for layer in spec.layers])
-            plan = Plan(
+            return Plan(
                 layers=layers,
                 env=env,
                 entrypoint=None if spec.entrypoint is None else tuple(spec.entrypoint),
@@ -73,7 +73,6 @@ class _Preparation:
             )
         except PlanInvalidError as error:
             raise RuleInvalidError(spec.match, str(error)) from error
-        return Rule(pattern, plan)
 
     async def _layer(self, match: str, layer: LayerSpec) -> PlannedLayer:
         path = Path(layer.path).absolute()

@@ -224,9 +224,10 @@ class _Derivation:
         return derived
 
     async def _entry(self, entry: Descriptor, depth: int) -> Outcome:
-        if entry.media_type not in MANIFESTS or entry.is_attestation:
-            return Unchanged.ARTIFACT
         platform = entry.platform if entry.platform is not None and entry.platform.os else None
+        # No engine chooses "unknown": builders put what isn't to be run under it.
+        if entry.media_type not in MANIFESTS or entry.is_attestation or (platform and platform.os == "unknown"):
+            return Unchanged.ARTIFACT
         return await self.manifest(entry.digest, platform, depth + 1)
 
     def _keep(

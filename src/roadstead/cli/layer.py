@@ -27,13 +27,14 @@ def layer() -> None:
 )
 def pack(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="What is below it becomes the root of the layer.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The layer to write, a .tar.gz.")],
+    location: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The layer to write, a .tar.gz.")],
 ) -> None:
     """Pack a directory into a layer; its JSON goes to standard output.
 
     The same files give the same layer: owner, group and times are set to nothing, permissions stay. The output
     appears whole or not at all; a file of that name is replaced.
     """
+    output = Path(location)
     if not directory.is_dir():
         reason = "is not a directory" if directory.exists() else "is not there"
         _fail(f"{directory} {reason}", "name the directory whose content becomes the layer")
@@ -47,7 +48,7 @@ def pack(
         _fail(f"{directory} can't be packed: {error.reason}", error.advice())
     except OSError as error:
         _fail(f"{output} can't be written: {error.strerror or error}", "check its directory, permissions and space")
-    typer.echo(json.dumps(packed.as_json()))
+    typer.echo(json.dumps(packed.as_json() | {"location": location}))
     typer.echo(f"packed {directory} into {output}: {packed.gzip_size} bytes, {packed.tar_size} unpacked", err=True)
 
 
@@ -56,7 +57,7 @@ def _write(directory: Path, output: Path) -> PackedLayer:
     unfinished = output.with_name(f".{output.name}.{secrets.token_hex(4)}")
     try:
         with unfinished.open("xb") as file:
-            packed = pack_layer(directory, file, location=str(output))
+            packed = pack_layer(directory, file)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(output)

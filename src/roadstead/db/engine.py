@@ -10,9 +10,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from roadstead.augment.ports import DerivationStore, LayerRecords
-from roadstead.db import sqlite
+from roadstead.db import postgres, sqlite
 from roadstead.db.access import Access, Query
-from roadstead.db.errors import DatabaseUrlError, DriverMissingError, SchemaOutdatedError, SchemaTooNewError
+from roadstead.db.errors import DatabaseUrlError, SchemaOutdatedError, SchemaTooNewError
 from roadstead.db.schema import HEAD, REVISIONS
 from roadstead.db.stores.blobs import DatabaseBlobs, DatabaseLayers
 from roadstead.db.stores.catalog import DatabaseCatalog
@@ -86,7 +86,7 @@ async def open_database(
     With *migrate* it is brought to this release's schema first, made where there is none; any number of processes
     may do that at once. Without, it has to be there, which costs a worker next to nothing.
 
-    Raises DatabaseUrlError, DriverMissingError, SchemaTooNewError, SchemaOutdatedError, StoreBusyError and
+    Raises DatabaseUrlError, SchemaTooNewError, SchemaOutdatedError, StoreBusyError and
     StoreFailedError.
     """
     parsed = _parse(url)
@@ -138,12 +138,6 @@ def _nothing(_: Connection) -> None:
 
 
 async def _open_postgres(url: str, *, migrate: bool, busy_timeout: timedelta, pool_size: int) -> Database:
-    # An optional part: it is imported by those who use it, so that its absence can be named.
-    try:
-        from roadstead.db import postgres
-    except ModuleNotFoundError as error:
-        raise DriverMissingError(error.name or "asyncpg", "postgres") from error
-
     access = await postgres.PostgresAccess.open(url, busy_timeout=busy_timeout, pool_size=pool_size)
     try:
         if migrate:

@@ -9,18 +9,22 @@ never repeated.
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Concatenate, Self
 
-import asyncpg
 from sqlalchemy import Connection, func, literal, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from roadstead.db.access import Access, P, Query, Row, T
-from roadstead.db.errors import StoreFailedError
+from roadstead.db.errors import DatabaseUrlError, DriverMissingError, StoreFailedError
+from roadstead.db.migrating import upgrade
 from roadstead.errors import RoadsteadError
 from roadstead.registry.errors import StoreBusyError
+
+if TYPE_CHECKING:
+    import asyncpg
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 MAX_ATTEMPTS = 5
 
@@ -34,24 +38,58 @@ _RUN_AGAIN = frozenset({"40001", "40P01", "23503"})
 # server that only reads, as one does while it is being replaced (25006).
 _BUSY = ("08", "57P", "53300", "55P03", "57014", "25006")
 
-_DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
-
 
 class _UndoneError(Exception):
     """A transaction came to nothing, for certain, and may be run again."""
 
 
+class Driver:
+    """asyncpg, an optional part: imported by those who use it, so that its absence can be named."""
+
+    def __init__(self) -> None:
+        # SQLAlchemy wants greenlet for asyncpg, and would say so only at the first statement.
+        missing = [name for name in ("asyncpg", "greenlet") if find_spec(name) is None]
+        if missing:
+            raise DriverMissingError(missing[0], "postgres")
+        import asyncpg
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        self.connect = asyncpg.connect
+        self.create_pool = asyncpg.create_pool
+        self.create_engine = create_async_engine
+        self.lost: tuple[type[Exception], ...] = (
+            asyncpg.PostgresConnectionError,
+            asyncpg.InterfaceError,
+            ConnectionError,
+        )
+        self.errors: tuple[type[Exception], ...] = (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            OSError,
+            TimeoutError,
+        )
+
+
 class PostgresAccess:
     """One process's way to a PostgreSQL database. It belongs to one event loop."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", engine: AsyncEngine, busy_timeout: timedelta) -> None:
+    def __init__(
+        self, driver: Driver, pool: "asyncpg.Pool[asyncpg.Record]", engine: "AsyncEngine", busy_timeout: timedelta
+    ) -> None:
+        self._driver = driver
         self._pool = pool
         self._engine = engine
         self._busy_timeout_s = busy_timeout.total_seconds()
 
     @classmethod
     async def open(cls, url: str, *, busy_timeout: timedelta, pool_size: int) -> Self:
-        """Connect to a database; raise StoreBusyError where it doesn't answer, StoreFailedError where it refuses."""
+        """Connect to a database.
+
+        Raises DriverMissingError and DatabaseUrlError; StoreBusyError where it doesn't answer, StoreFailedError where
+        it refuses.
+        """
+        driver = Driver()
         seconds = busy_timeout.total_seconds()
         options: dict[str, Any] = {
             "timeout": seconds,
@@ -62,27 +100,27 @@ class PostgresAccess:
                 "lock_timeout": f"{int(seconds * 1000)}ms",
             },
         }
-        engine = create_async_engine(
+        engine = driver.create_engine(
             "postgresql+asyncpg://",
-            async_creator=lambda: asyncpg.connect(url, **options),
+            async_creator=lambda: driver.connect(url, **options),
             pool_size=max(1, pool_size // 2),
             max_overflow=0,
             pool_timeout=seconds,
         )
         try:
             # `reset`: the driver's own costs a round trip, and a plain read leaves nothing to reset.
-            pool = await asyncpg.create_pool(url, min_size=1, max_size=pool_size, reset=_leave_as_it_is, **options)
-        except (*_DRIVER_ERRORS, ValueError) as error:
+            pool = await driver.create_pool(url, min_size=1, max_size=pool_size, reset=_leave_as_it_is, **options)
+        except ValueError as error:
+            await engine.dispose()
+            raise DatabaseUrlError("asyncpg can't read it") from error
+        except driver.errors as error:
             await engine.dispose()
             raise our_error(error) from error
-        return cls(pool, engine, busy_timeout)
+        return cls(driver, pool, engine, busy_timeout)
 
     async def migrate(self) -> None:
         """Bring the database to this release's revision; processes that start together take turns."""
-        # Alembic costs more to import than a worker has to start; only who migrates pays for it.
-        from roadstead.db.migrating import upgrade
-
-        await self.write(_migrate, upgrade)
+        await self.write(_migrate)
 
     async def revision(self) -> str | None:
         """Return the revision of the schema, or None where there is none yet."""
@@ -90,7 +128,7 @@ class PostgresAccess:
             if await self._pool.fetchval("SELECT to_regclass('alembic_version')") is None:
                 return None
             found = await self._pool.fetchval("SELECT version_num FROM alembic_version")
-        except _DRIVER_ERRORS as error:
+        except self._driver.errors as error:
             raise our_error(error) from error
         return None if found is None else str(found)
 
@@ -110,13 +148,13 @@ class PostgresAccess:
         for _ in range(MAX_ATTEMPTS - 1):
             try:
                 return await self._read_once(method, text, parameters)
-            except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ConnectionError):
+            except self._driver.lost:
                 continue  # the connection died while it lay in the pool; a read may be repeated
-            except _DRIVER_ERRORS as error:
+            except self._driver.errors as error:
                 raise our_error(error) from error
         try:
             return await self._read_once(method, text, parameters)
-        except _DRIVER_ERRORS as error:
+        except self._driver.errors as error:
             raise our_error(error) from error
 
     async def _read_once(self, method: str, text: str, parameters: tuple[Any, ...]) -> Any:
@@ -134,7 +172,7 @@ class PostgresAccess:
                 raise our_error(error.orig or error) from error
             except PoolTimeoutError as error:
                 raise StoreBusyError("every connection to the database is in use; try again") from error
-            except _DRIVER_ERRORS as error:
+            except self._driver.errors as error:
                 raise our_error(error) from error
         raise StoreBusyError("the database didn't take the write, which others kept crossing; try again")
 
@@ -167,7 +205,7 @@ def sqlstate(error: BaseException | None) -> str:
 def our_error(error: BaseException) -> RoadsteadError:
     """Return what an error of the server, the driver or the network means to a caller."""
     code = sqlstate(error)
-    if code.startswith(_BUSY) or (not code and isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError)):
+    if code.startswith(_BUSY) or not code:
         return StoreBusyError("the database doesn't answer; try again")
     return StoreFailedError(f"the database answered with an error: {error}")
 
@@ -176,7 +214,7 @@ async def _leave_as_it_is(_: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Reset nothing: reads leave no transaction, no lock and no setting behind."""
 
 
-def _migrate(connection: Connection, upgrade: Callable[[Connection], None]) -> None:
+def _migrate(connection: Connection) -> None:
     connection.exec_driver_sql("SET LOCAL lock_timeout = 0")  # whoever migrates now may need longer
     connection.execute(select(func.pg_advisory_xact_lock(literal(_MIGRATION_LOCK))))
     upgrade(connection)

@@ -28,6 +28,7 @@ from sqlalchemy.pool import StaticPool
 
 from roadstead.db.access import Access, P, Query, Row, T
 from roadstead.db.errors import StoreFailedError
+from roadstead.db.migrating import upgrade
 from roadstead.errors import RoadsteadError
 from roadstead.registry.errors import StoreBusyError
 
@@ -341,9 +342,6 @@ def migrate(path: Path) -> None:
 
     Processes that start together take turns. Raises SchemaTooNewError.
     """
-    # Alembic costs more to import than a worker has to start; only who migrates pays for it.
-    from roadstead.db.migrating import upgrade
-
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with closing(Turns(path)) as turns, turns.turn(), closing(connect_for_writing(path)) as driver:

@@ -101,8 +101,8 @@ class Router:
                 found = tail.match(segments)
                 if found is not None:
                     return tail.by_method, found
-            if not segments[-1]:  # /v2/name/tags/list/ is the same as without its slash
-                return self._find(path.rstrip("/"))
+            if len(segments) > 2 and segments[-1] == "":  # /v2/name/tags/list/ is the same as without its slash
+                return self._find(path[:-1])
         raise PathUnknownError(path)
 
     def _place(self, path: str) -> dict[str, Route]:

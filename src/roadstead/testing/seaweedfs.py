@@ -92,7 +92,8 @@ class SeaweedFS:
         """Create a bucket and return its name, a new one when None."""
         bucket = name or f"test-{secrets.token_hex(8)}"
         folder = f"{self._filer}/buckets/{bucket}/"
-        request = urllib.request.Request(folder, data=b"", method="POST")  # noqa: S310 -- our own server
+        # Without a body there is no content type, which is what makes this a folder and not a file.
+        request = urllib.request.Request(folder, method="POST")  # noqa: S310 -- our own server
         with urllib.request.urlopen(request, timeout=10):  # noqa: S310
             return bucket
 

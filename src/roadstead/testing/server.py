@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
@@ -30,6 +31,7 @@ class RoadsteadServer:
         self.directory = directory
         self.data = directory / "data"
         self.port = free_port()
+        self._clients: list[Client] = []
         self._process = Process(
             [*command, sys.executable, "-m", "roadstead", "serve", self._write(config), *self._flags(workers)],
             log=directory / "roadstead.log",
@@ -58,8 +60,10 @@ class RoadsteadServer:
         return (self.directory / "roadstead.log").read_text()
 
     def client(self) -> Client:
-        """Return a client with one kept-alive connection of its own."""
-        return Client(self.host)
+        """Return a client with one kept-alive connection of its own, closed when the server is stopped."""
+        client = Client(self.host)
+        self._clients.append(client)
+        return client
 
     def start(self, *, timeout: timedelta = timedelta(seconds=30)) -> Self:
         """Start it and wait until it is ready."""
@@ -69,6 +73,8 @@ class RoadsteadServer:
 
     def stop(self) -> None:
         """Ask it to end and wait for that."""
+        while self._clients:
+            self._clients.pop().close()
         self._process.stop()
 
     def __enter__(self) -> Self:
@@ -78,10 +84,11 @@ class RoadsteadServer:
         self.stop()
 
     def _is_ready(self) -> bool:
-        try:
-            return self.client().get("/readyz").status == 200
-        except (OSError, ConnectionBrokenError):
-            return False
+        with closing(Client(self.host)) as client:
+            try:
+                return client.get("/readyz").status == 200
+            except (OSError, ConnectionBrokenError):
+                return False
 
     def _write(self, config: str) -> Path:
         self.directory.mkdir(parents=True, exist_ok=True)

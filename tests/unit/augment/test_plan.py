@@ -3,12 +3,15 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roadstead.augment.plan import Plan, PlanEmptyError, PlanInvalidError, PlannedLayer, parse_variable, slots
 from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
+
+UNHURRIED = settings(deadline=None)  # a busy machine isn't a mistake of ours
+
 
 AMD64, ARM64 = Platform("linux", "amd64"), Platform("linux", "arm64")
 
@@ -47,6 +50,7 @@ plans = members.filter(lambda given: any(value not in ((), None) for value in gi
 )
 
 
+@UNHURRIED
 @given(plans)
 def test_a_plan_survives_its_text(plan: Plan) -> None:
     """`parse` is the inverse of `canonical`; the digest is the text's."""
@@ -57,12 +61,14 @@ def test_a_plan_survives_its_text(plan: Plan) -> None:
     assert again.digest == plan.digest == Digest.of(plan.canonical().encode())
 
 
+@UNHURRIED
 @given(plans, plans)
 def test_plans_differ_where_their_texts_differ(one: Plan, other: Plan) -> None:
     """Two plans have one digest exactly if they are equal."""
     assert (one == other) == (one.digest == other.digest)
 
 
+@UNHURRIED
 @given(st.text() | st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner)).map(json.dumps))
 def test_no_text_makes_parsing_fail_otherwise_than_by_name(text: str) -> None:
     """Whatever text is given, the answer is a plan or a PlanInvalidError."""
@@ -202,6 +208,7 @@ def test_a_platform_gets_all_layers_or_is_not_served(
         assert names == (None if wanted is None else [Digest.of(name.encode()) for name in wanted]), platform
 
 
+@UNHURRIED
 @given(st.lists(layers, max_size=6))
 def test_slots_keep_every_layer_once(given: list[PlannedLayer]) -> None:
     """Grouping loses nothing, and no slot has two layers for one platform."""

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roadstead.augment.plan import Plan, PlannedLayer
@@ -24,6 +24,9 @@ from roadstead.testing.images import (
     make_image,
     make_index,
 )
+
+UNHURRIED = settings(deadline=None)  # a busy machine isn't a mistake of ours
+
 
 LAYER = PlannedLayer(Digest.of(b"gzip"), 345, Digest.of(b"tar"))
 ARM_LAYER = PlannedLayer(Digest.of(b"gzip for arm"), 346, Digest.of(b"tar for arm"), Platform("linux", "arm64"))
@@ -377,6 +380,7 @@ def test_an_empty_index_stays() -> None:
 strings = st.text(st.characters(exclude_characters="\0=", exclude_categories=["Cs"]), min_size=1, max_size=6)
 
 
+@UNHURRIED
 @given(
     layers=st.integers(0, 2),
     docker=st.booleans(),

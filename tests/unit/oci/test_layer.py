@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import itertools
 import os
 import random
 import socket
@@ -281,6 +282,7 @@ def damaged(data: bytes, position: int, content: bytes, *, sum_again: bool = Fal
         (b"\x28\xb5\x2f\xfd" + b"x" * 100, "zstd"),
         (b"PK\x03\x04" + b"x" * 1000, "isn't a tar"),
     ],
+    ids=itertools.count(),  # the bytes hold a time stamp: as ids they would differ between processes
 )
 def test_what_is_no_layer_is_refused(data: bytes, reason: str) -> None:
     """Cut, damaged or something else altogether."""

@@ -150,6 +150,18 @@ async def test_an_index_is_served_with_all_its_platforms(house: House) -> None:
     assert len(described(derivation)) == 3
 
 
+async def test_what_no_engine_chooses_is_not_touched(house: House) -> None:
+    """An entry for platform unknown stays, whatever lies behind it and whether or not it's annotated."""
+    other = make_image(platform="unknown/unknown")
+    source = house.put(make_index([make_image(), other]))
+
+    await house.pull(source)
+
+    (derivation,) = house.derivations.recorded
+    assert derivation.root.children[1] == other.digest
+    assert other.digest not in house.images.reads
+
+
 async def test_nested_indexes_are_derived_from_within(house: House) -> None:
     """An index in an index is replaced by what was derived from it."""
     image = make_image()

@@ -61,13 +61,15 @@ def test_packing_again_gives_the_same_bytes(tree: Path, tmp_path: Path) -> None:
     assert output.read_bytes() == before
 
 
-def test_the_location_is_as_given(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A relative output stays relative in the JSON: it is read beside the file that names it."""
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("output", ["out.tar.gz", "./out.tar.gz", "tree/../out.tar.gz"])
+def test_the_location_is_as_given(tree: Path, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the letter: a relative output stays relative, for it is read beside the file that names it."""
+    monkeypatch.chdir(tree.parent)
 
-    result = RUNNER.invoke(app, ["pack", "tree", "--output", "out.tar.gz"])
+    result = RUNNER.invoke(app, ["pack", "tree", "--output", output])
 
-    assert json.loads(result.stdout)["location"] == "out.tar.gz"
+    assert json.loads(result.stdout)["location"] == output
+    assert Path(output).is_file()
 
 
 @pytest.mark.parametrize("output", ["tree/out.tar.gz", "tree/bin/out.tar.gz", "link/out.tar.gz", "tree"])

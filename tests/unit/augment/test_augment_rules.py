@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from roadstead.augment.plan import Plan, PlanInvalidError
 from roadstead.augment.rules import Glob, Pattern, PatternInvalidError, Rule, Rules, RulesInvalidError
 from roadstead.oci.reference import RepositoryName, Tag
+
+UNHURRIED = settings(deadline=None)  # a busy machine isn't a mistake of ours
 
 
 def rules(*matches: str) -> Rules:
@@ -80,6 +82,7 @@ def test_a_bad_pattern_says_what_is_wrong(pattern: str, said: str) -> None:
     assert caught.value.advice()
 
 
+@UNHURRIED
 @given(st.text("ab/*", max_size=8), st.text("ab/", max_size=10))
 @example("a**b", "a/b")
 def test_a_glob_means_what_the_regular_expression_means(glob: str, name: str) -> None:
