@@ -1,7 +1,6 @@
 """The command ``roadstead``: exit status 0 done, 1 failed, 2 wrong usage."""
 
 import sys
-from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -24,6 +23,8 @@ app.add_typer(layer.app, name="layer")
 
 
 def _version() -> str:
+    from importlib import metadata  # 40 ms that only this answer should cost
+
     try:
         return metadata.version("roadstead")
     except metadata.PackageNotFoundError:
