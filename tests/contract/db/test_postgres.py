@@ -1,0 +1,73 @@
+"""The contracts of all stores on PostgreSQL."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from roadstead.db.engine import Database, open_database
+from roadstead.lease import LeaseStore
+from roadstead.testing.contracts.derivation_store import DerivationStoreContract
+from roadstead.testing.contracts.lease_store import LeaseStoreContract
+from roadstead.testing.contracts.registry_stores import (
+    BlobStoreContract,
+    CatalogStoreContract,
+    InstanceStoreContract,
+    ManifestStoreContract,
+    UploadStoreContract,
+)
+
+
+@pytest.fixture
+async def stores(migrated_postgres_url: str) -> AsyncIterator[Database]:
+    """A database of the test's own, with nothing in it."""
+    database = await open_database(migrated_postgres_url, migrate=False, pool_size=4)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+async def elsewhere(stores: Database, migrated_postgres_url: str) -> AsyncIterator[Database]:
+    """The same database as another process reaches it."""
+    database = await open_database(migrated_postgres_url, migrate=False, pool_size=4)
+    yield database
+    await database.close()
+
+
+@pytest.fixture
+def leases(stores: Database) -> LeaseStore:
+    """The leases of one process."""
+    return stores.leases
+
+
+@pytest.fixture
+def leases_elsewhere(elsewhere: Database) -> LeaseStore:
+    """The leases of another process."""
+    return elsewhere.leases
+
+
+class TestManifests(ManifestStoreContract):
+    """Manifests, tags and their journal."""
+
+
+class TestCatalog(CatalogStoreContract):
+    """Listings."""
+
+
+class TestUploads(UploadStoreContract):
+    """Upload sessions."""
+
+
+class TestBlobs(BlobStoreContract):
+    """Blobs and memberships."""
+
+
+class TestInstance(InstanceStoreContract):
+    """Secrets."""
+
+
+class TestDerivations(DerivationStoreContract):
+    """What was derived from what."""
+
+
+class TestLeases(LeaseStoreContract):
+    """Leases."""
