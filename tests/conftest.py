@@ -7,7 +7,9 @@ projects too; here is only how this test suite shares them.
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,7 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: object) -> None:
+def pytest_configure_node(node: Any) -> None:
     """Tell an xdist worker where the run's folder is."""
     node.workerinput["run_directory"] = str(node.config.stash[RUN_DIRECTORY])
 
@@ -105,7 +107,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: object) -> None:
+def pytest_testnodedown(node: Any) -> None:
     """Note a worker's number of soak tests left out; every worker collects the same tests."""
     stash = node.config.stash
     stash[SOAK_DESELECTED] = max(
@@ -116,30 +118,30 @@ def pytest_testnodedown(node: object) -> None:
 # Missing components are named
 
 
+@contextmanager
+def missing_component_named(item: pytest.Item) -> Iterator[None]:
+    """Turn a missing component into a failure where all must be present, else into a skip; keep it for the summary."""
+    try:
+        yield
+    except ComponentMissingError as error:
+        item.user_properties.append((MISSING, f"{error.program}: {error.install}"))
+        if must_be_present():
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
+        raise pytest.skip.Exception(str(error)) from None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
     """A fixture that needs a program may find it missing."""
-    try:
+    with missing_component_named(item):
         return (yield)
-    except ComponentMissingError as error:
-        report_missing(item, error)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     """A test that starts its own server may find a program missing."""
-    try:
+    with missing_component_named(item):
         return (yield)
-    except ComponentMissingError as error:
-        report_missing(item, error)
-
-
-def report_missing(item: pytest.Item, error: ComponentMissingError) -> None:
-    """Keep the component for the summary; fail where all must be present, else skip. Both name the command."""
-    item.user_properties.append((MISSING, f"{error.program}: {error.install}"))
-    if must_be_present():
-        pytest.fail(str(error), pytrace=False)
-    pytest.skip(str(error))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -151,4 +153,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for text in missing:
             terminalreporter.line(text)
     if left_out := terminalreporter.config.stash.get(SOAK_DESELECTED, 0):
-        terminalreporter.line(f"{left_out} soak tests deselected; `make soak` runs them")
+        terminalreporter.line(f"soak tests deselected: {left_out}; `make soak` runs them")

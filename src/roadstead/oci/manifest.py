@@ -166,6 +166,22 @@ def parse_manifest(raw: bytes, media_type: str | None, *, max_depth: int = MAX_D
         raise ManifestInvalidError(f"{error.member} {error.reason}") from error
 
 
+def parse_image(raw: bytes, media_type: str | None) -> ImageManifest:
+    """Read an image manifest as ``parse_manifest`` does; an index is refused: ManifestInvalidError."""
+    manifest = parse_manifest(raw, media_type)
+    if not isinstance(manifest, ImageManifest):
+        raise ManifestInvalidError("it is an index, where one image is needed")
+    return manifest
+
+
+def parse_index(raw: bytes, media_type: str | None) -> ImageIndex:
+    """Read an index as ``parse_manifest`` does; one image is refused: ManifestInvalidError."""
+    manifest = parse_manifest(raw, media_type)
+    if not isinstance(manifest, ImageIndex):
+        raise ManifestInvalidError("it is one image, where an index is needed")
+    return manifest
+
+
 def _media_type(document: JsonObject, announced: str | None) -> str:
     """Settle what the document is: the header and the member must agree."""
     member = document.get("mediaType")

@@ -177,7 +177,7 @@ class UploadRecord:
     upload_id: str
     repository: RepositoryName
     state: UploadState = UploadState.OPEN
-    staged: Staged = Staged()
+    staged: Staged = field(default_factory=Staged)
     algorithm: Algorithm = Algorithm.SHA256
     digest_so_far: str = ""  # hex of the bytes up to staged.size; empty where nothing was hashed
     hash_state: bytes | None = None  # exported state at staged.size, or None: then read again

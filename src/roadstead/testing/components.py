@@ -17,7 +17,7 @@ class ComponentMissingError(UnavailableError):
     """A program that a test needs isn't installed here."""
 
     def __init__(self, program: str, install: str) -> None:
-        super().__init__(f"the program {program!r} is missing; install it with: {install}")
+        super().__init__(f"{program} is missing; install it with: {install}")
         self.program = program
         self.install = install
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from roadstead.testing.components import require
+from roadstead.testing.components import ComponentMissingError, require
 from roadstead.testing.servers import Process
 
 INSTALL = "apt-get install docker.io"
@@ -91,22 +91,35 @@ def open_docker_engine() -> Iterator[DockerEngine]:
     Our own needs root. It touches neither the firewall nor bridges of the host, so its containers have no network
     but ``--network host``. Raises ComponentMissingError, ServerNotReadyError.
     """
-    find("docker")
-    running = DockerEngine(DEFAULT_SOCKET)
-    if running.answers():
+    running = find_engine()
+    if running is not None:
         yield running
         return
-    dockerd = find("dockerd")
-    find("containerd")
     home = Path(tempfile.mkdtemp(prefix="roadstead-dockerd-"))
     engine = DockerEngine(f"unix://{home}/docker.sock")
     try:
-        with Process([dockerd, *_flags(home, engine)], log=home / "log", directory=home) as process:
+        with Process([find("dockerd"), *_flags(home, engine)], log=home / "log", directory=home) as process:
             process.wait_ready(engine.answers, timeout=timedelta(minutes=1))
             yield engine
     finally:
         _unmount_below(home)
         shutil.rmtree(home)
+
+
+def find_engine() -> DockerEngine | None:
+    """Return the engine that runs here, or None where one can be started.
+
+    Raises ComponentMissingError when neither is so.
+    """
+    find("docker")
+    running = DockerEngine(DEFAULT_SOCKET)
+    if running.answers():
+        return running
+    find("dockerd")
+    find("containerd")
+    if os.geteuid() != 0:
+        raise ComponentMissingError("a running Docker engine", "sudo systemctl start docker, as a member of its group")
+    return None
 
 
 def find(program: str) -> Path:

@@ -56,8 +56,10 @@ def shared_docker_engine(directory: Path) -> Iterator[DockerEngine]:
 
     Raises ComponentMissingError, ServerNotReadyError.
     """
-    dockerd.find("docker")
-    dockerd.find("dockerd")
+    running = dockerd.find_engine()
+    if running is not None:
+        yield running
+        return
     with _Meeting(directory / "dockerd").used_server() as facts:
         yield DockerEngine(**facts)
 

@@ -14,7 +14,7 @@ import secrets
 import stat
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -41,6 +41,7 @@ from roadstead.storage.ports import (
     TruncatedError,
     WriteHandle,
 )
+from roadstead.storage.threads import call_in
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,11 +87,9 @@ class FilesystemDriver:
 
     # Objects -----------------------------------------------------------------------------------------------------
 
-    async def read(self, key: Key, *, start: int = 0, size: int | None = None) -> AsyncGenerator[bytes, None]:
+    def read(self, key: Key, *, start: int = 0, size: int | None = None) -> AsyncGenerator[bytes, None]:
         """Yield the object's bytes in pieces of 1 MiB; a small object costs one thread call."""
-        path = self._checked_path(key)
-        async for piece in self._read(path, key, start, size, KeyUnknownError(key)):
-            yield piece
+        return self._read(self._checked_path(key), key, start, size, KeyUnknownError(key))
 
     async def size(self, key: Key) -> int:
         """Return the file's size; on the loop, because the hop to a thread costs more than the call."""
@@ -142,13 +141,14 @@ class FilesystemDriver:
 
     async def read_staged(self, upload_id: str, at: Staged, *, start: int = 0) -> AsyncGenerator[bytes, None]:
         """Yield the upload's acknowledged bytes."""
+        path = self._upload_path(upload_id)
         if start >= at.size:
             return
-        path = self._upload_path(upload_id)
         lost = StagedLostError(upload_id, at.size, None)
         try:
-            async for piece in self._read(path, upload_id, start, at.size - start, lost):
-                yield piece
+            async with aclosing(self._read(path, upload_id, start, at.size - start, lost)) as pieces:
+                async for piece in pieces:
+                    yield piece
         except TruncatedError as error:
             raise StagedLostError(upload_id, at.size, error.found) from error
 
@@ -195,22 +195,7 @@ class FilesystemDriver:
     # In threads --------------------------------------------------------------------------------------------------
 
     async def _call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function in a thread, and don't come back before it ended, cancelled or not.
-
-        A thread can't be stopped: if we left, it would go on with a descriptor that somebody else has meanwhile, or
-        with the bytes of a buffer that the caller uses again.
-        """
-        call = asyncio.wrap_future(self._pool.submit(function, *args, **kwargs))
-        try:
-            return await asyncio.shield(call)
-        except asyncio.CancelledError:
-            while not call.done():
-                try:
-                    await asyncio.wait([call])
-                except asyncio.CancelledError:
-                    continue
-            call.exception()  # It is looked at, so that asyncio doesn't log it as forgotten.
-            raise
+        return await call_in(self._pool, function, *args, **kwargs)
 
     def _prepare(self) -> None:
         """Make the root and the fixed folders, and flush what was made."""

@@ -1,0 +1,191 @@
+"""Everything put together from settings: the one module that knows every plug.
+
+``prepare`` runs once, in the supervisor, before any process is started. ``worker_application`` makes the ASGI
+application of one worker, ``background`` is the life of the process beside them.
+"""
+
+import os
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from secrets import token_hex
+
+from roadstead.augment.kept_layers import KeptLayers
+from roadstead.augment.rules import LayerSpec, Rules, RuleSpec
+from roadstead.augment.service import Augmenter
+from roadstead.background import Background, Loop
+from roadstead.clock import SystemClock
+from roadstead.db.engine import Database, open_database
+from roadstead.http.application import Application
+from roadstead.http.context import Services
+from roadstead.http.routes import Router
+from roadstead.http.v2.table import ROUTES as API
+from roadstead.oci.descriptor import Platform
+from roadstead.registry.blobs import Blobs
+from roadstead.registry.catalog import Catalog
+from roadstead.registry.content_cache import ContentCache
+from roadstead.registry.images import Images
+from roadstead.registry.manifests import Manifests
+from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
+from roadstead.registry.uploads import Uploads
+from roadstead.settings.handover import Handover
+from roadstead.settings.model import RuleSettings, Settings, StorageDriver, StorageSettings
+from roadstead.storage.drivers.filesystem import FilesystemDriver
+from roadstead.storage.ports import Driver, OpensFile
+from roadstead.telemetry.metrics import Metrics, RequestMetrics
+from roadstead.telemetry.observer import RequestObserver
+from roadstead.web.table import ROUTES as PAGES
+
+CLOCK = SystemClock()
+UPLOADS_SECRET = "uploads"  # noqa: S105 -- the name of the secret
+
+
+@dataclass(frozen=True, slots=True)
+class Plugs:
+    """A process's way to the facts and to the bytes."""
+
+    database: Database
+    driver: Driver
+
+
+async def prepare(settings: Settings, run_directory: Path) -> Handover:
+    """Bring the database up to date, store the layers of all rules, and return what the processes start with."""
+    # Packing and hashing layers is the supervisor's work; the workers need not carry it.
+    from roadstead.augment.layers import prepare_rules
+
+    async with open_plugs(settings, migrate=True) as plugs:
+        layers = KeptLayers(plugs.driver, plugs.database.layers)
+        specs = [_rule_spec(rule) for rule in settings.augment.rules]
+        rules = await prepare_rules(specs, layers, run_directory, CLOCK.now())
+    return Handover(settings=settings, rules_json=rules.to_json(), run_directory=run_directory)
+
+
+def worker_application(handover: Handover, process: str) -> Application:
+    """Return the ASGI application of one worker, ``worker-1`` and so on; it opens its plugs when it starts."""
+    metrics = RequestMetrics(Metrics(handover.run_directory, process))
+
+    @asynccontextmanager
+    async def open_services() -> AsyncGenerator[Services, None]:
+        async with open_plugs(handover.settings, migrate=False) as plugs:
+            services = await _services(plugs, handover, metrics)
+            try:
+                yield services
+            finally:
+                await services.augmenter.aclose()
+
+    observer = RequestObserver(metrics, access=handover.settings.log.access)
+    return Application(Router([*API, *PAGES]), open_services, observer)
+
+
+async def background(handover: Handover) -> None:
+    """Do the work that nobody waits for, until cancelled."""
+    settings = handover.settings
+    async with open_plugs(settings, migrate=False) as plugs:
+        uploads = await _uploads(plugs, settings)
+        loops = [Loop("abandoned uploads", settings.registry.upload_purge_interval, uploads.purge)]
+        if isinstance(plugs.driver, FilesystemDriver):
+            loops.append(Loop("temporary files", timedelta(hours=1), _purge_temporary(plugs.driver)))
+        owner = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
+        await Background(loops, plugs.database.leases, owner, CLOCK).run()
+
+
+@asynccontextmanager
+async def open_plugs(settings: Settings, *, migrate: bool) -> AsyncGenerator[Plugs, None]:
+    """Open database and storage, and close both at the end."""
+    driver = open_driver(settings.storage)
+    try:
+        database = await open_database(settings.database_url, migrate=migrate, pool_size=settings.database.pool_size)
+        try:
+            yield Plugs(database, driver)
+        finally:
+            await database.close()
+    finally:
+        await driver.close()
+
+
+def open_driver(settings: StorageSettings) -> Driver:
+    """Return the storage that settings name."""
+    if settings.driver is StorageDriver.FILESYSTEM:
+        return FilesystemDriver(settings.path)
+    # An optional part: its absence is named where it is asked for.
+    from roadstead.storage.drivers.s3 import S3Driver
+
+    return S3Driver(
+        settings.bucket or "",
+        prefix=settings.prefix,
+        region=settings.region,
+        endpoint=settings.endpoint,
+        path_style=settings.path_style,
+        access_key=settings.access_key.reveal() if settings.access_key else None,
+        secret_key=settings.secret_key,
+    )
+
+
+async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -> Services:
+    settings, database, driver = handover.settings, plugs.database, plugs.driver
+    cache = ContentCache()
+    delete_enabled = settings.storage.delete
+    manifests = Manifests(
+        database.manifests,
+        CLOCK,
+        cache=cache,
+        max_bytes=settings.registry.max_manifest_bytes,
+        max_tags_per_push=settings.registry.max_tags_per_push,
+        sparse_indexes=settings.registry.sparse_indexes,
+        delete_enabled=delete_enabled,
+    )
+    blobs = Blobs(database.blobs, driver, CLOCK, cache=cache, delete_enabled=delete_enabled)
+    catalog = Catalog(
+        database.catalog,
+        max_tags=settings.registry.tags_page_max,
+        default_repositories=settings.registry.catalog_page,
+        max_repositories=settings.registry.catalog_page_max,
+        max_referrers=settings.registry.referrers_page_max,
+    )
+    augmenter = Augmenter(
+        Rules.from_json(handover.rules_json),
+        Images(manifests, blobs),
+        database.derivations,
+        KeptLayers(driver, database.layers),
+        CLOCK,
+    )
+    return Services(
+        manifests=manifests,
+        blobs=blobs,
+        uploads=await _uploads(plugs, settings),
+        catalog=catalog,
+        augmenter=augmenter,
+        files=driver if isinstance(driver, OpensFile) else None,
+        check=database.check,
+        render_metrics=metrics.render,
+    )
+
+
+async def _uploads(plugs: Plugs, settings: Settings) -> Uploads:
+    return Uploads(
+        plugs.database.uploads,
+        plugs.database.blobs,
+        plugs.driver,
+        UploadIds(await plugs.database.instance.secret(UPLOADS_SECRET)),
+        CLOCK,
+        lifetimes=UploadLifetimes.with_open(settings.registry.upload_max_age),
+    )
+
+
+def _purge_temporary(driver: FilesystemDriver) -> Callable[[], Awaitable[int]]:
+    async def purge() -> int:
+        return await driver.purge_temporary(CLOCK.now() - timedelta(days=1))
+
+    return purge
+
+
+def _rule_spec(rule: RuleSettings) -> RuleSpec:
+    layers = [
+        LayerSpec(layer.path, Platform.parse(layer.platform) if layer.platform else None) for layer in rule.layers
+    ]
+    return RuleSpec(
+        match=rule.match, layers=layers, env=rule.env, entrypoint=rule.entrypoint, cmd=rule.cmd, workdir=rule.workdir
+    )

@@ -1,0 +1,58 @@
+"""The command ``roadstead``: exit status 0 done, 1 failed, 2 wrong usage."""
+
+import sys
+from importlib import metadata
+from typing import Annotated
+
+import typer
+
+from roadstead.cli import config, layer, serve
+from roadstead.cli.report import report
+from roadstead.errors import RoadsteadError
+
+app = typer.Typer(
+    name="roadstead",
+    help="A container-image service: a registry that adds layers to images while they are pulled.",
+    epilog="Example: roadstead serve --data ./images",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
+app.add_typer(config.app, name="config")
+app.add_typer(layer.app, name="layer")
+
+
+def _version() -> str:
+    try:
+        return metadata.version("roadstead")
+    except metadata.PackageNotFoundError:
+        return "(not installed: run from its source)"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"roadstead {_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; the entry point of the package."""
+    try:
+        app()
+    except RoadsteadError as error:
+        report(error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,141 @@
+"""``python -m roadstead.cli.reference DIRECTORY`` writes the pages of docs/reference that are made from the code."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from roadstead.secret import Secret
+from roadstead.settings.address import ListenAddress
+from roadstead.settings.convert import field_types
+from roadstead.settings.load import variable
+from roadstead.settings.model import ABOUT, LayerSettings, RuleSettings, Settings
+from roadstead.settings.quantity import ByteSize, format_duration, format_size
+from roadstead.telemetry.metrics import BUCKETS, FAMILIES, PROCESS_FAMILIES
+
+_WORDS: Mapping[Any, str] = {
+    str: "text",
+    int: "whole number",
+    bool: "true or false",
+    timedelta: "duration",
+    ByteSize: "size",
+    Path: "path",
+    Secret: "secret",
+    ListenAddress: "host:port",
+    LayerSettings: "path or table",
+    RuleSettings: "table",
+}
+
+_SETTINGS_HEAD = """\
+# Settings
+
+*Made from the code by `python -m roadstead.cli.reference docs/reference`.*
+
+A setting's value is taken from the command line, else from the environment, else from the TOML file that `serve` was
+given, else it is the default. `roadstead config show` prints each with where it came from, `roadstead config check`
+says what is wrong.
+
+- A **duration** is written `30s`, `500ms`, `1h30m` or `168h`; a **size** `4MiB` (1024²), `10MB` (1000²) or as a number
+  of bytes.
+- A relative **path** in the file begins at the file; elsewhere it begins at the working directory.
+- In the environment, lists are JSON: `ROADSTEAD_AUGMENT_RULES='[{"match": "library/*:latest", "env": ["A=1"]}]'`.
+- Inside any value `${env:NAME}` stands for an environment variable and `${file:PATH}` for a file's content;
+  `$${` is a plain `${`.
+- An unknown key or `ROADSTEAD_` variable is an error. The variables that Kubernetes makes for a Service called
+  `roadstead` are ignored.
+"""
+
+_METRICS_HEAD = """\
+# Metrics
+
+*Made from the code by `python -m roadstead.cli.reference docs/reference`.*
+
+`/metrics` answers with the numbers of all processes of the server added up, in Prometheus' text format.
+"""
+
+
+def settings_page() -> str:
+    """Return docs/reference/settings.md."""
+    parts = [_SETTINGS_HEAD]
+    for section, table in field_types(Settings).items():
+        parts.extend(_section(f"[{section}]", table, section))
+    parts.extend(_section("[[augment.rules]]", RuleSettings, None))
+    parts.extend(_section("layers", LayerSettings, None))
+    return "\n".join(parts)
+
+
+def metrics_page() -> str:
+    """Return docs/reference/metrics.md."""
+    rows = [
+        f"| `{name}` | {family.kind.__name__.removesuffix('MetricFamily').lower()} | "
+        f"{', '.join(f'`{label}`' for label in family.labels)} | {family.about} |"
+        for name, family in FAMILIES.items()
+    ]
+    rows += [f"| `{name}` | | `process` | {about} |" for name, about in PROCESS_FAMILIES.items()]
+    buckets = ", ".join(f"{bound:g}" for bound in BUCKETS)
+    return "\n".join(
+        [
+            _METRICS_HEAD,
+            "| metric | kind | labels | what |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            f"Buckets in seconds: {buckets}.",
+            "",
+        ]
+    )
+
+
+def _section(title: str, table: Any, section: str | None) -> Iterator[str]:
+    yield f"## `{title}`\n"
+    yield f"{_sentence(table.__doc__)}\n"
+    kinds = field_types(table)
+    for field in dataclasses.fields(table):
+        facts = [_kind(kinds[field.name]), f"default {_default(field.default, kinds[field.name])}"]
+        if section:
+            facts.append(f"`{variable(f'{section}.{field.name}')}`")
+        yield f"**`{field.name}`** ({', '.join(facts)})  \n{field.metadata[ABOUT]}\n"
+
+
+def _sentence(doc: str) -> str:
+    """Return what a table's docstring says behind its name."""
+    text = doc.partition(": ")[2]
+    return text[0].upper() + text[1:]
+
+
+def _kind(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        return f"list of {_kind(get_args(kind)[0])}"
+    if get_args(kind):
+        return _kind(get_args(kind)[0])
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return " or ".join(f"`{member.value}`" for member in kind)
+    return _WORDS[kind]
+
+
+def _default(value: object, kind: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, timedelta):
+        return f"`{format_duration(value)}`"
+    if kind is ByteSize and isinstance(value, int):
+        return f"`{format_size(value)}`"
+    if isinstance(value, Path | ListenAddress):
+        return f"`{value}`" if str(value) != "." else "none"
+    return f"`{json.dumps(value)}`"
+
+
+def main() -> None:
+    """Write both pages into the directory that the command line names."""
+    directory = Path(sys.argv[1])
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "settings.md").write_text(settings_page(), encoding="utf-8")
+    (directory / "metrics.md").write_text(metrics_page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

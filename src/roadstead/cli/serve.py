@@ -1,0 +1,143 @@
+"""``roadstead serve``: prepare, then hand the port to the supervisor."""
+
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from roadstead.cli.apart import Apart
+from roadstead.settings.address import ListenAddress
+from roadstead.settings.handover import Handover
+from roadstead.settings.load import load
+from roadstead.settings.model import LogFormat, LogLevel, Settings, StorageDriver
+from roadstead.settings.plain import without_password
+from roadstead.supervisor import Role, Supervisor, listen
+from roadstead.telemetry.logs import configure_logging
+
+EXAMPLE = "Example: roadstead serve --data ./images --listen 127.0.0.1:5000"
+
+_log = structlog.get_logger()
+
+
+def serve(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; none is needed.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data directory (storage.path).")] = None,
+    listen_at: Annotated[
+        str | None, typer.Option("--listen", metavar="HOST:PORT", help="Where to listen (server.listen).")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Worker processes (server.workers).")] = None,
+    open_to_network: Annotated[
+        bool,
+        typer.Option("--open-to-network", help="Let others in without authentication (server.open_to_network)."),
+    ] = False,
+    log_format: Annotated[LogFormat | None, typer.Option(help="How log lines are written (log.format).")] = None,
+    log_level: Annotated[LogLevel | None, typer.Option(help="The least important lines (log.level).")] = None,
+) -> None:
+    """Serve images until SIGTERM or Ctrl-C; a second one ends it at once."""
+    given = {
+        "storage.path": None if data is None else str(data),
+        "server.listen": listen_at,
+        "server.workers": workers,
+        "server.open_to_network": open_to_network or None,
+        "log.format": log_format,
+        "log.level": log_level,
+    }
+    overrides = {key: value for key, value in given.items() if value is not None}
+    settings = load(config, environment=os.environ, overrides=overrides).settings
+    raise typer.Exit(run(settings))
+
+
+def run(settings: Settings) -> int:
+    """Prepare and serve with these settings until a signal; return the exit status."""
+    configure_logging(format=settings.log.format, level=settings.log.level, threaded=False)
+    listeners = listen(settings.server.listen, settings.server.workers)
+    with tempfile.TemporaryDirectory(prefix="roadstead-") as directory:
+        preparation = Apart(partial(_prepare, settings, Path(directory)))
+        # Meanwhile here: what the workers need, so that they have it the moment they are forked.
+        from roadstead import app, worker
+
+        handover = Handover.parse(preparation.result())
+        timeout_s = settings.server.shutdown_timeout.total_seconds()
+
+        def answer(process: str, listener: socket.socket, ready: Callable[[], None]) -> int:
+            application = app.worker_application(handover, process)
+            return worker.serve(application, listener, shutdown_timeout_s=timeout_s, ready=ready)
+
+        def work_behind(ready: Callable[[], None]) -> int:
+            background = partial(app.background, handover)
+            return worker.run_background(background, shutdown_timeout_s=timeout_s, ready=ready)
+
+        roles = [
+            _role(name, settings, partial(answer, name, listener), listener)
+            for name, listener in zip(_names(listeners), listeners, strict=True)
+        ]
+        roles.append(_role("background", settings, work_behind))
+        address = ListenAddress(settings.server.listen.host, listeners[0].getsockname()[1])
+        announce = partial(_announce, settings, address)
+        return Supervisor(roles, shutdown_timeout_s=timeout_s, when_ready=announce).run()
+
+
+def _names(listeners: Sequence[socket.socket]) -> Sequence[str]:
+    return [f"worker-{number}" for number in range(1, len(listeners) + 1)]
+
+
+async def _prepare(settings: Settings, run_directory: Path) -> str:
+    # In a process of its own (apart.py): what it imports is gone with it.
+    from roadstead.app import prepare
+
+    return (await prepare(settings, run_directory)).as_json()
+
+
+def _role(name: str, settings: Settings, work: Callable[[Callable[[], None]], int], *sockets: socket.socket) -> Role:
+    def start(ready: Callable[[], None]) -> int:
+        writer = configure_logging(format=settings.log.format, level=settings.log.level)
+        try:
+            return work(ready)
+        finally:
+            writer.close()
+
+    return Role(name, start, sockets)
+
+
+def _announce(settings: Settings, address: ListenAddress) -> None:
+    """Say on standard error where it listens and what to try first; in a log of JSON, as an event."""
+    facts = _facts(settings, address)
+    if settings.log.format is LogFormat.JSON:
+        _log.info("ready", **facts)
+        return
+    image = f"{_host(settings, address)}/library/hello:1"
+    lines = [
+        f"roadstead listens at {facts['url']} with {settings.server.workers} workers",
+        f"images are in {facts['storage']}, facts in {facts['database']}",
+        f"try:  docker tag IMAGE {image} && docker push {image}",
+        f"      docker pull {image}",
+    ]
+    if not settings.server.listen.is_loopback:
+        lines.append("warning: there is no authentication; whoever reaches this port can write and delete")
+    sys.stderr.write("\n".join(lines) + "\n")
+    sys.stderr.flush()
+
+
+def _facts(settings: Settings, address: ListenAddress) -> Mapping[str, str]:
+    storage = settings.storage
+    return {
+        "url": settings.server.public_url or f"http://{address}",
+        "storage": str(storage.path) if storage.driver is StorageDriver.FILESYSTEM else f"s3://{storage.bucket}",
+        "database": without_password(settings.database_url),
+    }
+
+
+def _host(settings: Settings, address: ListenAddress) -> str:
+    """Return what stands before an image's name."""
+    if settings.server.public_url:
+        return settings.server.public_url.partition("://")[2].rstrip("/")
+    if address.host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return f"{socket.gethostname()}:{address.port}"
+    return str(address)

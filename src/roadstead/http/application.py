@@ -1,0 +1,162 @@
+"""The ASGI application: find the route, run its handler, send what it gives, tell the observer."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+from roadstead.errors import RoadsteadError
+from roadstead.http.asgi import AnyResponse, FileResponse, Receive, Request, Response, Scope, Send, StreamResponse
+from roadstead.http.context import Services
+from roadstead.http.errors import respond
+from roadstead.http.routes import Router
+from roadstead.registry.pump import BodyBrokenError
+
+API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
+CLIENT_GONE = 499
+
+
+@dataclass(slots=True)
+class Finished:
+    """One request, when it is over: what the access log and the metrics tell of it."""
+
+    request: Request
+    route: str
+    status: int
+    started: float  # perf_counter
+    sent: int = 0  # bytes of the body
+    error: str | None = None
+
+    @property
+    def duration_s(self) -> float:
+        """Return how long it has taken by now, in seconds."""
+        return perf_counter() - self.started
+
+
+class Observer(Protocol):
+    """Somebody who wants to know of every request; must not raise, and costs every request what it takes."""
+
+    def began(self) -> None:
+        """Take note of a request that has come in."""
+        ...
+
+    def finished(self, finished: Finished) -> None:
+        """Take note of a request that is over."""
+        ...
+
+    def failed(self, finished: Finished, error: BaseException) -> None:
+        """Take note of an error that isn't one of ours: somebody has to look at it."""
+        ...
+
+
+class Application:
+    """ASGI 3: HTTP and lifespan. The services are opened at start-up and closed after the last request."""
+
+    def __init__(
+        self,
+        router: Router,
+        open_services: Callable[[], AbstractAsyncContextManager[Services]],
+        observer: Observer,
+    ) -> None:
+        self._router = router
+        self._open_services = open_services
+        self._observer = observer
+        self._services: Services | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the life of the server."""
+        if scope["type"] == "http":
+            await self._serve(Request(scope, receive), receive, send)
+        elif scope["type"] == "lifespan":
+            await self._live(receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            async with self._open_services() as services:
+                self._services = services
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve(self, request: Request, receive: Receive, send: Send) -> None:
+        finished = Finished(request, "none", 500, perf_counter())
+        self._observer.began()
+        try:
+            response = await self._respond(request, finished)
+            finished.status = response.status
+            await _send(request, response, receive, send, finished)
+        except asyncio.CancelledError:
+            finished.status = CLIENT_GONE
+            raise
+        except BodyBrokenError:
+            finished.status = CLIENT_GONE
+        except Exception as error:
+            # The head is out: all that is left is to cut the connection, so that nobody takes a part for the whole.
+            finished.error = type(error).__name__
+            self._observer.failed(finished, error)
+            raise
+        finally:
+            self._observer.finished(finished)
+
+    async def _respond(self, request: Request, finished: Finished) -> AnyResponse:
+        try:
+            route, found = self._router.match(request.method, request.path)
+            finished.route = route.name
+            return await route.handler(request, found, self._services)
+        except RoadsteadError as error:
+            finished.error = type(error).__name__
+            return respond(error)
+        except BodyBrokenError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- the outermost place: an answer, a log line, and on we go
+            finished.error = type(error).__name__
+            self._observer.failed(finished, error)
+            return respond(error)
+
+
+async def _send(request: Request, response: AnyResponse, receive: Receive, send: Send, finished: Finished) -> None:
+    headers = [API_VERSION, *response.headers]
+    match response:
+        case Response(body=body, content_length=length):
+            head_only = request.method == "HEAD"
+            size = length if length is not None else len(body)
+            if response.status != 304:
+                headers.append((b"content-length", b"%d" % size))
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            await send({"type": "http.response.body", "body": b"" if head_only else body})
+            finished.sent = 0 if head_only else len(body)
+        case FileResponse(path=path, content_length=size):
+            headers.append((b"content-length", b"%d" % size))
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            await send({"type": "http.response.pathsend", "path": path})
+            finished.sent = size
+        case StreamResponse():
+            headers.append((b"content-length", b"%d" % response.content_length))
+            await send({"type": "http.response.start", "status": response.status, "headers": headers})
+            await _send_pieces(response, receive, send, finished)
+
+
+async def _send_pieces(response: StreamResponse, receive: Receive, send: Send, finished: Finished) -> None:
+    """Send the pieces until the body is out or the client is gone; only ``receive`` tells of that (decision 0001)."""
+    gone = asyncio.ensure_future(_gone(receive))
+    try:
+        async with aclosing(response.pieces) as pieces:
+            async for piece in pieces:
+                if gone.done():
+                    raise BodyBrokenError(finished.sent)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                finished.sent += len(piece)
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        gone.cancel()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

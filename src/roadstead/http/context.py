@@ -1,0 +1,27 @@
+"""What handlers work on: the services of one worker."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from roadstead.augment.service import Augmenter
+from roadstead.registry.blobs import Blobs
+from roadstead.registry.catalog import Catalog
+from roadstead.registry.manifests import Manifests
+from roadstead.registry.uploads import Uploads
+from roadstead.storage.ports import OpensFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything that a request can need. ``files`` is the storage where it can be opened as files."""
+
+    manifests: Manifests
+    blobs: Blobs
+    uploads: Uploads
+    catalog: Catalog
+    augmenter: Augmenter
+    files: OpensFile | None
+    check: Callable[[], Awaitable[None]]
+    render_metrics: Callable[[], bytes]
+    metrics_open: bool = False
+    strict_accept: bool = False

@@ -1,0 +1,43 @@
+"""What orchestrators, load balancers and Prometheus ask."""
+
+from collections.abc import Mapping
+from ipaddress import ip_address
+
+from roadstead.errors import RoadsteadError
+from roadstead.http.asgi import Request, Response
+from roadstead.http.context import Services
+from roadstead.http.errors import respond
+from roadstead.http.headers import JSON
+from roadstead.http.routes import PathUnknownError
+
+
+async def alive(request: Request, found: Mapping[str, str], services: Services) -> Response:
+    """Say that this process answers; it says nothing of the database or the storage."""
+    return Response(200, [JSON], b'{"status":"ok"}')
+
+
+async def ready(request: Request, found: Mapping[str, str], services: Services) -> Response:
+    """Say whether requests can be served: database and storage answer. 503 with what is wrong otherwise."""
+    try:
+        await services.check()
+    except RoadsteadError as error:
+        return respond(error)
+    return Response(200, [JSON], b'{"status":"ready"}')
+
+
+async def metrics(request: Request, found: Mapping[str, str], services: Services) -> Response:
+    """Give the numbers of all workers in Prometheus' text format, to this machine only unless settings say more."""
+    if not services.metrics_open and not _is_local(request):
+        raise PathUnknownError(request.path)
+    return Response(200, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")], services.render_metrics())
+
+
+def _is_local(request: Request) -> bool:
+    """Tell whether the request was made on this machine and not handed on by a proxy here."""
+    client = request.scope.get("client")
+    if client is None or request.header(b"x-forwarded-for") or request.header(b"forwarded"):
+        return False
+    try:
+        return ip_address(client[0]).is_loopback
+    except ValueError:
+        return False

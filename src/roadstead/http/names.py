@@ -1,0 +1,50 @@
+"""Names and references as they stand in paths: parsed once, remembered (parsing is pure)."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from roadstead.oci.digest import Digest
+from roadstead.oci.reference import RepositoryName, Tag, parse_reference
+from roadstead.registry.errors import ReadOnlyNameError
+
+AS_PUSHED = "as-pushed"
+"""First component of names that always give the original, never an augmented image (design decision 6)."""
+
+RESERVED = frozenset({AS_PUSHED, "wt"})
+"""First components that mean something else than a hosted repository (design decision 9)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A repository as a path names it."""
+
+    text: str
+    repository: RepositoryName
+    original: bool
+
+    def writable(self) -> RepositoryName:
+        """Return the repository for a write; raises ReadOnlyNameError for a name that only reads."""
+        if self.original or self.text.partition("/")[0] in RESERVED:
+            raise ReadOnlyNameError(self.text)
+        return self.repository
+
+
+@lru_cache(maxsize=8192)
+def parse_name(text: str) -> Named:
+    """Return what a path's name stands for; raises NameInvalidError."""
+    first, _, rest = text.partition("/")
+    if first == AS_PUSHED and rest:
+        return Named(text, RepositoryName.parse(rest), original=True)
+    return Named(text, RepositoryName.parse(text), original=False)
+
+
+@lru_cache(maxsize=8192)
+def parse_tag_or_digest(text: str) -> Tag | Digest:
+    """Return the reference; raises DigestInvalidError or TagInvalidError."""
+    return parse_reference(text)
+
+
+@lru_cache(maxsize=8192)
+def parse_digest(text: str) -> Digest:
+    """Return the digest; raises DigestInvalidError."""
+    return Digest.parse(text)

@@ -1,0 +1,87 @@
+"""Which parts of a blob a Range header asks for: pure (RFC 9110 §14, registry spec §1.6)."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+MAX_PARTS = 1000
+"""More parts than this in one header is no client's need; the whole blob is the lawful answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Bytes `start` up to `start + size`."""
+
+    start: int
+    size: int
+
+    def content_range(self, total: int) -> str:
+        """Return the header's value; on the wire both ends are inclusive."""
+        return f"bytes {self.start}-{self.start + self.size - 1}/{total}"
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The header is absent, not ours to honour, or better answered with everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsatisfiable:
+    """416: nothing of what was asked is there."""
+
+
+def parse_range(text: str | None, total: int) -> Whole | Unsatisfiable | tuple[Part, ...]:
+    """Return the parts in the order asked, one for each range.
+
+    containers/image asks for neighbouring ranges and counts the parts, so they are never merged; sets that overlap,
+    go backwards or are larger than the blob are answered whole.
+    """
+    if text is None or not text.startswith("bytes="):
+        return Whole()
+    wanted = text[len("bytes=") :].split(",")
+    if len(wanted) > MAX_PARTS:
+        return Whole()
+    parts: list[Part] = []
+    for item in wanted:
+        part = _parse_part(item.strip(), total)
+        if part is None:
+            return Whole()
+        if part.size > 0:
+            parts.append(part)
+    if not parts:
+        return Unsatisfiable()
+    return tuple(parts) if _is_plain(parts, total) else Whole()
+
+
+def _parse_part(text: str, total: int) -> Part | None:
+    """Return one range clipped to the blob, empty where it lies outside; None where it isn't a range."""
+    first, dash, last = text.partition("-")
+    if not dash or not (first or last) or not all(_is_number(number) for number in (first, last) if number):
+        return None
+    if not first:
+        size = min(int(last), total)
+        return Part(total - size, size)
+    start = int(first)
+    end = min(int(last), total - 1) if last else total - 1
+    return Part(start, max(0, end - start + 1))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 19
+
+
+def _is_plain(parts: list[Part], total: int) -> bool:
+    if sum(part.size for part in parts) > total:
+        return False
+    return all(before.start + before.size <= after.start for before, after in pairwise(parts))
+
+
+def parse_content_range(text: str) -> tuple[int, int] | None:
+    """Return (start, size) of a chunk's Content-Range, None where it isn't one.
+
+    The spec's form is ``<start>-<end>``; some clients write ``bytes <start>-<end>/<total>``.
+    """
+    text = text.removeprefix("bytes ").partition("/")[0].strip()
+    first, dash, last = text.partition("-")
+    if not dash or not _is_number(first) or not _is_number(last) or int(last) < int(first):
+        return None
+    return int(first), int(last) - int(first) + 1

@@ -1,0 +1,153 @@
+"""Blobs over HTTP (distribution-spec end-2, end-10; registry spec §1.6)."""
+
+import os
+import secrets
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+
+from roadstead.http.asgi import AnyResponse, FileResponse, Request, Response, StreamResponse
+from roadstead.http.conditions import etag, none_match
+from roadstead.http.context import Services
+from roadstead.http.headers import IMMUTABLE, SAFE
+from roadstead.http.names import parse_digest, parse_name
+from roadstead.http.ranges import Part, Unsatisfiable, Whole, parse_range
+from roadstead.oci.digest import Digest
+from roadstead.oci.reference import RepositoryName
+from roadstead.registry.errors import BlobUnknownError, ContentMissingError, ManifestUnknownError
+from roadstead.registry.ports import BlobRecord
+from roadstead.storage.ports import KeyUnknownError, OpensFile
+
+OCTETS = (b"content-type", b"application/octet-stream")
+
+
+async def read(request: Request, found: Mapping[str, str], services: Services) -> AnyResponse:
+    """Give a blob of this repository, whole or in parts (end-2)."""
+    repository = parse_name(found["name"]).repository
+    digest = parse_digest(found["digest"])
+    try:
+        blob = await services.blobs.get(repository, digest)
+    except BlobUnknownError:
+        return await _manifest_as_blob(request, services, repository, digest)
+    headers = _headers(str(digest))
+    if none_match(request, str(digest)):
+        return Response(304, headers)
+    wanted = _wanted(request, digest, blob.size)
+    if isinstance(wanted, Unsatisfiable):
+        return Response(416, [*headers, (b"content-range", f"bytes */{blob.size}".encode())])
+    if request.method == "HEAD":
+        return _head(headers, wanted, blob.size)
+    if services.blobs.is_small(blob):
+        return _from_memory(await services.blobs.content(blob), headers, wanted)
+    return _from_storage(services, blob, headers, wanted)
+
+
+async def _manifest_as_blob(
+    request: Request, services: Services, repository: RepositoryName, digest: Digest
+) -> Response:
+    """Give a manifest asked for as a blob: containerd does that when a manifest wasn't found (§2.2)."""
+    try:
+        record = await services.manifests.get(repository, digest)
+    except ManifestUnknownError as error:
+        raise BlobUnknownError(repository, digest) from error
+    headers = _headers(str(digest))
+    if request.method == "HEAD":
+        return Response(200, [OCTETS, *headers], content_length=record.size)
+    return _from_memory(await services.manifests.content(digest), headers, Whole())
+
+
+def _headers(digest: str) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"docker-content-digest", digest.encode()),
+        (b"etag", etag(digest)),
+        (b"accept-ranges", b"bytes"),
+        IMMUTABLE,
+        *SAFE,
+    ]
+
+
+def _wanted(request: Request, digest: Digest, size: int) -> Whole | Unsatisfiable | tuple[Part, ...]:
+    """Return what Range asks for, unless If-Range names other content."""
+    condition = request.header(b"if-range")
+    if condition is not None and condition != etag(str(digest)).decode():
+        return Whole()
+    return parse_range(request.header(b"range"), size)
+
+
+def _head(headers: list[tuple[bytes, bytes]], wanted: Whole | tuple[Part, ...], size: int) -> Response:
+    if isinstance(wanted, tuple) and len(wanted) == 1:
+        part = wanted[0]
+        ranged = [OCTETS, *headers, (b"content-range", part.content_range(size).encode())]
+        return Response(206, ranged, content_length=part.size)
+    return Response(200, [OCTETS, *headers], content_length=size)
+
+
+def _from_memory(data: bytes, headers: list[tuple[bytes, bytes]], wanted: Whole | tuple[Part, ...]) -> Response:
+    if isinstance(wanted, Whole):
+        return Response(200, [OCTETS, *headers], data)
+    if len(wanted) == 1:
+        part = wanted[0]
+        ranged = [OCTETS, *headers, (b"content-range", part.content_range(len(data)).encode())]
+        return Response(206, ranged, data[part.start : part.start + part.size])
+    boundary = secrets.token_hex(12)
+    body = bytearray()
+    for part in wanted:
+        body += _part_head(boundary, part, len(data)) + data[part.start : part.start + part.size]
+    return Response(206, [_multipart(boundary), *headers], bytes(body + _parts_end(boundary)))
+
+
+def _from_storage(
+    services: Services, blob: BlobRecord, headers: list[tuple[bytes, bytes]], wanted: Whole | tuple[Part, ...]
+) -> AnyResponse:
+    if isinstance(wanted, Whole):
+        if services.files is not None:
+            _check_there(services.files, blob)
+            return FileResponse(200, [OCTETS, *headers], str(services.files.path(blob.key)), blob.size)
+        return StreamResponse(200, [OCTETS, *headers], services.blobs.read(blob), blob.size)
+    if len(wanted) == 1:
+        part = wanted[0]
+        ranged = [OCTETS, *headers, (b"content-range", part.content_range(blob.size).encode())]
+        return StreamResponse(206, ranged, services.blobs.read(blob, start=part.start, size=part.size), part.size)
+    boundary = secrets.token_hex(12)
+    length = sum(len(_part_head(boundary, part, blob.size)) + part.size for part in wanted) + len(_parts_end(boundary))
+    return StreamResponse(206, [_multipart(boundary), *headers], _parts(services, blob, boundary, wanted), length)
+
+
+def _check_there(files: OpensFile, blob: BlobRecord) -> None:
+    """Open the file before the server does: it would answer a missing one with a bare 404 (decision 0001)."""
+    try:
+        os.close(files.open_file(blob.key))
+    except KeyUnknownError as error:
+        raise ContentMissingError(blob.digest) from error
+
+
+async def _parts(
+    services: Services, blob: BlobRecord, boundary: str, wanted: Sequence[Part]
+) -> AsyncGenerator[bytes, None]:
+    """Yield a multipart/byteranges body, one part for each range in the order asked (RFC 9110 §14.6)."""
+    for part in wanted:
+        yield _part_head(boundary, part, blob.size)
+        async with aclosing(services.blobs.read(blob, start=part.start, size=part.size)) as pieces:
+            async for piece in pieces:
+                yield piece
+    yield _parts_end(boundary)
+
+
+def _multipart(boundary: str) -> tuple[bytes, bytes]:
+    return (b"content-type", f"multipart/byteranges; boundary={boundary}".encode())
+
+
+def _part_head(boundary: str, part: Part, size: int) -> bytes:
+    return (
+        f"\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\n"
+        f"Content-Range: {part.content_range(size)}\r\n\r\n"
+    ).encode()
+
+
+def _parts_end(boundary: str) -> bytes:
+    return f"\r\n--{boundary}--\r\n".encode()
+
+
+async def delete(request: Request, found: Mapping[str, str], services: Services) -> Response:
+    """Take a blob from this repository (end-10)."""
+    await services.blobs.unlink(parse_name(found["name"]).writable(), parse_digest(found["digest"]))
+    return Response(202)

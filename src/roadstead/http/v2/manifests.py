@@ -1,0 +1,106 @@
+"""Manifests over HTTP (distribution-spec end-3, end-7, end-9; registry spec §1.8 to §1.10)."""
+
+from collections.abc import Iterable, Mapping
+
+from roadstead.augment.ports import Served
+from roadstead.http.asgi import Request, Response
+from roadstead.http.bodies import read_whole
+from roadstead.http.conditions import etag, etags, none_match
+from roadstead.http.context import Services
+from roadstead.http.headers import IMMUTABLE, REVALIDATE, SAFE
+from roadstead.http.names import Named, parse_name, parse_tag_or_digest
+from roadstead.http.negotiation import acceptable
+from roadstead.oci.digest import Digest
+from roadstead.oci.reference import RepositoryName, Tag
+from roadstead.registry.errors import ManifestUnknownError
+from roadstead.registry.ports import TagCondition
+
+
+async def read(request: Request, found: Mapping[str, str], services: Services) -> Response:
+    """Give a manifest: by tag as it is served here, by digest the exact bytes of that digest (end-3)."""
+    name = parse_name(found["name"])
+    reference = parse_tag_or_digest(found["reference"])
+    served = await resolve(services, name, reference)
+    digest = str(served.digest)
+    headers = [
+        (b"content-type", served.media_type.encode()),
+        (b"docker-content-digest", digest.encode()),
+        (b"etag", etag(digest)),
+        IMMUTABLE if isinstance(reference, Digest) else REVALIDATE,
+        *SAFE,
+    ]
+    if none_match(request, digest):
+        return Response(304, headers[1:])
+    if services.strict_accept and not acceptable(request.headers(b"accept"), served.media_type):
+        raise ManifestUnknownError(name.repository, reference)
+    if request.method == "HEAD":
+        return Response(200, headers, content_length=served.size)
+    return Response(200, headers, await services.manifests.content(served.digest))
+
+
+async def resolve(services: Services, name: Named, reference: Tag | Digest) -> Served:
+    """Return what answers a pull of this reference: augmented by tag where a rule says so, never by digest."""
+    record = await services.manifests.get(name.repository, reference)
+    stored = Served(record.digest, record.media_type, record.size)
+    if isinstance(reference, Tag) and not name.original:
+        return await services.augmenter.serve(name.repository, reference, stored)
+    return stored
+
+
+async def write(request: Request, found: Mapping[str, str], services: Services) -> Response:
+    """Take a manifest under a tag, or under its digest with any number of ``tag`` parameters (end-7a, end-7b)."""
+    repository = parse_name(found["name"]).writable()
+    reference = parse_tag_or_digest(found["reference"])
+    tags = [Tag.parse(text) for text in _tag_parameters(request, reference)]
+    raw = await read_whole(request, "the manifest", max_bytes=services.manifests.max_bytes)
+    manifest = await services.manifests.put(
+        repository,
+        reference,
+        raw,
+        media_type=request.header(b"content-type"),
+        tags=tags,
+        condition=await _condition(request, services, repository),
+    )
+    digest = str(manifest.digest)
+    headers = [
+        (b"location", f"/v2/{repository}/manifests/{digest}".encode()),
+        (b"docker-content-digest", digest.encode()),
+    ]
+    if manifest.subject is not None:
+        # Tells the client that the referrers API took note; without it clients write a fallback tag.
+        headers.append((b"oci-subject", str(manifest.subject).encode()))
+    headers += [(b"oci-tag", str(tag).encode()) for tag in tags]
+    return Response(201, headers)
+
+
+def _tag_parameters(request: Request, reference: Tag | Digest) -> Iterable[str]:
+    """Return the ``tag`` parameters; they count on a push by digest only."""
+    return dict.fromkeys(request.query.get("tag", ())) if isinstance(reference, Digest) else ()
+
+
+async def _condition(request: Request, services: Services, repository: RepositoryName) -> TagCondition | None:
+    """Return what If-Match and If-None-Match ask of the tag.
+
+    A client that read an augmented tag knows the served digest; the condition then means the source it came from.
+    """
+    match = etags(request.headers(b"if-match"))
+    if match is None and request.header(b"if-none-match") is None:
+        return None
+    wanted: set[Digest] = set()
+    for text in match or ():
+        if text != "*":
+            digest = Digest.parse(text)
+            wanted.add(digest)
+            wanted.update(await services.augmenter.sources_of(repository, digest))
+    return TagCondition(
+        match=frozenset(wanted),
+        any_existing=match is not None and "*" in match,
+        absent="*" in (etags(request.headers(b"if-none-match")) or ()),
+    )
+
+
+async def delete(request: Request, found: Mapping[str, str], services: Services) -> Response:
+    """Remove a tag, or a manifest with all its tags (end-9)."""
+    repository = parse_name(found["name"]).writable()
+    await services.manifests.delete(repository, parse_tag_or_digest(found["reference"]))
+    return Response(202)

@@ -1,0 +1,30 @@
+"""The table of routes of the registry's API, each with the spec's name of the endpoint."""
+
+from roadstead.http import health
+from roadstead.http.routes import Route
+from roadstead.http.v2 import base, blobs, listings, manifests, uploads
+
+READ = ("GET", "HEAD")
+
+ROUTES = (
+    Route("end-1", READ, "/v2/", base.ping),
+    Route("end-1", READ, "/v2", base.ping),  # a redirect to the slash would lose the credentials of some clients
+    Route("catalog", READ, "/v2/_catalog", listings.repositories),
+    Route("end-2", READ, "/v2/{name}/blobs/{digest}", blobs.read),
+    Route("end-10", ("DELETE",), "/v2/{name}/blobs/{digest}", blobs.delete),
+    Route("end-4", ("POST",), "/v2/{name}/blobs/uploads/", uploads.start),
+    Route("end-4", ("POST",), "/v2/{name}/blobs/uploads", uploads.start),
+    Route("end-13", READ, "/v2/{name}/blobs/uploads/{upload_id}", uploads.status),
+    Route("end-5", ("PATCH",), "/v2/{name}/blobs/uploads/{upload_id}", uploads.append),
+    Route("end-6", ("PUT",), "/v2/{name}/blobs/uploads/{upload_id}", uploads.commit),
+    Route("end-14", ("DELETE",), "/v2/{name}/blobs/uploads/{upload_id}", uploads.cancel),
+    Route("end-3", READ, "/v2/{name}/manifests/{reference}", manifests.read),
+    Route("end-7", ("PUT",), "/v2/{name}/manifests/{reference}", manifests.write),
+    Route("end-9", ("DELETE",), "/v2/{name}/manifests/{reference}", manifests.delete),
+    Route("end-8", READ, "/v2/{name}/tags/list", listings.tags),
+    Route("end-12", READ, "/v2/{name}/referrers/{digest}", listings.referrers),
+    Route("alive", READ, "/healthz", health.alive),
+    Route("alive", READ, "/health", health.alive),
+    Route("ready", READ, "/readyz", health.ready),
+    Route("metrics", READ, "/metrics", health.metrics),
+)

@@ -1,0 +1,108 @@
+"""Upload sessions over HTTP (distribution-spec end-4, end-5, end-6, end-11, end-13, end-14; registry spec §1.7)."""
+
+from collections.abc import Mapping
+
+from roadstead.http.asgi import Request, Response
+from roadstead.http.bodies import BodyLengthError, chunk_range
+from roadstead.http.context import Services
+from roadstead.http.headers import upload_headers
+from roadstead.http.names import parse_name
+from roadstead.oci.digest import Algorithm, Digest, DigestInvalidError, DigestUnsupportedError
+from roadstead.oci.reference import NameInvalidError, RepositoryName
+from roadstead.registry.ports import BlobRecord, UploadRecord
+from roadstead.registry.pump import BodyBrokenError
+
+
+async def start(request: Request, found: Mapping[str, str], services: Services) -> Response:
+    """Start a session (end-4a), take a whole blob (end-4b), or mount one that is here already (end-11)."""
+    repository = parse_name(found["name"]).writable()
+    algorithm = _algorithm(request)
+    if request.parameter("mount") is not None:
+        mounted = await _mount(request, services, repository)
+        if mounted is not None:
+            return _created(repository, mounted)
+    digest = request.parameter("digest")
+    if digest is not None and request.announced != 0:
+        try:
+            blob = await services.uploads.push(repository, request, Digest.parse(digest))
+        except BodyBrokenError as error:
+            raise BodyLengthError(request.announced, error.received) from error
+        return _created(repository, blob)
+    return _accepted(services.uploads.start(repository, algorithm))
+
+
+async def _mount(request: Request, services: Services, repository: RepositoryName) -> BlobRecord | None:
+    """Mount, or return None: a mount that can't be is never an error, the client then uploads (§1.7)."""
+    source = request.parameter("from")
+    try:
+        digest = Digest.parse(request.parameter("mount") or "")
+        named = None if source is None else parse_name(source).repository
+    except (DigestInvalidError, NameInvalidError):
+        return None
+    return await services.blobs.mount(repository, digest, named)
+
+
+def _algorithm(request: Request) -> Algorithm:
+    """Return the algorithm that the client says its digest will have (end-4c, in the spec's next release)."""
+    text = request.parameter("digest-algorithm")
+    if text is None:
+        return Algorithm.SHA256
+    try:
+        return Algorithm(text)
+    except ValueError as error:
+        raise DigestUnsupportedError(text, text) from error
+
+
+async def append(request: Request, found: Mapping[str, str], services: Services) -> Response:
+    """Add one chunk (end-5)."""
+    record = await _open(found, services)
+    begin, size = chunk_range(request, record)
+    try:
+        record = await services.uploads.append(record, request, start=begin, size=size)
+    except BodyBrokenError as error:
+        raise BodyLengthError(request.announced, error.received) from error
+    return _accepted(record)
+
+
+async def commit(request: Request, found: Mapping[str, str], services: Services) -> Response:
+    """Finish a session, with a last chunk or the whole blob or nothing in the body (end-6)."""
+    repository = parse_name(found["name"]).writable()
+    record = await services.uploads.get_any(repository, found["upload_id"])
+    expected = Digest.parse(request.parameter("digest") or "")
+    begin, size = chunk_range(request, record)
+    try:
+        blob = await services.uploads.commit(record, request, expected, start=begin, size=size)
+    except BodyBrokenError as error:
+        raise BodyLengthError(request.announced, error.received) from error
+    return _created(repository, blob)
+
+
+async def status(request: Request, found: Mapping[str, str], services: Services) -> Response:
+    """Tell how far a session is (end-13)."""
+    record = await _open(found, services)
+    return Response(204, upload_headers(str(record.repository), record.upload_id, record.staged.size))
+
+
+async def cancel(request: Request, found: Mapping[str, str], services: Services) -> Response:
+    """End a session without a blob (end-14)."""
+    await services.uploads.cancel(await _open(found, services))
+    return Response(204)
+
+
+async def _open(found: Mapping[str, str], services: Services) -> UploadRecord:
+    return await services.uploads.get(parse_name(found["name"]).writable(), found["upload_id"])
+
+
+def _accepted(record: UploadRecord) -> Response:
+    return Response(202, upload_headers(str(record.repository), record.upload_id, record.staged.size))
+
+
+def _created(repository: RepositoryName, blob: BlobRecord) -> Response:
+    digest = str(blob.digest)
+    return Response(
+        201,
+        [
+            (b"location", f"/v2/{repository}/blobs/{digest}".encode()),
+            (b"docker-content-digest", digest.encode()),
+        ],
+    )

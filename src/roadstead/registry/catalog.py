@@ -1,0 +1,80 @@
+"""Listings: tags, repositories, referrers (distribution-spec end-8, end-12; Docker's _catalog)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from roadstead.oci.digest import Digest
+from roadstead.oci.reference import RepositoryName
+from roadstead.registry.errors import PageSizeInvalidError, RepositoryUnknownError
+from roadstead.registry.ports import CatalogStore, ReferrerRecord
+
+_Item = TypeVar("_Item")
+
+_ALL = (1 << 63) - 1  # the databases' own bound on LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[_Item]):
+    """One page of a listing; ``more`` says that another follows behind its last item."""
+
+    items: Sequence[_Item]
+    more: bool
+
+
+def parse_page_size(text: str | None) -> int | None:
+    """Return `n`, or None where it wasn't given; only ASCII digits count (``int`` takes far more)."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 19:
+        raise PageSizeInvalidError(text)
+    return int(text)
+
+
+class Catalog:
+    """Listings in pages of bounded size."""
+
+    def __init__(
+        self,
+        store: CatalogStore,
+        *,
+        max_tags: int,
+        default_repositories: int,
+        max_repositories: int,
+        max_referrers: int,
+    ) -> None:
+        self._store = store
+        self._max_tags = max_tags
+        self._default_repositories = default_repositories
+        self._max_repositories = max_repositories
+        self._max_referrers = max_referrers
+
+    async def tags(self, repository: RepositoryName, *, after: str, n: int | None) -> Page[str]:
+        """Return a page of tags; all of them where no `n` was asked, as distribution does."""
+        limit = _ALL - 1 if n is None else min(n, self._max_tags)
+        found = await self._store.tags(repository, after=after, limit=limit + 1)
+        if found is None:
+            raise RepositoryUnknownError(repository)
+        return _page(found, limit)
+
+    async def repositories(self, *, after: str, n: int | None) -> Page[str]:
+        """Return a page of repository names; more than the maximum is an error, as in distribution."""
+        if n is not None and n > self._max_repositories:
+            raise PageSizeInvalidError(str(n), self._max_repositories)
+        limit = self._default_repositories if n is None else n
+        return _page(await self._store.repositories(after=after, limit=limit + 1), limit)
+
+    async def referrers(
+        self, repository: RepositoryName, subject: Digest, *, artifact_type: str | None, after: str, n: int | None
+    ) -> Page[ReferrerRecord]:
+        """Return a page of the manifests that name this subject; empty for whatever isn't here (end-12)."""
+        limit = self._max_referrers if n is None else min(n, self._max_referrers)
+        found = await self._store.referrers(
+            repository, subject, artifact_type=artifact_type, after=after, limit=limit + 1
+        )
+        return _page(found, limit)
+
+
+def _page(found: Sequence[_Item], limit: int) -> Page[_Item]:
+    """Cut what was read one item too long; a page of none has no next (there is nothing to go on from)."""
+    return Page(found[:limit], more=0 < limit < len(found))

@@ -1,0 +1,83 @@
+"""A body on its way to storage: counted, gathered into large pieces, written while the next piece arrives."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+PIECE_BYTES = 1 << 20
+"""Bytes handed to one thread call: below this the calls cost more than they carry (decision 0002)."""
+
+Append = Callable[[bytearray], Awaitable[None]]
+
+
+class BodyBrokenError(Exception):
+    """The client went away in the middle of a body; `received` bytes had come."""
+
+    def __init__(self, received: int) -> None:
+        super().__init__(f"the client closed the connection after {received} bytes of the body")
+        self.received = received
+
+
+class Body(Protocol):
+    """A request's body: how long it says it is (None: chunked), and its bytes, once."""
+
+    @property
+    def announced(self) -> int | None:
+        """Bytes announced by Content-Length."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the bytes as they come; raises BodyBrokenError if the client goes away before the end."""
+        ...
+
+
+async def pump(body: Body, append: Append, *, piece_bytes: int = PIECE_BYTES) -> int:
+    """Move the body into `append` in pieces of at least `piece_bytes`; return its size in bytes.
+
+    Two pieces at the most are in memory: the one being written and the one being gathered, so the network and the
+    disk work at the same time and a slow disk holds the client back. What came before a broken body's end is
+    appended before the error is raised.
+    """
+    received = 0
+    piece = bytearray()
+    writing: asyncio.Task[None] | None = None
+    try:
+        try:
+            async for chunk in body.chunks():
+                received += len(chunk)
+                piece += chunk
+                if len(piece) >= piece_bytes:
+                    writing = await _write_next(writing, append, piece)
+                    piece = bytearray()
+        finally:
+            if writing is not None:
+                await _settle(writing)
+    except BodyBrokenError:
+        await _finish(writing, append, piece)
+        raise
+    await _finish(writing, append, piece)
+    return received
+
+
+async def _write_next(writing: asyncio.Task[None] | None, append: Append, piece: bytearray) -> asyncio.Task[None]:
+    if writing is not None:
+        await asyncio.shield(writing)  # else our own cancellation would cancel the write instead of waiting for it
+    return asyncio.ensure_future(_appended(append, piece))
+
+
+async def _appended(append: Append, piece: bytearray) -> None:
+    await append(piece)
+
+
+async def _finish(writing: asyncio.Task[None] | None, append: Append, piece: bytearray) -> None:
+    if writing is not None:
+        await writing  # it is done: this raises what it raised
+    if piece:
+        await append(piece)
+
+
+async def _settle(writing: asyncio.Task[None]) -> None:
+    """Wait for a write that is under way before its file is closed under it; its own error is of no more use."""
+    await asyncio.wait([writing])
+    if not writing.cancelled():
+        writing.exception()

@@ -1,0 +1,142 @@
+"""What can only be judged of settings as a whole: one function a question, each returning findings."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from roadstead.settings.findings import Finding
+from roadstead.settings.model import LayerSettings, Settings, StorageDriver
+from roadstead.settings.mounts import filesystem_of, is_network
+
+_SQLITE = "sqlite"
+_POSTGRESQL = frozenset({"postgresql", "postgres"})
+_PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(?:/[a-z0-9.]+)?")
+
+
+def check_settings(settings: Settings) -> Sequence[Finding]:
+    """Return everything that speaks against serving with these settings; empty if nothing does."""
+    return tuple(
+        finding for question in (_server, _storage, _database, _limits, _rules) for finding in question(settings)
+    )
+
+
+def sqlite_path(url: str) -> Path | None:
+    """Return the file of a SQLite URL; None for another database or one in memory."""
+    scheme, _, rest = url.partition("://")
+    path = rest.partition("?")[0][1:]
+    return Path(path) if scheme.partition("+")[0] == _SQLITE and path and path != ":memory:" else None
+
+
+def _server(settings: Settings) -> Iterator[Finding]:
+    server = settings.server
+    if not server.listen.is_loopback and not server.open_to_network:
+        yield Finding(
+            "server.listen",
+            f"{server.listen} can be reached from other machines, and there is no authentication yet: whoever "
+            "reaches it could read, write and delete every image",
+            advice="If that is meant, say so with server.open_to_network = true (--open-to-network); "
+            "otherwise listen at 127.0.0.1.",
+        )
+    if server.public_url is not None:
+        url = urlsplit(server.public_url)
+        if url.scheme not in ("http", "https") or not url.hostname or url.path not in ("", "/") or url.query:
+            yield Finding(
+                "server.public_url", f"expected http(s)://HOST[:PORT] without a path, got {server.public_url!r}"
+            )
+
+
+def _storage(settings: Settings) -> Iterator[Finding]:
+    storage = settings.storage
+    if storage.driver is StorageDriver.FILESYSTEM:
+        if storage.path.exists() and not storage.path.is_dir():
+            yield Finding("storage.path", f"{storage.path} is not a directory")
+        return
+    if not storage.bucket:
+        yield Finding("storage.bucket", "the s3 driver needs the name of a bucket")
+    if storage.endpoint is not None and urlsplit(storage.endpoint).scheme not in ("http", "https"):
+        yield Finding("storage.endpoint", f"expected http(s)://HOST[:PORT], got {storage.endpoint!r}")
+    if (storage.access_key is None) != (storage.secret_key is None):
+        yield Finding("storage.access_key", "access_key and secret_key belong together: set both or neither")
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
+    url = settings.database_url
+    scheme = url.partition(":")[0].partition("+")[0]
+    if scheme == _SQLITE:
+        yield from _sqlite(settings)
+    elif scheme not in _POSTGRESQL:
+        yield Finding("database.url", "expected sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
+
+
+def _sqlite(settings: Settings) -> Iterator[Finding]:
+    if settings.storage.driver is StorageDriver.S3:
+        yield Finding(
+            "database.url",
+            "SQLite with storage in S3: the bytes would outlive the machine and what they are would not",
+            advice='Set database.url = "postgresql://…", or keep the bytes beside SQLite with '
+            'storage.driver = "filesystem".',
+        )
+        return
+    path = sqlite_path(settings.database_url)
+    if path is None:
+        yield Finding("database.url", "SQLite in memory can't be shared by processes; name a file: sqlite:///PATH")
+        return
+    filesystem = filesystem_of(path.parent)
+    if filesystem is not None and is_network(filesystem):
+        yield Finding(
+            "database.url",
+            f"SQLite in {path.parent}, which is a network file system ({filesystem}): its locks can't be relied on "
+            "there, and the database would break",
+            advice='Put the file on a local disk with database.url = "sqlite:////local/path/roadstead.db", '
+            'or use PostgreSQL with database.url = "postgresql://…".',
+        )
+
+
+def _limits(settings: Settings) -> Iterator[Finding]:
+    registry = settings.registry
+    at_least_one = {
+        "server.workers": settings.server.workers,
+        "database.pool_size": settings.database.pool_size,
+        "registry.max_manifest_bytes": registry.max_manifest_bytes,
+        "registry.tags_page_max": registry.tags_page_max,
+        "registry.catalog_page": registry.catalog_page,
+        "registry.catalog_page_max": registry.catalog_page_max,
+        "registry.referrers_page_max": registry.referrers_page_max,
+        "registry.max_tags_per_push": registry.max_tags_per_push,
+    }
+    for key, value in at_least_one.items():
+        if value < 1:
+            yield Finding(key, f"expected 1 or more, got {value}")
+    if registry.catalog_page > registry.catalog_page_max:
+        yield Finding("registry.catalog_page", f"is larger than registry.catalog_page_max, {registry.catalog_page_max}")
+    for key, duration in (
+        ("registry.upload_max_age", registry.upload_max_age),
+        ("registry.upload_purge_interval", registry.upload_purge_interval),
+    ):
+        if not duration:
+            yield Finding(key, "expected more than 0s")
+
+
+def _rules(settings: Settings) -> Iterator[Finding]:
+    for at, rule in enumerate(settings.augment.rules):
+        key = f"augment.rules[{at}]"
+        if not rule.match:
+            yield Finding(f"{key}.match", "every rule says which images it is for, such as library/*:latest")
+        for number, layer in enumerate(rule.layers):
+            yield from _layer(f"{key}.layers[{number}]", layer)
+        for number, assignment in enumerate(rule.env):
+            if assignment.find("=") < 1:
+                yield Finding(f"{key}.env[{number}]", f"expected NAME=VALUE, got {assignment!r}")
+
+
+def _layer(key: str, layer: LayerSettings) -> Iterator[Finding]:
+    if layer.path == Path():
+        yield Finding(key, "a layer needs a path")
+    elif not layer.path.exists():
+        yield Finding(key, f"{layer.path} does not exist")
+    elif not os.access(layer.path, os.R_OK):
+        yield Finding(key, f"{layer.path} cannot be read")
+    if layer.platform is not None and not _PLATFORM.fullmatch(layer.platform):
+        yield Finding(key, f"expected a platform such as linux/amd64 or linux/arm64/v8, got {layer.platform!r}")

@@ -1,0 +1,232 @@
+"""Settings out of a TOML file, the environment and the command line, with where each value came from.
+
+Precedence: command line > environment > file > default. The environment has a variable for every setting,
+``ROADSTEAD_<SECTION>_<KEY>``; lists are JSON there. Mistakes are collected: one run tells all of them.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from roadstead.settings.check import check_settings
+from roadstead.settings.convert import ConversionError, Source, convert, field_types
+from roadstead.settings.findings import Finding, SettingsFileError, SettingsInvalidError, nearest
+from roadstead.settings.model import Settings
+from roadstead.settings.references import find_references
+
+PREFIX = "ROADSTEAD_"
+_SQLITE_FILE = re.compile(r"(sqlite(?:\+[a-z]+)?:///)([^/?][^?]*)(.*)", re.DOTALL)
+
+# A Kubernetes Service called `roadstead` (or `roadstead-web`) puts these into every pod of its namespace.
+_SERVICE_LINK = re.compile(
+    r"ROADSTEAD_(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
+)
+
+
+class OriginKind(StrEnum):
+    """The ways a setting can get its value, from the weakest to the strongest."""
+
+    DEFAULT = "default"
+    FILE = "file"
+    ENVIRONMENT = "environment"
+    COMMAND_LINE = "command line"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a setting's value came from."""
+
+    kind: OriginKind
+    name: str = ""  # the file's path or the variable's name
+    references: tuple[str, ...] = ()  # as written: `${env:NAME}`
+
+    def __str__(self) -> str:
+        through = f" through {', '.join(self.references)}" if self.references else ""
+        return f"{self.kind} {self.name}".rstrip() + through
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSettings:
+    """Settings, and for each key (`server.listen`) where its value came from."""
+
+    settings: Settings
+    origins: Mapping[str, Origin]
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A raw value for a key."""
+
+    raw: object
+    origin: Origin
+    source: Source
+
+
+def load(
+    config: Path | None,
+    *,
+    environment: Mapping[str, str],
+    overrides: Mapping[str, object] | None = None,
+    directory: Path | None = None,
+) -> LoadedSettings:
+    """Return the settings, checked; raises SettingsFileError, or SettingsInvalidError with every finding.
+
+    `overrides` maps keys (``server.listen``) to what the command line said, as text or as a value. `directory`
+    (by default the working directory) is where relative paths begin that don't come from the file; those of the
+    file begin at the file.
+    """
+    loaded = load_unchecked(config, environment=environment, overrides=overrides, directory=directory)
+    findings = check_settings(loaded.settings)
+    if findings:
+        raise SettingsInvalidError(findings)
+    return loaded
+
+
+def load_unchecked(
+    config: Path | None,
+    *,
+    environment: Mapping[str, str],
+    overrides: Mapping[str, object] | None = None,
+    directory: Path | None = None,
+) -> LoadedSettings:
+    """Return settings whose values are of the right types, not yet judged together; otherwise like `load`."""
+    directory = directory or Path.cwd()
+    findings: list[Finding] = []
+    given: dict[str, _Given] = {}
+    if config is not None:
+        given.update(_from_file(directory / config, environment, findings))
+    given.update(_from_environment(environment, directory, findings))
+    given.update(_from_command_line(overrides or {}, environment, directory))
+    values = _converted(given, findings)
+    if findings:
+        raise SettingsInvalidError(findings)
+    values.setdefault("storage.path", directory / Settings().storage.path)
+    return LoadedSettings(
+        build(values), {key: given[key].origin if key in given else Origin(OriginKind.DEFAULT) for key in keys()}
+    )
+
+
+def keys() -> Mapping[str, Any]:
+    """Return every key that can be set (`server.listen`) with its type, in the model's order."""
+    return {
+        f"{section}.{name}": kind
+        for section, table in field_types(Settings).items()
+        for name, kind in field_types(table).items()
+    }
+
+
+def variable(key: str) -> str:
+    """Return the environment variable of a key: `ROADSTEAD_SERVER_LISTEN`."""
+    return PREFIX + key.replace(".", "_").upper()
+
+
+def build(values: Mapping[str, object]) -> Settings:
+    """Return settings from converted values by key; what isn't there takes its default."""
+    sections = {}
+    for section, table in field_types(Settings).items():
+        fields = {name: values[key] for name in field_types(table) if (key := f"{section}.{name}") in values}
+        sections[section] = table(**fields)
+    return Settings(**sections)
+
+
+def _converted(given: Mapping[str, _Given], findings: list[Finding]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    kinds = keys()
+    for key, value in given.items():
+        try:
+            values[key] = convert(kinds[key], value.raw, key, value.source)
+        except ConversionError as error:
+            findings.extend(error.findings)
+    url = values.get("database.url")
+    if isinstance(url, str):
+        values["database.url"] = _anchored(url, given["database.url"].source.directory)
+    return values
+
+
+def _anchored(url: str, directory: Path) -> str:
+    """Make a SQLite file's relative path absolute: the other processes may stand elsewhere."""
+    match = _SQLITE_FILE.fullmatch(url)
+    if match is None or match[2].startswith(":"):
+        return url
+    return f"{match[1]}{directory / match[2]}{match[3]}"
+
+
+def _from_file(path: Path, environment: Mapping[str, str], findings: list[Finding]) -> dict[str, _Given]:
+    source = Source(str(path), path.parent, environment)
+    origin = OriginKind.FILE
+    return {
+        key: _Given(raw, Origin(origin, str(path), _references(raw)), source)
+        for key, raw in _walk(_parsed(path), str(path), findings)
+    }
+
+
+def _parsed(path: Path) -> Mapping[str, object]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsFileError(path, error.strerror or str(error)) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsFileError(path, str(error)) from error
+
+
+def _walk(document: Mapping[str, object], where: str, findings: list[Finding]) -> Iterator[tuple[str, object]]:
+    sections = field_types(Settings)
+    for section, table in document.items():
+        if section not in sections:
+            findings.append(Finding(section, f"unknown key{_nearest_key(section, tuple(sections))}", where))
+        elif not isinstance(table, Mapping):
+            findings.append(Finding(section, f"expected a table, [{section}]", where))
+        else:
+            yield from _section(section, table, where, findings)
+
+
+def _section(
+    section: str, table: Mapping[str, object], where: str, findings: list[Finding]
+) -> Iterator[tuple[str, object]]:
+    known = field_types(field_types(Settings)[section])
+    for name, raw in table.items():
+        if name in known:
+            yield f"{section}.{name}", raw
+        else:
+            findings.append(Finding(f"{section}.{name}", f"unknown key{_nearest_key(name, tuple(known))}", where))
+
+
+def _nearest_key(name: str, siblings: Sequence[str]) -> str:
+    """Suggest a key beside this one, else one of the same name elsewhere."""
+    elsewhere = {key.partition(".")[2]: key for key in keys()}
+    if name in elsewhere:
+        return f"; did you mean {elsewhere[name]}?"
+    beside = nearest(name, siblings)
+    if beside:
+        return beside
+    other = nearest(name, elsewhere)
+    return f"; did you mean {elsewhere[other[len('; did you mean ') : -1]]}?" if other else ""
+
+
+def _from_environment(environment: Mapping[str, str], directory: Path, findings: list[Finding]) -> dict[str, _Given]:
+    names = {variable(key): key for key in keys()}
+    given = {}
+    for name, text in environment.items():
+        if not name.startswith(PREFIX):
+            continue
+        if name in names:
+            origin = Origin(OriginKind.ENVIRONMENT, name, find_references(text))
+            given[names[name]] = _Given(text, origin, Source(name, directory, environment, textual=True))
+        elif not _SERVICE_LINK.fullmatch(name):
+            findings.append(Finding(name, f"unknown setting{nearest(name, names)}", "environment"))
+    return given
+
+
+def _from_command_line(
+    overrides: Mapping[str, object], environment: Mapping[str, str], directory: Path
+) -> dict[str, _Given]:
+    source = Source(OriginKind.COMMAND_LINE, directory, environment, textual=True)
+    return {key: _Given(raw, Origin(OriginKind.COMMAND_LINE, ""), source) for key, raw in overrides.items()}
+
+
+def _references(raw: object) -> tuple[str, ...]:
+    return find_references(raw) if isinstance(raw, str) else ()

@@ -1,0 +1,215 @@
+"""The settings: one tree of frozen dataclasses, each field with its meaning, unit and the reason for its default.
+
+``docs/reference/settings.md`` is generated from this file. Reading them from files, environment and command line
+is ``load.py``'s work; what can only be judged together (S3 with SQLite, say) is ``check.py``'s.
+"""
+# ruff: noqa: FBT003, RUF009 - setting() is dataclasses.field() with a description; its defaults read by name.
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from roadstead.secret import Secret
+from roadstead.settings.address import ListenAddress
+from roadstead.settings.quantity import ByteSize
+
+T = TypeVar("T")
+
+ABOUT = "about"
+"""The key of a field's description in its metadata."""
+
+
+def setting(default: T, about: str, *, shown: bool = True) -> T:
+    """Declare a field with its default and its description; ``shown=False`` keeps it out of ``repr``."""
+    return field(default=default, repr=shown, metadata={ABOUT: about})
+
+
+class StorageDriver(StrEnum):
+    """Where the bytes lie."""
+
+    FILESYSTEM = "filesystem"
+    S3 = "s3"
+
+
+class LogFormat(StrEnum):
+    """How a log line is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """The least important events that are still written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """``[server]``: the port and the processes behind it."""
+
+    listen: ListenAddress = setting(
+        ListenAddress("127.0.0.1", 5000),
+        "Where to listen, `HOST:PORT`. Loopback until told otherwise, since there is no authentication yet; 5000 is "
+        "the port that registries are known by. Port 0 takes a free one, which is printed at the start.",
+    )
+    workers: int = setting(
+        2, "Worker processes that answer requests: about one for each core. Beside them runs one background process."
+    )
+    public_url: str | None = setting(
+        None,
+        "The address that clients use, `http://…` or `https://…` without a path, where it differs from `listen` "
+        "(behind a proxy). It is shown when the server starts; locations in answers are relative and don't need it.",
+    )
+    open_to_network: bool = setting(
+        False,
+        "The word that is needed to listen beyond loopback while there is no authentication: whoever reaches the "
+        "port can read, write and delete every image.",
+    )
+    shutdown_timeout: timedelta = setting(
+        timedelta(seconds=30),
+        "How long requests in flight may go on after SIGTERM, as a duration. Then they are cut. Service managers "
+        "wait longer than this by default (systemd 90 s, Kubernetes 30 s).",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    """``[storage]``: where blobs lie."""
+
+    driver: StorageDriver = setting(StorageDriver.FILESYSTEM, "Where blobs lie: `filesystem` or `s3`.")
+    path: Path = setting(
+        Path("roadstead-data"),
+        "The data directory: the tree of blobs with the filesystem driver, and the database if it is SQLite. The "
+        "default lies in the working directory, so that trying it out leaves nothing elsewhere.",
+    )
+    bucket: str | None = setting(None, "`s3`: the bucket.")
+    region: str | None = setting(None, "`s3`: the region; by default from the AWS environment.")
+    endpoint: str | None = setting(None, "`s3`: the URL of a service other than Amazon's.")
+    prefix: str = setting("", "`s3`: what stands before every key in the bucket.")
+    access_key: Secret | None = setting(
+        None, "`s3`: the access key; without it the usual AWS chain is asked (environment, files, task role)."
+    )
+    secret_key: Secret | None = setting(None, "`s3`: the secret key that belongs to `access_key`.")
+    path_style: bool | None = setting(
+        None,
+        "`s3`: put the bucket in the path of the URL instead of the host. By default where there is an `endpoint`, "
+        "since most services other than Amazon's need it.",
+    )
+    delete: bool = setting(
+        True,
+        "Whether clients may delete manifests, tags and blobs; otherwise they are answered 405.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseSettings:
+    """``[database]``: where the facts lie (repositories, tags, uploads)."""
+
+    url: str | None = setting(
+        None,
+        "`sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`. By default SQLite, `roadstead.db` in the data "
+        "directory: no other server is needed until there are replicas.",
+        shown=False,
+    )
+    pool_size: int = setting(5, "PostgreSQL: connections that each process keeps at the most.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistrySettings:
+    """``[registry]``: the limits of the registry's API."""
+
+    max_manifest_bytes: ByteSize = setting(
+        ByteSize(4 << 20), "The largest manifest that is taken, as a size; 4 MiB is what the specification asks for."
+    )
+    sparse_indexes: bool = setting(
+        False,
+        "Whether an index may name manifests that its repository doesn't hold (yet).",
+    )
+    strict_accept: bool = setting(
+        False,
+        "Whether a manifest of a type that the client's Accept leaves out is answered 404. Otherwise what is stored "
+        "is served: most clients that forget a type take it all the same.",
+    )
+    tags_page_max: int = setting(1000, "Tags in one page of `tags/list` at the most; a larger `n` gets this many.")
+    catalog_page: int = setting(100, "Repositories in one page of `_catalog` if the client doesn't say `n`.")
+    catalog_page_max: int = setting(1000, "Repositories in one page of `_catalog` at the most; a larger `n` is 400.")
+    referrers_page_max: int = setting(1000, "Referrers in one page at the most.")
+    max_tags_per_push: int = setting(46, "Values of `tag=` that one push of a manifest by digest may carry.")
+    upload_max_age: timedelta = setting(
+        timedelta(hours=168), "Uploads that were started longer ago than this and not finished are removed: a week."
+    )
+    upload_purge_interval: timedelta = setting(timedelta(hours=1), "How often abandoned uploads are looked for.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSettings:
+    """One entry of a rule's ``layers``: a path, or a table of ``path`` and ``platform``."""
+
+    path: Path = setting(Path(), "A layer as `.tar` or `.tar.gz`, or a directory that is packed as one.")
+    platform: str | None = setting(
+        None, "The platform it is for, `os/architecture[/variant]`; without it, every platform."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleSettings:
+    """``[[augment.rules]]``: what is added to images while they are pulled; the first rule that matches counts."""
+
+    match: str = setting("", "Which images, as a pattern of `repository:tag` (`library/*:latest`).")
+    layers: tuple[LayerSettings, ...] = setting((), "Layers to put on top, in this order.")
+    env: tuple[str, ...] = setting((), "Environment variables, `NAME=VALUE`; one of the same name is replaced.")
+    entrypoint: tuple[str, ...] | None = setting(None, "The new entrypoint; `[]` removes it; without it, it stays.")
+    cmd: tuple[str, ...] | None = setting(None, "The new command; `[]` removes it; without it, it stays.")
+    workdir: str | None = setting(None, "The new working directory; without it, it stays.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentSettings:
+    """``[augment]``: what is added to images while they are pulled."""
+
+    rules: tuple[RuleSettings, ...] = setting((), "The rules; see `[[augment.rules]]`.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """``[log]``: what is written on standard error, one line an event."""
+
+    format: LogFormat = setting(LogFormat.TEXT, "`text` (`key=value`, coloured on a terminal) or `json`.")
+    level: LogLevel = setting(
+        LogLevel.INFO, "The least important events that are written: `debug`, `info`, `warning` or `error`."
+    )
+    access: bool = setting(True, "Whether each request is written as a line when it ends.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsSettings:
+    """``[metrics]``: numbers for Prometheus."""
+
+    open_to_network: bool = setting(
+        False,
+        "Whether `/metrics` answers other machines than this one (404 otherwise): the numbers tell what is in use.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set."""
+
+    server: ServerSettings = ServerSettings()
+    storage: StorageSettings = StorageSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    registry: RegistrySettings = RegistrySettings()
+    augment: AugmentSettings = AugmentSettings()
+    log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+    @property
+    def database_url(self) -> str:
+        """Return the database's URL: what was set, or SQLite in the data directory."""
+        return self.database.url or f"sqlite:///{self.storage.path / 'roadstead.db'}"

@@ -1,0 +1,254 @@
+"""The log: one line an event on standard error, as text or JSON.
+
+Events are constant phrases, facts are fields. structlog carries them; what the standard library's loggers say (the
+server's included) takes the same way. Lines are collected for a moment and written by a thread, so that a request
+never waits for whoever reads the log; warnings and errors are written at once, behind what came before them.
+"""
+
+import atexit
+import json
+import logging
+import os
+import re
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Mapping, MutableMapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+_FLUSH_AFTER_S: Final = 0.02
+_MAX_PENDING: Final = 20_000
+_PIECE: Final = 4096  # PIPE_BUF on Linux: up to this many bytes a write to a pipe isn't mixed with another process's
+
+_LEVELS: Final[Mapping[str, int]] = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_COLOURS: Final[Mapping[str, str]] = {
+    "debug": "\x1b[2m",
+    "info": "\x1b[32m",
+    "warning": "\x1b[33m",
+    "error": "\x1b[31m",
+    "critical": "\x1b[31;1m",
+}
+_PLAIN: Final = re.compile(r"[!#-<>-~\u00a1-\uffff]+")  # no blank, quote, equals sign or control character
+
+
+class LineWriter:
+    """Writes lines to a file descriptor from a thread of its own; ``write`` never waits for the reader.
+
+    A reader that stalls costs lines, not requests: beyond 20,000 waiting lines the newest are dropped and counted.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._pending: deque[bytes] = deque()
+        self._wake = threading.Event()
+        self._writing = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._owner = 0
+        self._closed = False
+        self.dropped = 0
+
+    def write(self, line: bytes) -> None:
+        """Take one line, with its line end, to be written within some milliseconds."""
+        if len(self._pending) >= _MAX_PENDING:
+            self.dropped += 1
+            return
+        self._pending.append(line)
+        if not self._wake.is_set():
+            self._start()
+            self._wake.set()
+
+    def write_now(self, line: bytes) -> None:
+        """Write one line and everything before it; return when it is written."""
+        self._pending.append(line)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write everything that was taken so far."""
+        with self._writing:
+            piece = bytearray()
+            while self._pending:
+                line = self._pending.popleft()
+                if piece and len(piece) + len(line) > _PIECE:
+                    self._put(piece)
+                    piece = bytearray()
+                piece += line
+            if self.dropped:
+                piece += b"%d log lines were dropped: standard error is not read fast enough\n" % self.dropped
+                self.dropped = 0
+            if piece:
+                self._put(piece)
+
+    def close(self) -> None:
+        """Write what is left and end the thread."""
+        self._closed = True
+        self._wake.set()
+        self.flush()
+
+    def _put(self, piece: bytearray) -> None:
+        view = memoryview(piece)
+        while view:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except BlockingIOError:
+                # Somebody made the terminal non-blocking; the thread may wait, a caller of write_now must too.
+                time.sleep(0.005)
+            except OSError:
+                return  # Nobody reads any more: there is no place left to complain to.
+
+    def _start(self) -> None:
+        # A forked child has the object but not the thread.
+        if self._thread is None or self._owner != os.getpid():
+            self._owner = os.getpid()
+            self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while not self._closed:
+            self._wake.wait()
+            # Lines of the next moment go out with this one: fifty writes a second at the most.
+            time.sleep(_FLUSH_AFTER_S)
+            self._wake.clear()
+            self.flush()
+
+
+class LineLogger:
+    """What structlog calls with a rendered line: one method a level."""
+
+    def __init__(self, writer: LineWriter, *, threaded: bool = True) -> None:
+        self.debug = self.info = writer.write if threaded else writer.write_now
+        self.warning = self.error = self.critical = self.exception = writer.write_now
+
+
+Event = MutableMapping[str, Any]
+
+
+def add_time(logger: object, method: str, event: Event) -> Event:
+    """Put the time (UTC, ISO 8601, milliseconds) and the level first."""
+    level = "error" if method == "exception" else method
+    return {"time": _now(), "level": level, "event": event.pop("event", ""), **event}
+
+
+def add_exception(logger: object, method: str, event: Event) -> Event:
+    """Turn ``exc_info`` into the text of the traceback, under ``exception``."""
+    exc_info = event.pop("exc_info", None)
+    if exc_info:
+        event["exception"] = _traceback(exc_info)
+    return event
+
+
+def render_json(logger: object, method: str, event: Event) -> bytes:
+    """Return the event as one line of JSON."""
+    return _ENCODER.encode(event) + b"\n"
+
+
+def text_renderer(*, colours: bool) -> Callable[[object, str, Event], bytes]:
+    """Return a renderer of lines like ``TIME info  event  key=value``; no value can begin a line of its own."""
+
+    def render(logger: object, method: str, event: Event) -> bytes:
+        level = event.pop("level")
+        moment = event.pop("time")
+        phrase = event.pop("event", "")
+        exception = event.pop("exception", None)
+        fields = [f"{key}={_written(value)}" for key, value in event.items()]
+        shown = f"{level:<8}"
+        if colours:
+            shown = f"{_COLOURS[level]}{shown}\x1b[0m"
+        line = " ".join((moment, shown, _phrase(phrase), *fields))
+        if exception:
+            # The one thing that is better read over several lines; indented, so that none looks like an event.
+            line += "\n    " + exception.rstrip().replace("\n", "\n    ")
+        return line.encode("utf-8", "backslashreplace") + b"\n"
+
+    return render
+
+
+def configure_logging(
+    *,
+    format: str,  # noqa: A002 - the setting's name
+    level: str,
+    descriptor: int = 2,
+    threaded: bool = True,
+) -> LineWriter:
+    """Send structlog's and the standard library's events to `descriptor`; return the writer, to be closed at the end.
+
+    `format` is ``text`` or ``json``, `level` the least important one that is written. Without `threaded` every line
+    is written at once: for a process that forks and so must have no other thread. A forked child configures anew.
+    """
+    writer = LineWriter(descriptor)
+    atexit.register(writer.close)
+    renderer = render_json if format == "json" else text_renderer(colours=os.isatty(descriptor))
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, add_time, add_exception, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=lambda *_: LineLogger(writer, threaded=threaded),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers = [_ToStructlog()]
+    # What libraries say below a warning is for whoever works on them.
+    root.setLevel(_LEVELS[level] if level == "debug" else max(_LEVELS[level], logging.WARNING))
+    logging.captureWarnings(capture=True)
+    return writer
+
+
+class _ToStructlog(logging.Handler):
+    """Hands records of the standard library's loggers on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._log = structlog.get_logger()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001 - a log call with wrong arguments must not end the caller
+            message = f"{record.msg} {record.args}"
+        level = logging.getLevelName(record.levelno).lower()
+        method = getattr(self._log, level if level in _LEVELS else "warning")
+        method(message, logger=record.name, exc_info=record.exc_info)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _other(value: object) -> str:
+    """Write what JSON has no form for as its text; a Secret shows as ``***``."""
+    return str(value)
+
+
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_other)
+
+
+def _phrase(phrase: object) -> str:
+    text = str(phrase)
+    return text if text.isprintable() else json.dumps(text)
+
+
+def _written(value: object) -> str:
+    if type(value) is int or value is None:
+        return str(value)
+    if isinstance(value, float):
+        return f"{value:.6f}".rstrip("0").rstrip(".")
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+def _traceback(exc_info: object) -> str:
+    if isinstance(exc_info, BaseException):
+        error: BaseException | None = exc_info
+    elif isinstance(exc_info, tuple):
+        error = exc_info[1]
+    else:
+        error = sys.exc_info()[1]
+    return "".join(traceback.format_exception(error)) if error is not None else ""

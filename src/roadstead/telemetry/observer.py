@@ -1,0 +1,46 @@
+"""What is told of every request when it is over: a line in the log, and numbers."""
+
+import structlog
+
+from roadstead.http.application import Finished
+from roadstead.telemetry.metrics import RequestMetrics
+
+_log = structlog.get_logger()
+
+
+class RequestObserver:
+    """Counts every request, and writes one line for each if `access` says so."""
+
+    def __init__(self, metrics: RequestMetrics, *, access: bool) -> None:
+        self._metrics = metrics
+        self._access = access
+
+    def began(self) -> None:
+        """Take note of a request that has come in."""
+        self._metrics.begin()
+
+    def finished(self, finished: Finished) -> None:
+        """Take note of a request that is over."""
+        request = finished.request
+        duration_s = finished.duration_s
+        self._metrics.observe(
+            finished.route, request.method, finished.status, duration_s, request.received, finished.sent
+        )
+        if self._access:
+            client = request.scope.get("client")
+            _log.info(
+                "request",
+                method=request.method,
+                path=request.path,
+                status=finished.status,
+                duration_s=round(duration_s, 6),
+                received=request.received,
+                sent=finished.sent,
+                client=client[0] if client else None,
+                agent=request.header(b"user-agent"),
+                **({"error": finished.error} if finished.error else {}),
+            )
+
+    def failed(self, finished: Finished, error: BaseException) -> None:
+        """Take note of an error that nobody expected: somebody has to look at it."""
+        _log.error("request failed", method=finished.request.method, path=finished.request.path, exc_info=error)

@@ -1,0 +1,102 @@
+"""Roadstead itself as a server for tests: the real command, its workers and its background process, on a free port."""
+
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Self
+
+from roadstead.testing.client import Client, ConnectionBrokenError
+from roadstead.testing.servers import Process, free_port
+
+
+class RoadsteadServer:
+    """One running `roadstead serve`.
+
+    `directory` holds its configuration, log and (unless `config` says otherwise) its data, and may be served again by
+    another server later. `config` is TOML that stands before the generated listen address.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        config: str = "",
+        workers: int = 2,
+        environment: Mapping[str, str] | None = None,
+        command: tuple[str, ...] = (),
+    ) -> None:
+        self.directory = directory
+        self.data = directory / "data"
+        self.port = free_port()
+        self._clients: list[Client] = []
+        self._process = Process(
+            [*command, sys.executable, "-m", "roadstead", "serve", self._write(config), *self._flags(workers)],
+            log=directory / "roadstead.log",
+            environment={**os.environ, **(environment or {})},
+            directory=directory,
+        )
+
+    @property
+    def host(self) -> str:
+        """Return `127.0.0.1:PORT`, as it stands in front of an image's name."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Return the base URL, without a slash at its end."""
+        return f"http://{self.host}"
+
+    @property
+    def pid(self) -> int:
+        """Return the supervisor's process id."""
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """Return everything the server wrote so far."""
+        return (self.directory / "roadstead.log").read_text()
+
+    def client(self) -> Client:
+        """Return a client with one kept-alive connection of its own, closed when the server is stopped."""
+        client = Client(self.host)
+        self._clients.append(client)
+        return client
+
+    def start(self, *, timeout: timedelta = timedelta(seconds=30)) -> Self:
+        """Start it and wait until it is ready."""
+        self._process.start()
+        self._process.wait_ready(self._is_ready, timeout=timeout)
+        return self
+
+    def stop(self) -> None:
+        """Ask it to end and wait for that."""
+        while self._clients:
+            self._clients.pop().close()
+        self._process.stop()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _is_ready(self) -> bool:
+        with closing(Client(self.host)) as client:
+            try:
+                return client.get("/readyz").status == 200
+            except (OSError, ConnectionBrokenError):
+                return False
+
+    def _write(self, config: str) -> Path:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / "roadstead.toml"
+        path.write_text(config)
+        return path
+
+    def _flags(self, workers: int) -> list[str]:
+        flags = ["--listen", self.host, "--workers", str(workers)]
+        has_own_data = "[storage]" in (self.directory / "roadstead.toml").read_text()
+        return flags if has_own_data else [*flags, "--data", str(self.data)]

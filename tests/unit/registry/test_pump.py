@@ -1,0 +1,99 @@
+"""A body on its way to storage: large pieces, two in memory at the most, nothing lost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from roadstead.registry.pump import BodyBrokenError, pump
+
+
+class Chunks:
+    """A body of given chunks; broken after them if asked."""
+
+    def __init__(self, chunks: Sequence[bytes], *, broken: bool = False) -> None:
+        self.announced: int | None = None
+        self.taken = 0
+        self._chunks = chunks
+        self._broken = broken
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        for chunk in self._chunks:
+            self.taken += len(chunk)
+            yield chunk
+        if self._broken:
+            raise BodyBrokenError(self.taken)
+
+
+@given(st.lists(st.binary(max_size=20), max_size=30), st.integers(1, 50), st.booleans())
+def test_every_byte_arrives_in_order(chunks: list[bytes], piece_bytes: int, broken: bool) -> None:
+    """Whatever the chunks and the pieces: the bytes are the same, also of a body that breaks."""
+    got: list[bytes] = []
+
+    async def append(piece: bytearray) -> None:
+        await asyncio.sleep(0)
+        got.append(bytes(piece))
+
+    async def run() -> None:
+        body = Chunks(chunks, broken=broken)
+        if broken:
+            with pytest.raises(BodyBrokenError):
+                await pump(body, append, piece_bytes=piece_bytes)
+        else:
+            assert await pump(body, append, piece_bytes=piece_bytes) == len(b"".join(chunks))
+
+    asyncio.run(run())
+
+    assert b"".join(got) == b"".join(chunks)
+    assert all(len(piece) >= piece_bytes for piece in got[:-1])
+
+
+async def test_a_slow_store_holds_the_client_back() -> None:
+    """While a piece is being written one more is gathered, and then nothing is taken from the network."""
+    body = Chunks([b"x" * 10] * 100)
+    gate = asyncio.Event()
+
+    async def append(piece: bytearray) -> None:
+        await gate.wait()
+
+    task = asyncio.ensure_future(pump(body, append, piece_bytes=10))
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+    assert body.taken <= 20
+    gate.set()
+    assert await task == 1000
+
+
+async def test_an_error_of_the_store_ends_it() -> None:
+    """What the store raises comes out, wherever in the body it happens."""
+
+    async def append(piece: bytearray) -> None:
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        await pump(Chunks([b"x" * 10] * 5), append, piece_bytes=10)
+
+
+async def test_cancelled_while_writing_waits_for_the_write() -> None:
+    """A file isn't closed under a thread that writes to it."""
+    gate, written = asyncio.Event(), []
+
+    async def append(piece: bytearray) -> None:
+        await gate.wait()
+        written.append(len(piece))
+
+    task = asyncio.ensure_future(pump(Chunks([b"x" * 10] * 5), append, piece_bytes=10))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    task.cancel()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not task.done()
+    gate.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert written == [10]
