@@ -6,6 +6,7 @@ import pytest
 
 from roadstead.db.engine import Database, open_database
 from roadstead.lease import LeaseStore
+from roadstead.testing.contracts.database import DatabaseContract
 from roadstead.testing.contracts.derivation_store import DerivationStoreContract
 from roadstead.testing.contracts.lease_store import LeaseStoreContract
 from roadstead.testing.contracts.registry_stores import (
@@ -18,17 +19,29 @@ from roadstead.testing.contracts.registry_stores import (
 
 
 @pytest.fixture
-async def stores(migrated_postgres_url: str) -> AsyncIterator[Database]:
+def url(migrated_postgres_url: str) -> str:
+    """The address of the test's database."""
+    return migrated_postgres_url
+
+
+@pytest.fixture
+def fresh_url(postgres_url: str) -> str:
+    """The address of an empty database."""
+    return postgres_url
+
+
+@pytest.fixture
+async def stores(url: str) -> AsyncIterator[Database]:
     """A database of the test's own, with nothing in it."""
-    database = await open_database(migrated_postgres_url, migrate=False, pool_size=4)
+    database = await open_database(url, migrate=False, pool_size=4)
     yield database
     await database.close()
 
 
 @pytest.fixture
-async def elsewhere(stores: Database, migrated_postgres_url: str) -> AsyncIterator[Database]:
+async def elsewhere(stores: Database, url: str) -> AsyncIterator[Database]:
     """The same database as another process reaches it."""
-    database = await open_database(migrated_postgres_url, migrate=False, pool_size=4)
+    database = await open_database(url, migrate=False, pool_size=4)
     yield database
     await database.close()
 
@@ -43,6 +56,10 @@ def leases(stores: Database) -> LeaseStore:
 def leases_elsewhere(elsewhere: Database) -> LeaseStore:
     """The leases of another process."""
     return elsewhere.leases
+
+
+class TestDatabase(DatabaseContract):
+    """Transactions, revisions, blobs on their way out."""
 
 
 class TestManifests(ManifestStoreContract):

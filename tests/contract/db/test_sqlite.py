@@ -1,11 +1,13 @@
 """The contracts of all stores on SQLite."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from roadstead.db.engine import Database, open_database
 from roadstead.lease import LeaseStore
+from roadstead.testing.contracts.database import DatabaseContract
 from roadstead.testing.contracts.derivation_store import DerivationStoreContract
 from roadstead.testing.contracts.lease_store import LeaseStoreContract
 from roadstead.testing.contracts.registry_stores import (
@@ -18,17 +20,29 @@ from roadstead.testing.contracts.registry_stores import (
 
 
 @pytest.fixture
-async def stores(sqlite_url: str) -> AsyncIterator[Database]:
+def url(sqlite_url: str) -> str:
+    """The address of the test's database."""
+    return sqlite_url
+
+
+@pytest.fixture
+def fresh_url(tmp_path: Path) -> str:
+    """The address of a file that isn't there."""
+    return f"sqlite:///{tmp_path}/fresh/roadstead.db"
+
+
+@pytest.fixture
+async def stores(url: str) -> AsyncIterator[Database]:
     """A database of the test's own, with nothing in it."""
-    database = await open_database(sqlite_url, migrate=True)
+    database = await open_database(url, migrate=True)
     yield database
     await database.close()
 
 
 @pytest.fixture
-async def elsewhere(stores: Database, sqlite_url: str) -> AsyncIterator[Database]:
+async def elsewhere(stores: Database, url: str) -> AsyncIterator[Database]:
     """The same database as another process reaches it."""
-    database = await open_database(sqlite_url, migrate=False)
+    database = await open_database(url, migrate=False)
     yield database
     await database.close()
 
@@ -43,6 +57,10 @@ def leases(stores: Database) -> LeaseStore:
 def leases_elsewhere(elsewhere: Database) -> LeaseStore:
     """The leases of another process."""
     return elsewhere.leases
+
+
+class TestDatabase(DatabaseContract):
+    """Transactions, revisions, blobs on their way out."""
 
 
 class TestManifests(ManifestStoreContract):
