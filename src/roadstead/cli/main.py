@@ -23,7 +23,8 @@ app.add_typer(layer.app, name="layer")
 
 
 def _version() -> str:
-    from importlib import metadata  # 40 ms that only this answer should cost
+    # 40 ms that only this answer should cost.
+    from importlib import metadata
 
     try:
         return metadata.version("roadstead")
