@@ -28,7 +28,7 @@ _log = structlog.get_logger()
 
 
 def serve(
-    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; none is needed.")] = None,
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A TOML file; none is needed.")] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data directory (storage.path).")] = None,
     listen_at: Annotated[
         str | None, typer.Option("--listen", metavar="HOST:PORT", help="Where to listen (server.listen).")
