@@ -120,9 +120,23 @@ class DatabaseSettings:
     pool_size: int = setting(5, "PostgreSQL: connections that each process keeps at the most.")
 
 
+class AcceptRule(StrEnum):
+    """What becomes of a manifest whose type the client's Accept doesn't name."""
+
+    LENIENT = "lenient"
+    DISTRIBUTION = "distribution"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrySettings:
     """``[registry]``: the limits of the registry's API."""
+
+    accept: AcceptRule = setting(
+        AcceptRule.LENIENT,
+        "What a client gets whose `Accept` doesn't name a manifest's type: the manifest all the same (`lenient`; many "
+        "scripts send no `Accept` or half of it), or 404, and for a Docker manifest list by tag its linux/amd64 image "
+        "(`distribution`, as that registry answers).",
+    )
 
     max_manifest_bytes: ByteSize = setting(
         ByteSize(4 << 20), "The largest manifest that is taken, as a size; 4 MiB is what the specification asks for."
