@@ -51,8 +51,13 @@ LATEST = Tag("latest")
 
 _serial = count()
 
-# One example is as good as another for a database, and each costs several transactions.
-_few = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Each example costs several transactions, and uses names of its own in the one database of its test. A suite runs in
+# several subclasses, which is what Hypothesis would warn of: what fails on one database may well hold on another.
+_few = settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+)
 
 _components = st.from_regex(r"[ab0](?:(?:\.|__?|--?)[ab0]){0,2}", fullmatch=True)
 
