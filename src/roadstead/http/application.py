@@ -16,6 +16,7 @@ from roadstead.registry.pump import BodyBrokenError
 
 API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
 CLIENT_GONE = 499
+_WITHOUT_LENGTH = (204, 304)  # RFC 9110 §8.6: 204 must not carry one; 304's would be that of a body nobody sends
 
 
 @dataclass(slots=True)
@@ -126,7 +127,7 @@ async def _send(request: Request, response: AnyResponse, receive: Receive, send:
         case Response(body=body, content_length=length):
             head_only = request.method == "HEAD"
             size = length if length is not None else len(body)
-            if response.status != 304:
+            if response.status not in _WITHOUT_LENGTH:
                 headers.append((b"content-length", b"%d" % size))
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
             await send({"type": "http.response.body", "body": b"" if head_only else body})
