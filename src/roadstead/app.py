@@ -63,9 +63,9 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
     return Handover(settings=settings, rules_json=rules.to_json(), run_directory=run_directory)
 
 
-def worker_application(handover: Handover) -> Application:
-    """Return the ASGI application of one worker; it opens its plugs when it starts."""
-    metrics = RequestMetrics(Metrics(handover.run_directory, handover.process))
+def worker_application(handover: Handover, process: str) -> Application:
+    """Return the ASGI application of one worker, ``worker-1`` and so on; it opens its plugs when it starts."""
+    metrics = RequestMetrics(Metrics(handover.run_directory, process))
 
     @asynccontextmanager
     async def open_services() -> AsyncGenerator[Services, None]:
@@ -111,9 +111,17 @@ def open_driver(settings: StorageSettings) -> Driver:
     if settings.driver is StorageDriver.FILESYSTEM:
         return FilesystemDriver(settings.path)
     # An optional part: its absence is named where it is asked for.
-    from roadstead.storage.drivers.s3 import S3Driver, S3Location
+    from roadstead.storage.drivers.s3 import S3Driver
 
-    return S3Driver(S3Location())
+    return S3Driver(
+        settings.bucket or "",
+        prefix=settings.prefix,
+        region=settings.region,
+        endpoint=settings.endpoint,
+        path_style=settings.path_style,
+        access_key=settings.access_key.reveal() if settings.access_key else None,
+        secret_key=settings.secret_key,
+    )
 
 
 async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -> Services:

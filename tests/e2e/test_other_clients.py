@@ -88,7 +88,7 @@ def test_buildah_pushes_and_podman_runs_it_augmented(
 
     containers.run("podman", "pull", "--tls-verify=false", f"{greeter.host}/{name}:1")
     printed = containers.run(
-        "podman", "run", "--rm", "--network=none", "--cgroups=disabled", "--ulimit=host", f"{greeter.host}/{name}:1",
+        "podman", "run", "--rm", "--network=none", "--cgroups=disabled", "--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", f"{greeter.host}/{name}:1",
         "/bin/busybox", "cat", "/greeting.txt",
     )  # fmt: skip
 

@@ -89,6 +89,7 @@ def _names(listeners: Sequence[socket.socket]) -> Sequence[str]:
 
 
 async def _prepare(settings: Settings, run_directory: Path) -> str:
+    # In a process of its own (apart.py): what it imports is gone with it.
     from roadstead.app import prepare
 
     return (await prepare(settings, run_directory)).as_json()

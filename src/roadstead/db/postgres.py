@@ -86,7 +86,8 @@ class PostgresAccess:
     async def open(cls, url: str, *, busy_timeout: timedelta, pool_size: int) -> Self:
         """Connect to a database.
 
-        Raises DriverMissingError, DatabaseUrlError; StoreBusyError where it doesn't answer, StoreFailedError where it refuses.
+        Raises DriverMissingError and DatabaseUrlError; StoreBusyError where it doesn't answer, StoreFailedError where
+        it refuses.
         """
         driver = Driver()
         seconds = busy_timeout.total_seconds()

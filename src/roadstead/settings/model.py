@@ -96,9 +96,10 @@ class StorageSettings:
         None, "`s3`: the access key; without it the usual AWS chain is asked (environment, files, task role)."
     )
     secret_key: Secret | None = setting(None, "`s3`: the secret key that belongs to `access_key`.")
-    path_style: bool = setting(
-        False,
-        "`s3`: put the bucket in the path of the URL instead of the host, as most services other than Amazon's need.",
+    path_style: bool | None = setting(
+        None,
+        "`s3`: put the bucket in the path of the URL instead of the host. By default where there is an `endpoint`, "
+        "since most services other than Amazon's need it.",
     )
     delete: bool = setting(
         True,
