@@ -9,14 +9,47 @@ from collections.abc import Iterator
 import pytest
 
 from roadstead.testing.client import Client
+from roadstead.testing.components import ComponentMissingError
+from roadstead.testing.postgres import PostgresServer
+from roadstead.testing.seaweedfs import INSTALL, SeaweedFS
 from roadstead.testing.server import RoadsteadServer
 from roadstead.testing.wire import Wire
 
 
-@pytest.fixture(scope="session", params=["sqlite+filesystem"])
+@pytest.fixture(scope="session", params=["sqlite+filesystem", "postgresql+s3"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RoadsteadServer]:
     """Roadstead with two workers, on the databases and stores that it supports."""
-    with RoadsteadServer(tmp_path_factory.mktemp("roadstead"), workers=2) as running:
+    directory = tmp_path_factory.mktemp("roadstead")
+    config = "" if request.param == "sqlite+filesystem" else _on_servers(request)
+    with RoadsteadServer(directory, config=config, workers=2) as running:
+        yield running
+
+
+def _on_servers(request: pytest.FixtureRequest) -> str:
+    """Return the settings for a new database in PostgreSQL and a new bucket in an S3 server."""
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    s3: SeaweedFS = request.getfixturevalue("seaweedfs")
+    return f"""
+        [storage]
+        driver = "s3"
+        bucket = "{s3.create_bucket()}"
+        region = "{s3.region}"
+        endpoint = "{s3.endpoint}"
+        access_key = "{s3.access_key}"
+        secret_key = "{s3.secret_key}"
+        path_style = true
+
+        [database]
+        url = "{postgres.create_database()}"
+        """
+
+
+@pytest.fixture(scope="session")
+def seaweedfs() -> Iterator[SeaweedFS]:
+    """An S3 server for each test process; take a bucket of your own."""
+    if SeaweedFS.program() is None:
+        raise ComponentMissingError("weed", INSTALL)
+    with SeaweedFS() as running:
         yield running
 
 

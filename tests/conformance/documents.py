@@ -27,10 +27,10 @@ class Pushed:
 
 
 def descriptor(
-    data: bytes, media_type: str = OCI_LAYER_GZIP, algorithm: Algorithm = Algorithm.SHA256, **members: Any
+    content: bytes, media_type: str = OCI_LAYER_GZIP, algorithm: Algorithm = Algorithm.SHA256, **members: Any
 ) -> dict[str, Any]:
     """Return the pointer to these bytes."""
-    return {"mediaType": media_type, "digest": str(Digest.of(data, algorithm)), "size": len(data), **members}
+    return {"mediaType": media_type, "digest": str(Digest.of(content, algorithm)), "size": len(content), **members}
 
 
 def manifest(

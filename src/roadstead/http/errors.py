@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 
 from roadstead.errors import ConflictError, DeniedError, InvalidError, NotFoundError, RoadsteadError, UnavailableError
-from roadstead.http.asgi import Response
+from roadstead.http.asgi import ParametersTooManyError, Response
 from roadstead.http.bodies import BodyLengthError, ContentRangeInvalidError
+from roadstead.http.conditions import ConditionUnmetError
 from roadstead.http.headers import upload_headers
 from roadstead.http.ranges import RangeUnsatisfiableError
 from roadstead.http.routes import MethodUnknownError, PathTooLongError, PathUnknownError
@@ -41,6 +42,8 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     # The way in.
     PathUnknownError: Answer(404, "UNSUPPORTED"),
     PathTooLongError: Answer(414, "NAME_INVALID"),
+    ParametersTooManyError: Answer(414, "UNSUPPORTED"),
+    ConditionUnmetError: Answer(412, "DENIED"),
     MethodUnknownError: Answer(405, "UNSUPPORTED"),
     BodyLengthError: Answer(400, "SIZE_INVALID"),
     ContentRangeInvalidError: Answer(416, "RANGE_INVALID"),

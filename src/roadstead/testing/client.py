@@ -3,6 +3,7 @@
 import http.client
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -74,7 +75,9 @@ class Client:
         if body is None and method in {"POST", "PUT", "PATCH"}:
             sent.setdefault("Content-Length", "0")
         try:
-            self._connection.request(method, path, body=body, headers=sent, encode_chunked=chunked)
+            # The server may answer before it has everything, and close: the answer is there to be read even so.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self._connection.request(method, path, body=body, headers=sent, encode_chunked=chunked)
             response = self._connection.getresponse()
             data = response.read()
         except (http.client.HTTPException, ConnectionError) as error:
