@@ -57,15 +57,16 @@ class Reader:
             self._engine.import_busybox(HUB_IMAGE, applets=("cat", "ls", "sh"))
         script = text.replace(f"docker pull {HUB_IMAGE}\n", "").replace("localhost:5000", self._server.host)
         script = script.replace(".venv/bin/roadstead", f"{sys.executable} -m roadstead")
-        environment = {
-            **os.environ,
-            **self._engine.environment(self.directory / "docker"),
-            "PYTHONPATH": str(ROOT / "src"),
-        }
+        engine = self._engine.environment(self.directory / "docker")
         done = subprocess.run(
-            ["/bin/sh", "-euc", script], cwd=self.directory, env=environment, capture_output=True, text=True, timeout=120,
+            ["/bin/sh", "-euc", script],
+            cwd=self.directory,
+            env={**os.environ, **engine, "PYTHONPATH": str(ROOT / "src")},
+            capture_output=True,
+            text=True,
+            timeout=120,
             check=False,
-        )  # fmt: skip
+        )
         assert done.returncode == 0, f"{script}\n{done.stdout}{done.stderr}"
         self.printed += done.stdout
 
