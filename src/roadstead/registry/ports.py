@@ -220,10 +220,6 @@ class BlobStore(Protocol):
         """Return the blob if this repository may serve it."""
         ...
 
-    async def find_stored(self, digest: Digest) -> BlobRecord | None:
-        """Return the blob if its bytes are in storage, whoever may serve them: to store bytes once, never to answer."""
-        ...
-
     async def commit(
         self, repository: RepositoryName, blob: BlobRecord, *, upload: UploadRecord | None, now: datetime
     ) -> BlobRecord:
