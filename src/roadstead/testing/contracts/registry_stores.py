@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from random import Random
 from typing import Protocol
 
 import pytest
@@ -430,6 +431,29 @@ class ManifestStoreContract:
 
         ends = {record.digest for tag in tags if (record := await stores.manifests.find_by_tag(APP, tag)) is not None}
         assert len(ends) == 1
+
+    async def test_the_journal_replays_to_the_present(self, stores: RegistryStores, elsewhere: RegistryStores) -> None:
+        """Whatever pushes and deletes meet: per tag the lines join without a gap and end where the tag is."""
+        tags = [Tag(name) for name in ("x", "y", "z")]
+        manifests = [new_manifest(str(number)) for number in range(3)]
+
+        async def move(process: RegistryStores, choice: Random) -> None:
+            for _ in range(20):
+                manifest, some = choice.choice(manifests), choice.sample(tags, 2)
+                if (turn := choice.randrange(4)) == 0:
+                    await process.manifests.delete(APP, manifest.digest, now=NOW)
+                elif turn == 1:
+                    await process.manifests.delete_tag(APP, some[0], now=NOW)
+                else:
+                    await process.manifests.put(APP, manifest, some, now=NOW)
+
+        await asyncio.gather(*(move((stores, elsewhere)[seed % 2], Random(seed)) for seed in range(8)))  # noqa: S311  # repeatable on purpose
+
+        for tag in tags:
+            history = await tag_history(stores, tag)
+            now = await elsewhere.manifests.find_by_tag(APP, tag)
+            assert [previous for previous, _ in history] == [None, *(digest for _, digest in history[:-1])]
+            assert history[-1][1] == (None if now is None else now.digest)
 
     async def test_a_write_is_seen_elsewhere_at_once(self, stores: RegistryStores, elsewhere: RegistryStores) -> None:
         """What was acknowledged here is what a reader on another connection finds, every time."""
