@@ -218,9 +218,9 @@ def test_what_isnt_a_plain_range_gets_the_whole(client: Client, name: str, wante
         [(0, 9), (20, 29)],
         [(0, 9), (10, 19), (20, 29)],  # neighbours stay parts of their own: containers/image counts them
         [(0, 0), (4095, 4095)],
-        [(n, n) for n in range(1000)],
+        [(n, n) for n in range(50)],
     ],
-    ids=["two", "neighbours", "ends", "a-thousand"],
+    ids=["two", "neighbours", "ends", "fifty"],
 )
 @EVERY_SIZE
 def test_several_parts_come_in_order(client: Client, name: str, data: bytes, ranges: list[tuple[int, int]]) -> None:
@@ -235,6 +235,15 @@ def test_several_parts_come_in_order(client: Client, name: str, data: bytes, ran
         ("application/octet-stream", f"bytes {first}-{last}/{len(data)}", data[first : last + 1])
         for first, last in ranges
     ]
+
+
+def test_a_thousand_parts_are_served(client: Client, name: str) -> None:
+    """As many ranges as are taken in one header; one more gets the whole."""
+    digest = client.push_blob(name, SMALL)
+
+    answer = client.get(f"/v2/{name}/blobs/{digest}", {"Range": "bytes=" + ",".join(f"{n}-{n}" for n in range(1000))})
+
+    assert [data for _, _, data in _parts(answer)] == [SMALL[n : n + 1] for n in range(1000)]
 
 
 def _parts(answer: Answer) -> list[tuple[str, str, bytes]]:
