@@ -51,6 +51,7 @@ _PIECE: Final = 1 << 20  # What one thread call reads: large enough that the hop
 # which on virtual machines that give free memory back to their host (free page reporting) have to be fetched again:
 # 1 MiB a call took twice the processor time of the whole push. Elsewhere the difference is within noise.
 _WRITTEN_AT_ONCE: Final = 64 << 10
+_FLUSHED_AT_ONCE: Final = 8 << 20  # How much of an upload the disk is told to begin with, while more arrives.
 _LISTED_AT_ONCE: Final = 1000  # How many keys one thread call lists.
 _INSTALL_ATTEMPTS: Final = 100  # How often a folder may be pruned from under a rename before we give up.
 _FILE_MODE: Final = 0o600
@@ -507,6 +508,7 @@ class _Staging:
         self._upload_id = upload_id
         self._path = path
         self._acknowledged = at.size
+        self._flushing = at.size
         self._descriptor: int | None = None
         self._is_broken = False
         self.size = at.size
@@ -543,6 +545,10 @@ class _Staging:
             if hasher is not None:
                 hasher.update(data)
             self.size += _write_all(descriptor, data, self.size)
+            if self.size - self._flushing >= _FLUSHED_AT_ONCE:
+                # Begins to write what is dirty and doesn't wait: little is left to do at the checkpoint.
+                os.posix_fadvise(descriptor, self._flushing, self.size - self._flushing, os.POSIX_FADV_DONTNEED)
+                self._flushing = self.size
 
     def _checkpoint(self) -> Staged:
         with self._breaking(), _translated(self._upload_id):
