@@ -145,6 +145,11 @@ class RegistrySettings:
         False,
         "Whether an index may name manifests that its repository doesn't hold (yet).",
     )
+    sparse_images: bool = setting(
+        False,
+        "Whether an image may name layers that its repository doesn't hold (yet), as one that is fetched lazily does. "
+        "Its config must be there all the same.",
+    )
     strict_accept: bool = setting(
         False,
         "Whether a manifest of a type that the client's Accept leaves out is answered 404. Otherwise what is stored "
