@@ -50,7 +50,7 @@ def _root(
 def main() -> None:
     """Run the command line; the entry point of the package."""
     try:
-        app()
+        app(prog_name="roadstead")  # the same under `python -m roadstead`
     except RoadsteadError as error:
         report(error)
         sys.exit(1)

@@ -75,9 +75,15 @@ class PostgresAccess:
     """One process's way to a PostgreSQL database. It belongs to one event loop."""
 
     def __init__(
-        self, driver: Driver, pool: "asyncpg.Pool[asyncpg.Record]", engine: "AsyncEngine", busy_timeout: timedelta
+        self,
+        driver: Driver,
+        url: str,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        engine: "AsyncEngine",
+        busy_timeout: timedelta,
     ) -> None:
         self._driver = driver
+        self._url = url
         self._pool = pool
         self._engine = engine
         self._busy_timeout_s = busy_timeout.total_seconds()
@@ -116,11 +122,26 @@ class PostgresAccess:
         except driver.errors as error:
             await engine.dispose()
             raise our_error(error) from error
-        return cls(driver, pool, engine, busy_timeout)
+        return cls(driver, url, pool, engine, busy_timeout)
 
     async def migrate(self) -> None:
-        """Bring the database to this release's revision; processes that start together take turns."""
-        await self.write(_migrate)
+        """Bring the database to this release's revision; processes that start together take turns.
+
+        Over a connection of its own, which waits for as long as the one whose turn it is may need.
+        """
+        engine = self._driver.create_engine("postgresql+asyncpg://", async_creator=self._connect_patiently)
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(_migrate)
+        except DBAPIError as error:
+            raise our_error(error.orig or error) from error
+        except self._driver.errors as error:
+            raise our_error(error) from error
+        finally:
+            await engine.dispose()
+
+    async def _connect_patiently(self) -> Any:
+        return await self._driver.connect(self._url, timeout=self._busy_timeout_s)
 
     async def revision(self) -> str | None:
         """Return the revision of the schema, or None where there is none yet."""
@@ -215,7 +236,6 @@ async def _leave_as_it_is(_: "asyncpg.Connection[asyncpg.Record]") -> None:
 
 
 def _migrate(connection: Connection) -> None:
-    connection.exec_driver_sql("SET LOCAL lock_timeout = 0")  # whoever migrates now may need longer
     connection.execute(select(func.pg_advisory_xact_lock(literal(_MIGRATION_LOCK))))
     upgrade(connection)
 

@@ -40,9 +40,12 @@ BUSY_TIMEOUT = timedelta(seconds=5)
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
-_COMMON_PRAGMAS = ("PRAGMA busy_timeout = 5000", "PRAGMA trusted_schema = OFF", "PRAGMA cache_size = -8192")
+_COMMON_PRAGMAS = ("PRAGMA trusted_schema = OFF", "PRAGMA cache_size = -8192")
+# A reader meets a lock only while the log is recovered or taken down; it waits on the loop, so not for long.
+_READER_PRAGMAS = (*_COMMON_PRAGMAS, "PRAGMA busy_timeout = 250")
 _WRITER_PRAGMAS = (
     *_COMMON_PRAGMAS,
+    "PRAGMA busy_timeout = 5000",  # for programs that don't know of turns
     "PRAGMA foreign_keys = ON",
     "PRAGMA synchronous = FULL",  # in WAL mode: an fsync with every commit
     "PRAGMA journal_size_limit = 67108864",
@@ -84,7 +87,7 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
     )
-    for pragma in _COMMON_PRAGMAS:
+    for pragma in _READER_PRAGMAS:
         connection.execute(pragma)
     return connection
 

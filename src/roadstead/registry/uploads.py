@@ -88,6 +88,8 @@ class Uploads:
         lives on. A client that goes away leaves what had come, durable and told by `get`.
         """
         _check_chunk(record, body, start=start, size=size)
+        if body.announced == 0:  # nothing comes, so nothing moves: a writer beside us isn't disturbed
+            return record
         try:
             async with self._driver.stage(record.upload_id, record.staged) as handle:
                 return await self._fill(record, handle, body, size)
@@ -105,7 +107,7 @@ class Uploads:
             raise
         if size is not None and received != size:
             raise SizeMismatchError(size, received)
-        return await self._advance(record, handle, hasher)
+        return await self._advance(record, handle, hasher) if received else record
 
     async def _advance(
         self, record: UploadRecord, handle: StagingHandle, hasher: ResumableHasher | None

@@ -11,6 +11,8 @@ from typing import Self
 from roadstead.testing.client import Client, ConnectionBrokenError
 from roadstead.testing.servers import Process, free_port
 
+_SOURCE = str(Path(__file__).parents[2])  # the command is the one beside us, whatever else is installed
+
 
 class RoadsteadServer:
     """One running `roadstead serve`.
@@ -35,7 +37,7 @@ class RoadsteadServer:
         self._process = Process(
             [*command, sys.executable, "-m", "roadstead", "serve", self._write(config), *self._flags(workers)],
             log=directory / "roadstead.log",
-            environment={**os.environ, **(environment or {})},
+            environment={**os.environ, "PYTHONPATH": _SOURCE, **(environment or {})},
             directory=directory,
         )
 

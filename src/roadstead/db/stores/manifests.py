@@ -202,6 +202,7 @@ def _put(
     held = connection.execute(_HELD, {"repository": number, "digest": str(manifest.digest)}).first()
     if held is None or held.derived or held.media_type != manifest.media_type:
         _store(connection, number, manifest, at)
+        _store_references(connection, number, manifest, replace=held is not None)
     # One order for everybody, so that two pushes of the same tags don't wait for each other.
     for tag in sorted(set(new_tags)):
         _point(connection, number, tag, str(manifest.digest), condition, at)
@@ -260,7 +261,12 @@ def _store(connection: Connection, number: int, manifest: NewManifest, at: int) 
         "pushed_at": at,
     }
     connection.execute(_STORE.on(connection), row)
-    connection.execute(_REMOVE_REFERENCES, {"repository": number, "digest": digest})
+
+
+def _store_references(connection: Connection, number: int, manifest: NewManifest, *, replace: bool) -> None:
+    digest = str(manifest.digest)
+    if replace:
+        connection.execute(_REMOVE_REFERENCES, {"repository": number, "digest": digest})
     references = [
         {
             "repository_id": number,

@@ -1,17 +1,18 @@
 """Manifests over HTTP (distribution-spec end-3, end-7, end-9; registry spec §1.8 to §1.10)."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from roadstead.augment.ports import Served
 from roadstead.http.asgi import Request, Response
 from roadstead.http.bodies import read_whole
-from roadstead.http.conditions import etag, etags, none_match
+from roadstead.http.conditions import ConditionUnmetError, etag, etags, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, REVALIDATE, SAFE
 from roadstead.http.names import Named, parse_name, parse_tag_or_digest
 from roadstead.http.negotiation import acceptable, legacy_child
 from roadstead.oci import mediatypes
-from roadstead.oci.digest import Digest
+from roadstead.oci.digest import Digest, DigestInvalidError
 from roadstead.oci.manifest import parse_index
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.errors import ManifestUnknownError
@@ -105,10 +106,12 @@ async def _condition(request: Request, services: Services, repository: Repositor
         return None
     wanted: set[Digest] = set()
     for text in match or ():
-        if text != "*":
+        with suppress(DigestInvalidError):  # another kind of entity tag: no tag is ever at it
             digest = Digest.parse(text)
             wanted.add(digest)
             wanted.update(await services.augmenter.sources_of(repository, digest))
+    if match is not None and not wanted and "*" not in match:
+        raise ConditionUnmetError
     return TagCondition(
         match=frozenset(wanted),
         any_existing=match is not None and "*" in match,

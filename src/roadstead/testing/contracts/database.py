@@ -165,7 +165,7 @@ class DatabaseContract:
         for revive in revivals:
             await stores.access.write(set_state, blob.digest, "condemned")
             assert await stores.blobs.find(APP, blob.digest) is None
-            assert await stores.blobs.find_stored(blob.digest) is None
+            assert await stores.layers.find(blob.digest) is None
 
             await revive()
 
