@@ -8,12 +8,13 @@ import os
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 
 from roadstead.augment.kept_layers import KeptLayers
+from roadstead.augment.ports import DerivationStore
 from roadstead.augment.rules import LayerSpec, Rules, RuleSpec
 from roadstead.augment.service import Augmenter
 from roadstead.background import Background, Loop
@@ -29,13 +30,16 @@ from roadstead.registry.catalog import Catalog
 from roadstead.registry.content_cache import ContentCache
 from roadstead.registry.images import Images
 from roadstead.registry.manifests import Manifests
+from roadstead.registry.ports import BlobStore, ManifestStore, UploadStore
 from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
 from roadstead.registry.uploads import Uploads
+from roadstead.registry.validation import Sparseness
 from roadstead.settings.handover import Handover
-from roadstead.settings.model import RuleSettings, Settings, StorageDriver, StorageSettings
+from roadstead.settings.model import AcceptRule, RuleSettings, Settings, StorageDriver, StorageSettings
 from roadstead.storage.drivers.filesystem import FilesystemDriver
-from roadstead.storage.ports import Driver, OpensFile
-from roadstead.telemetry.metrics import Metrics, RequestMetrics
+from roadstead.storage.ports import Driver, OpensFile, PurgesTemporary
+from roadstead.telemetry.metered import MeteredBlobs, MeteredDerivations, MeteredManifests, MeteredUploads
+from roadstead.telemetry.metrics import Metrics, RegistryMetrics, RequestMetrics
 from roadstead.telemetry.observer import RequestObserver
 from roadstead.web.table import ROUTES as PAGES
 
@@ -49,6 +53,10 @@ class Plugs:
 
     database: Database
     driver: Driver
+    manifests: ManifestStore
+    blobs: BlobStore
+    uploads: UploadStore
+    derivations: DerivationStore
 
 
 async def prepare(settings: Settings, run_directory: Path) -> Handover:
@@ -65,12 +73,13 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
 
 def worker_application(handover: Handover, process: str) -> Application:
     """Return the ASGI application of one worker, ``worker-1`` and so on; it opens its plugs when it starts."""
-    metrics = RequestMetrics(Metrics(handover.run_directory, process))
+    numbers = Metrics(handover.run_directory, process)
+    metrics = RequestMetrics(numbers)
 
     @asynccontextmanager
     async def open_services() -> AsyncGenerator[Services, None]:
         async with open_plugs(handover.settings, migrate=False) as plugs:
-            services = await _services(plugs, handover, metrics)
+            services = await _services(_metered(plugs, numbers), handover, metrics)
             try:
                 yield services
             finally:
@@ -83,11 +92,12 @@ def worker_application(handover: Handover, process: str) -> Application:
 async def background(handover: Handover) -> None:
     """Do the work that nobody waits for, until cancelled."""
     settings = handover.settings
-    async with open_plugs(settings, migrate=False) as plugs:
+    async with open_plugs(settings, migrate=False) as opened:
+        plugs = _metered(opened, Metrics(handover.run_directory, "background"))
         uploads = await _uploads(plugs, settings)
         loops = [Loop("abandoned uploads", settings.registry.upload_purge_interval, uploads.purge)]
-        if isinstance(plugs.driver, FilesystemDriver):
-            loops.append(Loop("temporary files", timedelta(hours=1), _purge_temporary(plugs.driver)))
+        if isinstance(plugs.driver, PurgesTemporary):
+            loops.append(Loop("temporary files", timedelta(hours=1), _purge_temporary(plugs.driver, settings)))
         owner = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
         await Background(loops, plugs.database.leases, owner, CLOCK).run()
 
@@ -99,7 +109,7 @@ async def open_plugs(settings: Settings, *, migrate: bool) -> AsyncGenerator[Plu
     try:
         database = await open_database(settings.database_url, migrate=migrate, pool_size=settings.database.pool_size)
         try:
-            yield Plugs(database, driver)
+            yield Plugs(database, driver, database.manifests, database.blobs, database.uploads, database.derivations)
         finally:
             await database.close()
     finally:
@@ -129,15 +139,15 @@ async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -
     cache = ContentCache()
     delete_enabled = settings.storage.delete
     manifests = Manifests(
-        database.manifests,
+        plugs.manifests,
         CLOCK,
         cache=cache,
         max_bytes=settings.registry.max_manifest_bytes,
         max_tags_per_push=settings.registry.max_tags_per_push,
-        sparse_indexes=settings.registry.sparse_indexes,
+        sparse=Sparseness(indexes=settings.registry.sparse_indexes, images=settings.registry.sparse_images),
         delete_enabled=delete_enabled,
     )
-    blobs = Blobs(database.blobs, driver, CLOCK, cache=cache, delete_enabled=delete_enabled)
+    blobs = Blobs(plugs.blobs, driver, CLOCK, cache=cache, delete_enabled=delete_enabled)
     catalog = Catalog(
         database.catalog,
         max_tags=settings.registry.tags_page_max,
@@ -148,7 +158,7 @@ async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -
     augmenter = Augmenter(
         Rules.from_json(handover.rules_json),
         Images(manifests, blobs),
-        database.derivations,
+        plugs.derivations,
         KeptLayers(driver, database.layers),
         CLOCK,
     )
@@ -161,13 +171,27 @@ async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -
         files=driver if isinstance(driver, OpensFile) else None,
         check=database.check,
         render_metrics=metrics.render,
+        metrics_open=settings.metrics.open_to_network,
+        strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,
+    )
+
+
+def _metered(plugs: Plugs, numbers: Metrics) -> Plugs:
+    """Return the plugs with stores that count."""
+    counters = RegistryMetrics(numbers)
+    return replace(
+        plugs,
+        manifests=MeteredManifests(plugs.manifests, counters),
+        blobs=MeteredBlobs(plugs.blobs, counters),
+        uploads=MeteredUploads(plugs.uploads, counters),
+        derivations=MeteredDerivations(plugs.derivations, counters),
     )
 
 
 async def _uploads(plugs: Plugs, settings: Settings) -> Uploads:
     return Uploads(
-        plugs.database.uploads,
-        plugs.database.blobs,
+        plugs.uploads,
+        plugs.blobs,
         plugs.driver,
         UploadIds(await plugs.database.instance.secret(UPLOADS_SECRET)),
         CLOCK,
@@ -175,9 +199,12 @@ async def _uploads(plugs: Plugs, settings: Settings) -> Uploads:
     )
 
 
-def _purge_temporary(driver: FilesystemDriver) -> Callable[[], Awaitable[int]]:
+def _purge_temporary(driver: PurgesTemporary, settings: Settings) -> Callable[[], Awaitable[int]]:
+    # In an object store an upload that goes on looks like one whose writer died: only their age tells.
+    age = settings.registry.upload_max_age + timedelta(days=1)
+
     async def purge() -> int:
-        return await driver.purge_temporary(CLOCK.now() - timedelta(days=1))
+        return await driver.purge_temporary(CLOCK.now() - age)
 
     return purge
 

@@ -18,7 +18,7 @@ app = typer.Typer(
     help="Show and check the settings.", no_args_is_help=True, epilog="Example: roadstead config check roadstead.toml"
 )
 
-ConfigArgument = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; none is needed.")]
+ConfigArgument = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A TOML file; none is needed.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -1,7 +1,6 @@
 """The command ``roadstead``: exit status 0 done, 1 failed, 2 wrong usage."""
 
 import sys
-from importlib import metadata
 from typing import Annotated
 
 import typer
@@ -24,6 +23,9 @@ app.add_typer(layer.app, name="layer")
 
 
 def _version() -> str:
+    # 40 ms that only this answer should cost.
+    from importlib import metadata
+
     try:
         return metadata.version("roadstead")
     except metadata.PackageNotFoundError:
@@ -48,7 +50,7 @@ def _root(
 def main() -> None:
     """Run the command line; the entry point of the package."""
     try:
-        app()
+        app(prog_name="roadstead")  # the same under `python -m roadstead`
     except RoadsteadError as error:
         report(error)
         sys.exit(1)

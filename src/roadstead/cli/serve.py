@@ -1,6 +1,7 @@
 """``roadstead serve``: prepare, then hand the port to the supervisor."""
 
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -27,7 +28,7 @@ _log = structlog.get_logger()
 
 
 def serve(
-    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="A TOML file; none is needed.")] = None,
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A TOML file; none is needed.")] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data directory (storage.path).")] = None,
     listen_at: Annotated[
         str | None, typer.Option("--listen", metavar="HOST:PORT", help="Where to listen (server.listen).")
@@ -57,6 +58,8 @@ def serve(
 def run(settings: Settings) -> int:
     """Prepare and serve with these settings until a signal; return the exit status."""
     configure_logging(format=settings.log.format, level=settings.log.level, threaded=False)
+    # Until the supervisor listens to signals, SIGTERM ends like Ctrl-C: what was made so far is cleaned up.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     listeners = listen(settings.server.listen, settings.server.workers)
     with tempfile.TemporaryDirectory(prefix="roadstead-") as directory:
         preparation = Apart(partial(_prepare, settings, Path(directory)))

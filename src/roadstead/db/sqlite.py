@@ -33,7 +33,7 @@ from roadstead.errors import RoadsteadError
 from roadstead.registry.errors import StoreBusyError
 from roadstead.storage.folders import make_folder
 
-MAX_BATCH = 64
+MAX_BATCH = 256
 """Intentions in one transaction: enough to share an fsync, few enough that the first need not wait long for it."""
 
 BUSY_TIMEOUT = timedelta(seconds=5)
@@ -41,9 +41,12 @@ BUSY_TIMEOUT = timedelta(seconds=5)
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
-_COMMON_PRAGMAS = ("PRAGMA busy_timeout = 5000", "PRAGMA trusted_schema = OFF", "PRAGMA cache_size = -8192")
+_COMMON_PRAGMAS = ("PRAGMA trusted_schema = OFF", "PRAGMA cache_size = -8192")
+# A reader meets a lock only while the log is recovered or taken down; it waits on the loop, so not for long.
+_READER_PRAGMAS = (*_COMMON_PRAGMAS, "PRAGMA busy_timeout = 250")
 _WRITER_PRAGMAS = (
     *_COMMON_PRAGMAS,
+    "PRAGMA busy_timeout = 5000",  # for programs that don't know of turns
     "PRAGMA foreign_keys = ON",
     "PRAGMA synchronous = FULL",  # in WAL mode: an fsync with every commit
     "PRAGMA journal_size_limit = 67108864",
@@ -63,7 +66,10 @@ def connect_for_writing(path: Path) -> sqlite3.Connection:
 
     The connection belongs to the thread that opens it and begins no transaction by itself.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    # Only a file that isn't there is opened so. Closing one that SQLite has open elsewhere in this process would let
+    # go of SQLite's locks on it.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         for pragma in _WRITER_PRAGMAS:
@@ -82,7 +88,7 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
     )
-    for pragma in _COMMON_PRAGMAS:
+    for pragma in _READER_PRAGMAS:
         connection.execute(pragma)
     return connection
 

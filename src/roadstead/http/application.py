@@ -8,14 +8,26 @@ from time import perf_counter
 from typing import Protocol
 
 from roadstead.errors import RoadsteadError
-from roadstead.http.asgi import AnyResponse, FileResponse, Receive, Request, Response, Scope, Send, StreamResponse
+from roadstead.http.asgi import (
+    AnyResponse,
+    FileResponse,
+    Headers,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Send,
+    StreamResponse,
+)
 from roadstead.http.context import Services
 from roadstead.http.errors import respond
 from roadstead.http.routes import Router
 from roadstead.registry.pump import BodyBrokenError
 
 API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
+CLOSE = (b"connection", b"close")
 CLIENT_GONE = 499
+_WITHOUT_LENGTH = (204, 304)  # RFC 9110 §8.6: 204 must not carry one; 304's would be that of a body nobody sends
 
 
 @dataclass(slots=True)
@@ -89,8 +101,10 @@ class Application:
         self._observer.began()
         try:
             response = await self._respond(request, finished)
-            finished.status = response.status
-            await _send(request, response, receive, send, finished)
+            head = [API_VERSION] if await request.drain() else [API_VERSION, CLOSE]
+            # Most broken bodies are of clients that are gone; one whose chunks can't be read hears our answer.
+            finished.status = CLIENT_GONE if request.is_broken else response.status
+            await _send(request, response, head, receive, send, finished)
         except asyncio.CancelledError:
             finished.status = CLIENT_GONE
             raise
@@ -120,13 +134,15 @@ class Application:
             return respond(error)
 
 
-async def _send(request: Request, response: AnyResponse, receive: Receive, send: Send, finished: Finished) -> None:
-    headers = [API_VERSION, *response.headers]
+async def _send(
+    request: Request, response: AnyResponse, head: Headers, receive: Receive, send: Send, finished: Finished
+) -> None:
+    headers = [*head, *response.headers]
     match response:
         case Response(body=body, content_length=length):
             head_only = request.method == "HEAD"
             size = length if length is not None else len(body)
-            if response.status != 304:
+            if response.status not in _WITHOUT_LENGTH:
                 headers.append((b"content-length", b"%d" % size))
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
             await send({"type": "http.response.body", "body": b"" if head_only else body})

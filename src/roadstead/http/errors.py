@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 
 from roadstead.errors import ConflictError, DeniedError, InvalidError, NotFoundError, RoadsteadError, UnavailableError
-from roadstead.http.asgi import Response
+from roadstead.http.asgi import ParametersTooManyError, Response
 from roadstead.http.bodies import BodyLengthError, ContentRangeInvalidError
+from roadstead.http.conditions import ConditionUnmetError
 from roadstead.http.headers import upload_headers
+from roadstead.http.ranges import RangeUnsatisfiableError
 from roadstead.http.routes import MethodUnknownError, PathTooLongError, PathUnknownError
 from roadstead.oci.digest import DigestInvalidError, DigestMismatchError
 from roadstead.oci.manifest import ManifestInvalidError
@@ -40,9 +42,12 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     # The way in.
     PathUnknownError: Answer(404, "UNSUPPORTED"),
     PathTooLongError: Answer(414, "NAME_INVALID"),
+    ParametersTooManyError: Answer(414, "UNSUPPORTED"),
+    ConditionUnmetError: Answer(412, "DENIED"),
     MethodUnknownError: Answer(405, "UNSUPPORTED"),
     BodyLengthError: Answer(400, "SIZE_INVALID"),
     ContentRangeInvalidError: Answer(416, "RANGE_INVALID"),
+    RangeUnsatisfiableError: Answer(416, "RANGE_INVALID"),
     # Values.
     NameInvalidError: Answer(400, "NAME_INVALID"),
     TagInvalidError: Answer(400, "TAG_INVALID"),
@@ -124,6 +129,8 @@ def _headers(error: BaseException) -> list[tuple[bytes, bytes]]:
             return upload_headers(str(repository), upload_id, received)
         case ContentRangeInvalidError(repository=repository, upload_id=upload_id, received=received):
             return upload_headers(str(repository), upload_id, received)
+        case RangeUnsatisfiableError(total=total):
+            return [(b"content-range", f"bytes */{total}".encode())]
         case UnavailableError(retry_after_s=seconds):
             return [(b"retry-after", str(seconds).encode())]
         case _:

@@ -120,9 +120,23 @@ class DatabaseSettings:
     pool_size: int = setting(5, "PostgreSQL: connections that each process keeps at the most.")
 
 
+class AcceptRule(StrEnum):
+    """What becomes of a manifest whose type the client's Accept doesn't name."""
+
+    LENIENT = "lenient"
+    DISTRIBUTION = "distribution"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrySettings:
     """``[registry]``: the limits of the registry's API."""
+
+    accept: AcceptRule = setting(
+        AcceptRule.LENIENT,
+        "What a client gets whose `Accept` doesn't name a manifest's type: the manifest all the same (`lenient`; many "
+        "scripts send no `Accept` or half of it), or 404, and for a Docker manifest list by tag its linux/amd64 image "
+        "(`distribution`, as that registry answers).",
+    )
 
     max_manifest_bytes: ByteSize = setting(
         ByteSize(4 << 20), "The largest manifest that is taken, as a size; 4 MiB is what the specification asks for."
@@ -131,10 +145,10 @@ class RegistrySettings:
         False,
         "Whether an index may name manifests that its repository doesn't hold (yet).",
     )
-    strict_accept: bool = setting(
+    sparse_images: bool = setting(
         False,
-        "Whether a manifest of a type that the client's Accept leaves out is answered 404. Otherwise what is stored "
-        "is served: most clients that forget a type take it all the same.",
+        "Whether an image may name layers that its repository doesn't hold (yet), as one that is fetched lazily does. "
+        "Its config must be there all the same.",
     )
     tags_page_max: int = setting(1000, "Tags in one page of `tags/list` at the most; a larger `n` gets this many.")
     catalog_page: int = setting(100, "Repositories in one page of `_catalog` if the client doesn't say `n`.")

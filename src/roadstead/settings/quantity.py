@@ -9,7 +9,7 @@ from roadstead.errors import InvalidError
 ByteSize = NewType("ByteSize", int)
 
 _MICROSECONDS = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
-_DURATION = re.compile(r"(?:[0-9]{1,15}(?:us|ms|s|m|h|d))+|0")
+_DURATION = re.compile(r"(?:[0-9]{1,18}(?:us|ms|s|m|h|d))+|0")
 _DURATION_PART = re.compile(r"([0-9]+)(us|ms|s|m|h|d)")
 _WRITTEN_UNITS = ("h", "m", "s", "ms", "us")
 _MAX_DURATION = timedelta(days=36_500)

@@ -145,7 +145,14 @@ def add_exception(logger: object, method: str, event: Event) -> Event:
 
 def render_json(logger: object, method: str, event: Event) -> bytes:
     """Return the event as one line of JSON."""
-    return _ENCODER.encode(event) + b"\n"
+    for key, value in event.items():
+        if type(value) not in _SIMPLE:
+            event[key] = _simple(value)
+    try:
+        return _ENCODER.encode(event) + b"\n"
+    except UnicodeEncodeError:
+        # A lone surrogate: bytes of a client or a file name that are no UTF-8.
+        return json.dumps(event).encode() + b"\n"
 
 
 def text_renderer(*, colours: bool) -> Callable[[object, str, Event], bytes]:
@@ -219,12 +226,19 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-def _other(value: object) -> str:
-    """Write what JSON has no form for as its text; a Secret shows as ``***``."""
+def _simple(value: object) -> object:
+    """Return what JSON has a form for; text for the rest: the encoder would open a Secret, which is a dataclass."""
+    if type(value) in _SIMPLE:
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _simple(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_simple(each) for each in value]
     return str(value)
 
 
-_ENCODER: Final = msgspec.json.Encoder(enc_hook=_other)
+_SIMPLE: Final = frozenset({str, int, float, bool, type(None)})
+_ENCODER: Final = msgspec.json.Encoder()
 
 
 def _phrase(phrase: object) -> str:

@@ -47,6 +47,7 @@ class SeaweedFS:
         self._start_timeout_s = start_timeout_s
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._sockets: list[Path] = []
 
     @staticmethod
     def program() -> str | None:
@@ -79,6 +80,9 @@ class SeaweedFS:
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
+        for path in self._sockets:
+            path.unlink(missing_ok=True)
+        self._sockets = []
 
     def suspend(self) -> None:
         """Let the server stop answering, as one does that hangs."""
@@ -113,6 +117,8 @@ class SeaweedFS:
         (folder / "s3.json").write_text(json.dumps(self._identities()))
         http = dict(zip(_PORT_NAMES, _free_ports(len(_PORT_NAMES)), strict=True))
         grpc = dict(zip(_PORT_NAMES, _free_ports(len(_PORT_NAMES)), strict=True))
+        # Its parts talk over sockets in a place that can't be chosen, and that it doesn't tidy when it is killed.
+        self._sockets = [Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock") for name, port in grpc.items()]  # noqa: S108
         self.endpoint = f"http://127.0.0.1:{http['s3']}"
         self._filer = f"http://127.0.0.1:{http['filer']}"
         options = [

@@ -16,6 +16,8 @@ from roadstead.testing.servers import Process, ServerNotReadyError, free_port, w
 CONNECTION_ATTEMPTS = 200
 """How many connections are opened to reach one worker: the kernel shares them out among all by chance."""
 
+_SOURCE = str(Path(__file__).parents[2])  # the command is the one beside us, whatever else is installed
+
 
 class RoadsteadServer:
     """One running `roadstead serve`.
@@ -40,7 +42,7 @@ class RoadsteadServer:
         self._process = Process(
             [*command, sys.executable, "-m", "roadstead", "serve", self._write(config), *self._flags(workers)],
             log=directory / "roadstead.log",
-            environment={**os.environ, **(environment or {})},
+            environment={**os.environ, "PYTHONPATH": _SOURCE, **(environment or {})},
             directory=directory,
         )
 

@@ -23,6 +23,7 @@ from roadstead.storage.ports import (
     StorageDeniedError,
     StorageFailedError,
     StorageFullError,
+    TruncatedError,
 )
 from roadstead.testing.contracts.driver import KEY, OTHER, UPLOAD, collect, listed, put, sample, stage
 
@@ -349,3 +350,16 @@ async def test_a_root_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(StorageFailedError, match="file/store"):
         FilesystemDriver(tmp_path / "file" / "store")
+
+
+async def test_a_file_that_shrinks_while_it_is_read_is_an_error(driver: FilesystemDriver) -> None:
+    """A reader that was promised 3 MiB is told when the disk gives less."""
+    await put(driver, KEY, sample(3 << 20))
+    pieces = driver.read(KEY)
+    await anext(pieces)
+    os.truncate(driver.path(KEY), 2 << 20)
+
+    with pytest.raises(TruncatedError) as caught:
+        await collect(pieces)
+
+    assert (caught.value.expected, caught.value.found) == (3 << 20, 2 << 20)

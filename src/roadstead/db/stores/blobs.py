@@ -102,11 +102,6 @@ class DatabaseBlobs:
         row = await self._access.row(FIND, repository.value, str(digest))
         return None if row is None else BlobRecord(digest, row[0], Key(row[1]))
 
-    async def find_stored(self, digest: Digest) -> BlobRecord | None:
-        """Return the blob if its bytes are in storage."""
-        row = await self._access.row(FIND_STORED, str(digest))
-        return None if row is None else BlobRecord(digest, row[0], Key(row[1]))
-
     async def commit(
         self, repository: RepositoryName, blob: BlobRecord, *, upload: UploadRecord | None, now: datetime
     ) -> BlobRecord:

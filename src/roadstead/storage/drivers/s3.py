@@ -7,7 +7,7 @@ is copied to its digest's key. Which parts and which such object belong to the u
 process can go on, and bytes that some other writer stores meanwhile are simply not named there.
 
 Parts are 8 MiB at first and double after every thousand, so that the 10,000 that S3 allows hold more than the 5 TiB
-that it allows too; an upload needs the memory of one part (8 MiB up to 8 GB, 64 MiB from 56 GB on).
+that it allows too. One part fills while two are sent: an upload needs 24 MiB up to 8 GB, 192 MiB from 56 GB on.
 
 Of writers of one key, S3 lets the last to *begin* win where their multipart uploads overlap; bytes are never mixed.
 """
@@ -16,6 +16,7 @@ import asyncio
 import io
 import json
 import secrets
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
@@ -60,6 +61,7 @@ else:
 
 _PIECE: Final = 1 << 20
 _MIN_PART_SIZE: Final = 5 << 20
+_PARTS_UNDER_WAY: Final = 2  # More hide more of the store's slowness, and cost a part's memory each.
 _PARTS_PER_SIZE: Final = 1000  # After so many parts the next ones are twice as large.
 _READ_ATTEMPTS: Final = 5  # How often a reader whose connection broke goes on where it was.
 _RETRY_DELAY_S: Final = 0.2  # Before the second attempt; doubles for each further one.
@@ -237,7 +239,11 @@ class S3Driver:
         await self._check_parts(upload_id, at, state)
         rest = await self._rest(upload_id, at, state)
         await self._delete_all([_tail_key(upload_id, tail) for tail in state.old_tails])
-        yield _Staging(self, upload_id, replace(state, old_tails=()), rest)
+        handle = _Staging(self, upload_id, replace(state, old_tails=()), rest)
+        try:
+            yield handle
+        finally:
+            await handle.leave()
 
     async def read_staged(self, upload_id: str, at: Staged, *, start: int = 0) -> AsyncGenerator[bytes, None]:
         """Yield the acknowledged bytes, unless some of them are in parts: S3 doesn't give these back."""
@@ -552,7 +558,10 @@ async def _read_piece(body: Any, size: int) -> bytes:
 
 
 class _Parts:
-    """Bytes that become parts of a multipart upload, which begins when the first part is full."""
+    """Bytes that become parts of a multipart upload, which begins when the first part is full.
+
+    Full parts are sent while the next one fills: a store that answers late doesn't make the client wait for each.
+    """
 
     def __init__(self, driver: S3Driver, key: Key, state: _State, rest: bytes) -> None:
         self._driver = driver
@@ -562,15 +571,16 @@ class _Parts:
         self.rest = io.BytesIO()
         self.rest.write(rest)
         self.size = state.size_of_parts + len(rest)
+        self._sending: deque[tuple[asyncio.Task[str], int]] = deque()
         self._is_broken = False
 
     async def append(self, data: Bytes) -> None:
-        """Add bytes, and send what fills a part."""
+        """Add bytes, and begin to send what fills a part."""
         self.check()
         view = memoryview(data).cast("B")
         with self.breaking():
             while view:
-                limit = self._driver._part_limit(len(self.parts) + 1)  # noqa: SLF001 -- the driver's own other half
+                limit = self._driver._part_limit(self._next_number)  # noqa: SLF001 -- the driver's own other half
                 taken = min(len(view), limit - self.rest.tell())
                 self.rest.write(view[:taken])
                 self.size += taken
@@ -579,14 +589,39 @@ class _Parts:
                     await self.send()
 
     async def send(self) -> None:
-        """Send what is waiting as the next part."""
+        """Begin to send what is waiting as the next part, once there is room for it beside those under way."""
         if not self.upload:
             self.upload = await self._driver._begin(self._key)  # noqa: SLF001
-        size = self.rest.tell()
-        self.rest.seek(0)
-        tag = await self._driver._put_part(self._key, self.upload, len(self.parts) + 1, self.rest)  # noqa: SLF001
-        self.parts.append((tag, size))
+        if len(self._sending) >= _PARTS_UNDER_WAY:
+            await self._settle_first()
+        number, size, body = self._next_number, self.rest.tell(), self.rest
+        body.seek(0)
         self.rest = io.BytesIO()
+        sending = self._driver._put_part(self._key, self.upload, number, body)  # noqa: SLF001
+        self._sending.append((asyncio.create_task(sending), size))
+
+    async def settle(self) -> None:
+        """Wait until every part that was begun is stored."""
+        while self._sending:
+            await self._settle_first()
+
+    async def leave(self) -> None:
+        """Give up the parts under way, if there are any: nobody waits for them any more."""
+        tasks = [task for task, _ in self._sending]
+        self._sending.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def _next_number(self) -> int:
+        return len(self.parts) + len(self._sending) + 1
+
+    async def _settle_first(self) -> None:
+        task, size = self._sending[0]
+        tag = await task
+        self._sending.popleft()
+        self.parts.append((tag, size))
 
     def check(self) -> None:
         """Refuse to go on after an error or a commit."""
@@ -629,11 +664,13 @@ class _Writing:
                 return
             if parts.rest.tell():
                 await parts.send()
+            await parts.settle()
             await self._driver._finish(self._key, parts.upload, [tag for tag, _ in parts.parts])  # noqa: SLF001
             parts.upload = ""
 
     async def leave(self) -> None:
         """Abort what was begun and isn't committed."""
+        await self._parts.leave()
         if self._parts.upload:
             await self._driver._abort(self._key, self._parts.upload)  # noqa: SLF001
 
@@ -669,6 +706,7 @@ class _Staging:
         parts = self._parts
         parts.check()
         with parts.breaking():
+            await self._settle()
             if parts.rest.tell() and not self._tail:
                 tail = secrets.token_hex(8)
                 body = io.BytesIO(parts.rest.getbuffer())
@@ -680,6 +718,15 @@ class _Staging:
             if self._tail and self._tail not in self._old_tails:
                 self._old_tails = (*self._old_tails, self._tail)
             return Staged(parts.size, str(state)) if parts.size else Staged()
+
+    async def leave(self) -> None:
+        await self._parts.leave()
+
+    async def _settle(self) -> None:
+        try:
+            await self._parts.settle()
+        except _UploadGoneError as error:
+            raise StagedLostError(self._upload_id, self.size, None) from error
 
     async def _show(self, data: Bytes, hasher: TakesBytes) -> None:
         if len(data) < _WORTH_A_THREAD:

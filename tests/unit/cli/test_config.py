@@ -1,0 +1,156 @@
+"""``roadstead config show`` and ``check``, and how errors are told."""
+
+import json
+import os
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from roadstead.cli.main import main
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command gave."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Roadstead = Callable[..., Done]
+
+RULE = """
+[[augment.rules]]
+match = "a/*"
+layers = ["x.tar", { path = "y", platform = "linux/arm64" }]
+env = ["QUOTE=\\"", "LINE=a\\nb"]
+cmd = []
+"""
+
+
+@pytest.fixture
+def roadstead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Roadstead:
+    """Run the command line in an empty directory, without variables of ours."""
+    for name in [name for name in os.environ if name.startswith("ROADSTEAD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, environment: Mapping[str, str] | None = None) -> Done:
+        monkeypatch.setattr(sys, "argv", ["roadstead", *arguments])
+        for name, value in (environment or {}).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        return Done(int(ended.value.code or 0), told.out, told.err)
+
+    return run
+
+
+def test_show_is_toml_with_origins(roadstead: Roadstead, tmp_path: Path) -> None:
+    """What is shown can be read as settings again; beside each key stands where it came from; secrets are masked."""
+    (tmp_path / "r.toml").write_text('[server]\nworkers = 3\n[storage]\nsecret_key = "hunter2"\n' + RULE)
+
+    environment = {"ROADSTEAD_LOG_LEVEL": "debug", "ROADSTEAD_PORT": ""}
+    done = roadstead("config", "show", "r.toml", environment=environment)
+
+    assert done.returncode == 0
+    shown = tomllib.loads(done.stdout)
+    assert shown["server"]["workers"] == 3
+    assert shown["storage"]["secret_key"] == "***"
+    assert "hunter2" not in done.stdout
+    assert shown["augment"]["rules"] == [
+        {
+            "match": "a/*",
+            "layers": [{"path": f"{tmp_path}/x.tar"}, {"path": f"{tmp_path}/y", "platform": "linux/arm64"}],
+            "env": ['QUOTE="', "LINE=a\nb"],
+            "cmd": [],
+        }
+    ]
+    origins = dict(line.split("  # ", 1) for line in done.stdout.splitlines() if "  # " in line)
+    told = {setting.strip(): origin for setting, origin in origins.items()}
+    assert told["workers = 3"] == f"file {tmp_path / 'r.toml'}"
+    assert told['level = "debug"'] == "environment ROADSTEAD_LOG_LEVEL"
+    assert told["pool_size = 5"] == "default"
+
+
+def test_show_as_json(roadstead: Roadstead, tmp_path: Path) -> None:
+    """Each key with its value and its origin."""
+    done = roadstead("config", "show", "--json")
+
+    shown = json.loads(done.stdout)
+    assert shown["server.listen"] == {"value": "127.0.0.1:5000", "origin": "default"}
+    assert shown["database.url"]["value"] == f"sqlite:///{tmp_path}/roadstead-data/roadstead.db"
+
+
+def test_check_lists_everything(roadstead: Roadstead, tmp_path: Path) -> None:
+    """Findings on standard output, status 1; nothing to find, status 0."""
+    (tmp_path / "bad.toml").write_text('[server]\nlisten = "0.0.0.0:5000"\nworkers = 0\n')
+    (tmp_path / "worse.toml").write_text("[server]\nwrokers = 0\n[log]\nlevel = 3\n")
+
+    bad = roadstead("config", "check", "bad.toml")
+    worse = roadstead("config", "check", "worse.toml", "--json")
+    fine = roadstead("config", "check")
+
+    assert bad.returncode == 1
+    assert "server.open_to_network = true" in bad.stdout
+    assert "server.workers: expected 1 or more, got 0" in bad.stdout
+    assert worse.returncode == 1
+    assert [finding["key"] for finding in json.loads(worse.stdout)] == ["server.wrokers", "log.level"]
+    assert (fine.returncode, fine.stdout) == (0, "the settings are fine\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["serve", "missing.toml"], "missing.toml: No such file or directory"),
+        (["serve", "--listen", "5000"], "command line: server.listen: '5000' is not an address"),
+        (["serve", "--listen", "0.0.0.0:5000"], "--open-to-network"),
+        (["serve", "--workers", "0"], "server.workers: expected 1 or more"),
+        (["serve", "--data", "/dev/null"], "storage.path: /dev/null is not a directory"),
+        (["config", "show", "missing.toml"], "No such file"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(
+    roadstead: Roadstead, tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    """`error: …` on standard error, and status 1."""
+    done = roadstead(*arguments)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["serve", "--wrokers", "1"], ["sevre"], ["config", "show", "a", "b"]])
+def test_wrong_usage_is_status_2(roadstead: Roadstead, arguments: list[str]) -> None:
+    """What isn't a command or an option is told by its name."""
+    done = roadstead(*arguments)
+
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["serve"], ["config"], ["config", "show"], ["config", "check"], ["layer", "pack"]]
+)
+def test_help_has_an_example(roadstead: Roadstead, command: list[str]) -> None:
+    """Every command shows how it is used."""
+    done = roadstead(*command, "--help")
+
+    assert done.returncode == 0
+    assert "Example: roadstead" in done.stdout
+
+
+def test_the_version_is_printed(roadstead: Roadstead) -> None:
+    """`--version` says who it is."""
+    done = roadstead("--version")
+
+    assert done.stdout.startswith("roadstead ")

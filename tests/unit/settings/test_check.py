@@ -1,0 +1,130 @@
+"""What can only be judged of settings together."""
+
+from pathlib import Path
+
+import pytest
+
+from roadstead.settings.check import check_settings
+from roadstead.settings.load import load_unchecked
+from roadstead.settings.mounts import filesystem_of, is_network
+
+_MOUNTS = """\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+40 22 0:35 / /srv rw - nfs4 server:/export rw
+41 40 0:36 / /srv/local\\040disk rw - xfs /dev/sdb1 rw
+42 22 0:37 / /mnt rw - ext4 /dev/sdc1 rw
+43 42 0:38 / /mnt rw - fuse.sshfs host:/ rw
+"""
+
+
+def told(tmp_path: Path, **overrides: object) -> list[str]:
+    """Check settings that differ from the defaults by these; `__` stands for the dot."""
+    given = {key.replace("__", "."): value for key, value in overrides.items()}
+    settings = load_unchecked(None, environment={}, overrides=given, directory=tmp_path).settings
+    return [f"{finding} {finding.advice or ''}" for finding in check_settings(settings)]
+
+
+def test_the_defaults_are_fine(tmp_path: Path) -> None:
+    """Nothing speaks against serving with nothing said."""
+    assert told(tmp_path) == []
+
+
+def test_beyond_loopback_needs_the_word(tmp_path: Path) -> None:
+    """An address that others can reach is refused until it is said that this is meant."""
+    [finding] = told(tmp_path, server__listen="0.0.0.0:5000")
+
+    assert finding.startswith("server.listen: 0.0.0.0:5000 can be reached")
+    assert "server.open_to_network = true" in finding
+    assert told(tmp_path, server__listen="0.0.0.0:5000", server__open_to_network=True) == []
+
+
+def test_s3_with_sqlite_is_refused_by_name(tmp_path: Path) -> None:
+    """The bytes would outlive the facts."""
+    [finding] = told(tmp_path, storage__driver="s3", storage__bucket="images")
+
+    assert finding.startswith("database.url: SQLite with storage in S3")
+    assert 'database.url = "postgresql://…"' in finding
+    assert told(tmp_path, storage__driver="s3", storage__bucket="b", database__url="postgresql://db/x") == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("server.workers", 0, "expected 1 or more, got 0"),
+        ("database.pool_size", -1, "expected 1 or more, got -1"),
+        ("registry.catalog_page", 1001, "larger than registry.catalog_page_max"),
+        ("registry.upload_purge_interval", "0s", "expected more than 0s"),
+        ("server.public_url", "registry.example", "expected http(s)://HOST"),
+        ("server.public_url", "https://registry.example/path", "without a path"),
+        ("database.url", "mysql://x/y", "expected sqlite:///PATH or postgresql://"),
+        ("database.url", "sqlite:///:memory:", "can't be shared by processes"),
+        ("database.url", "sqlite://", "can't be shared by processes"),
+        ("storage.path", "file", "is not a directory"),
+        ("augment.rules", '[{"layers": ["file"]}]', "every rule says which images it is for"),
+        ("augment.rules", '[{"match": "x", "layers": ["missing"]}]', "missing does not exist"),
+        ("augment.rules", '[{"match": "x", "layers": [{"platform": "linux/amd64"}]}]', "a layer needs a path"),
+        ("augment.rules", '[{"match": "x", "layers": [{"path": "file", "platform": "arm"}]}]', "expected a platform"),
+        ("augment.rules", '[{"match": "x", "env": ["=1"]}]', "expected NAME=VALUE"),
+    ],
+)
+def test_single_values(tmp_path: Path, key: str, value: object, expected: str) -> None:
+    """Each is told under its key."""
+    (tmp_path / "file").touch()
+
+    findings = told(tmp_path, **{key: value})
+
+    assert findings
+    assert findings[0].startswith(key)
+    assert expected in findings[0]
+
+
+def test_s3_needs_a_bucket_and_both_keys_or_none(tmp_path: Path) -> None:
+    """What the driver can't do without is told before it starts."""
+    findings = told(
+        tmp_path,
+        storage__driver="s3",
+        storage__access_key="x",
+        storage__endpoint="s3.internal",
+        database__url="postgresql://db/x",
+    )
+
+    assert [finding.partition(":")[0] for finding in findings] == [
+        "storage.bucket",
+        "storage.endpoint",
+        "storage.access_key",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "filesystem"),
+    [
+        ("/var/lib/roadstead", "ext4"),
+        ("/srv/data", "nfs4"),
+        ("/srv/local disk/data", "xfs"),
+        ("/mnt/data", "fuse.sshfs"),
+        ("/srvx", "ext4"),
+    ],
+)
+def test_the_file_system_of_a_path(path: str, filesystem: str) -> None:
+    """The nearest mount above counts, of two on one point the later; a path need not exist."""
+    assert filesystem_of(Path(path), _MOUNTS) == filesystem
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "network"),
+    [
+        ("nfs4", True),
+        ("cifs", True),
+        ("fuse.s3fs", True),
+        ("ext4", False),
+        ("fuse.mergerfs", False),
+    ],
+)
+def test_network_file_systems(filesystem: str, *, network: bool) -> None:
+    """Those on other machines are known by name."""
+    assert is_network(filesystem) is network
+
+
+def test_this_machine_has_a_file_system(tmp_path: Path) -> None:
+    """The kernel's own table can be read."""
+    assert filesystem_of(tmp_path)

@@ -1,0 +1,48 @@
+"""Settings that travel to other processes, and to people."""
+
+import json
+from pathlib import Path
+
+from roadstead.settings.handover import Handover
+from roadstead.settings.load import load_unchecked
+from roadstead.settings.plain import as_plain, as_shown, without_password
+
+
+def test_a_handover_comes_back(tmp_path: Path) -> None:
+    """Everything arrives as it was, secrets and what looks like a reference included."""
+    environment = {
+        "ROADSTEAD_STORAGE_SECRET_KEY": "$${env:HOME} s3cret",
+        "ROADSTEAD_SERVER_LISTEN": "[::1]:0",
+        "ROADSTEAD_AUGMENT_RULES": json.dumps(
+            [{"match": "a", "layers": [{"path": "x", "platform": "linux/arm64"}, "y"], "env": ["A=$${x"], "cmd": []}]
+        ),
+    }
+    settings = load_unchecked(None, environment=environment, directory=tmp_path).settings
+    handover = Handover(settings=settings, rules_json='{"rules": []}', run_directory=tmp_path)
+
+    back = Handover.parse(handover.as_json())
+
+    assert as_plain(back.settings) == as_plain(settings)
+    assert back.settings.augment == settings.augment
+    assert back.settings.storage.secret_key is not None
+    assert back.settings.storage.secret_key.reveal() == "${env:HOME} s3cret"
+    assert (back.rules_json, back.run_directory) == (handover.rules_json, tmp_path)
+
+
+def test_secrets_are_masked_for_people() -> None:
+    """What is shown has no secret in it."""
+    environment = {
+        "ROADSTEAD_STORAGE_SECRET_KEY": "hunter2",
+        "ROADSTEAD_DATABASE_URL": "postgresql://user:hunter2@db/x",
+    }
+
+    shown = as_shown(load_unchecked(None, environment=environment).settings)
+
+    assert "hunter2" not in json.dumps(shown)
+    assert shown["database"]["url"] == "postgresql://user:***@db/x"
+
+
+def test_urls_without_a_password_stay() -> None:
+    """There is nothing to mask."""
+    assert without_password("postgresql://user@db/x") == "postgresql://user@db/x"
+    assert without_password("sqlite:////a/b:c@d.db") == "sqlite:////a/b:c@d.db"
