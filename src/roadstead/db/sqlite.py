@@ -32,7 +32,7 @@ from roadstead.db.migrating import upgrade
 from roadstead.errors import RoadsteadError
 from roadstead.registry.errors import StoreBusyError
 
-MAX_BATCH = 64
+MAX_BATCH = 256
 """Intentions in one transaction: enough to share an fsync, few enough that the first need not wait long for it."""
 
 BUSY_TIMEOUT = timedelta(seconds=5)
@@ -62,7 +62,10 @@ def connect_for_writing(path: Path) -> sqlite3.Connection:
 
     The connection belongs to the thread that opens it and begins no transaction by itself.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    # Only a file that isn't there is opened so. Closing one that SQLite has open elsewhere in this process would let
+    # go of SQLite's locks on it.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         for pragma in _WRITER_PRAGMAS:
