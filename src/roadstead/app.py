@@ -33,6 +33,7 @@ from roadstead.registry.manifests import Manifests
 from roadstead.registry.ports import BlobStore, ManifestStore, UploadStore
 from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
 from roadstead.registry.uploads import Uploads
+from roadstead.registry.validation import Sparseness
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import AcceptRule, RuleSettings, Settings, StorageDriver, StorageSettings
 from roadstead.storage.drivers.filesystem import FilesystemDriver
@@ -143,7 +144,7 @@ async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -
         cache=cache,
         max_bytes=settings.registry.max_manifest_bytes,
         max_tags_per_push=settings.registry.max_tags_per_push,
-        sparse_indexes=settings.registry.sparse_indexes,
+        sparse=Sparseness(indexes=settings.registry.sparse_indexes, images=settings.registry.sparse_images),
         delete_enabled=delete_enabled,
     )
     blobs = Blobs(plugs.blobs, driver, CLOCK, cache=cache, delete_enabled=delete_enabled)

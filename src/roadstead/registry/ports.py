@@ -47,7 +47,7 @@ class ReferenceKind(StrEnum):
 class ManifestReference:
     """Something that a manifest needs in its own repository.
 
-    ``optional`` content is recorded but need not be there: non-distributable layers.
+    ``optional`` content is recorded but need not be there: non-distributable layers, and what a sparse registry lacks.
     """
 
     kind: ReferenceKind

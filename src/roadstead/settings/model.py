@@ -145,6 +145,11 @@ class RegistrySettings:
         False,
         "Whether an index may name manifests that its repository doesn't hold (yet).",
     )
+    sparse_images: bool = setting(
+        False,
+        "Whether an image may name layers that its repository doesn't hold (yet), as one that is fetched lazily does. "
+        "Its config must be there all the same.",
+    )
     tags_page_max: int = setting(1000, "Tags in one page of `tags/list` at the most; a larger `n` gets this many.")
     catalog_page: int = setting(100, "Repositories in one page of `_catalog` if the client doesn't say `n`.")
     catalog_page_max: int = setting(1000, "Repositories in one page of `_catalog` at the most; a larger `n` is 400.")

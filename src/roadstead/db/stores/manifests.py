@@ -211,20 +211,26 @@ def _put(
 def _require(
     connection: Connection, repository: RepositoryName, number: int, references: Sequence[ManifestReference], at: int
 ) -> None:
-    """Raise unless the repository holds what is needed; what collection has condemned lives on."""
-    needed = [reference for reference in references if not reference.optional]
-    children = [reference.digest for reference in needed if reference.kind is ReferenceKind.CHILD]
+    """Raise unless the repository holds what is needed; what collection has condemned lives on.
+
+    Of what is optional a repository may hold some: that has to fit and lives on just the same.
+    """
+    children = [reference.digest for reference in references if reference.kind is ReferenceKind.CHILD]
     held = blob_rows.held_among(
-        connection, number, [reference.digest for reference in needed if reference.kind is not ReferenceKind.CHILD]
+        connection, number, [reference.digest for reference in references if reference.kind is not ReferenceKind.CHILD]
     )
     sizes = {digest: blob.size for digest, blob in held.items() if blob.state != blob_rows.DELETING}
     child_sizes = _sizes_among(connection, number, children)
     actual = [(child_sizes if reference.kind is ReferenceKind.CHILD else sizes).get(reference.digest)
-              for reference in needed]  # fmt: skip
-    missing = [reference.digest for reference, size in zip(needed, actual, strict=True) if size is None]
+              for reference in references]  # fmt: skip
+    missing = [
+        reference.digest
+        for reference, size in zip(references, actual, strict=True)
+        if size is None and not reference.optional
+    ]
     if missing:
         raise ManifestBlobUnknownError(repository, list(dict.fromkeys(missing)))
-    for reference, size in zip(needed, actual, strict=True):
+    for reference, size in zip(references, actual, strict=True):
         if size is not None and size != reference.size:
             raise DescriptorSizeError(reference.digest, reference.size, size)
     blob_rows.revive(connection, [d for d, blob in held.items() if blob.state == blob_rows.CONDEMNED], at)
