@@ -101,8 +101,9 @@ class Application:
         self._observer.began()
         try:
             response = await self._respond(request, finished)
-            finished.status = response.status
             head = [API_VERSION] if await request.drain() else [API_VERSION, CLOSE]
+            # Most broken bodies are of clients that are gone; one whose chunks can't be read hears our answer.
+            finished.status = CLIENT_GONE if request.is_broken else response.status
             await _send(request, response, head, receive, send, finished)
         except asyncio.CancelledError:
             finished.status = CLIENT_GONE

@@ -43,7 +43,7 @@ class ParametersTooManyError(InvalidError):
 class Request:
     """One request: the path is decoded once, everything else is read when it is asked for."""
 
-    __slots__ = ("__dict__", "_ended", "_receive", "method", "path", "received", "scope")
+    __slots__ = ("__dict__", "_ended", "_receive", "is_broken", "method", "path", "received", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -51,6 +51,7 @@ class Request:
         self.path: str = scope["path"]
         self.received = 0
         self._receive = receive
+        self.is_broken = False
         self._ended = False
 
     def header(self, name: bytes) -> str | None:
@@ -100,7 +101,7 @@ class Request:
         while more:
             message = await self._next()
             if message["type"] != "http.request":
-                raise BodyBrokenError(self.received)
+                raise self._broken()
             data = message.get("body", b"")
             more = message.get("more_body", False)
             self._ended = not more
@@ -108,31 +109,34 @@ class Request:
                 self.received += len(data)
                 yield data
         if self.announced is not None and self.received < self.announced:
-            raise BodyBrokenError(self.received)
+            raise self._broken()
 
     async def drain(self) -> bool:
-        """Read a short rest of the body that no handler wanted; False where there is more: then the connection ends.
-
-        Raises BodyBrokenError when the client is gone.
-        """
+        """Read a short rest of the body that no handler wanted; False where there is more: then the connection ends."""
+        if self.is_broken:
+            return False
         if self._ended or self.announced == 0:
             return True
         if self.header(b"expect") or (self.announced or 0) - self.received > DRAIN_BYTES:
             return False
         most = self.received + DRAIN_BYTES
-        with suppress(TimeoutError):
+        with suppress(TimeoutError, BodyBrokenError):
             async with asyncio.timeout(DRAIN_S), aclosing(self.chunks()) as rest:
                 async for _ in rest:
                     if self.received > most:
                         break
         return self._ended
 
+    def _broken(self) -> BodyBrokenError:
+        self.is_broken, self._ended = True, False
+        return BodyBrokenError(self.received)
+
     async def _next(self) -> MutableMapping[str, Any]:
         try:
             async with asyncio.timeout(BODY_IDLE_S):
                 return await self._receive()
         except TimeoutError as error:
-            raise BodyBrokenError(self.received) from error
+            raise self._broken() from error
 
 
 @dataclass(slots=True)

@@ -70,7 +70,7 @@ class ContentTooLargeError(InvalidError):
 
 
 class SizeMismatchError(InvalidError):
-    """The bytes that came aren't as many as were announced (SIZE_INVALID, code-11)."""
+    """The bytes that came aren't as many as were announced (SIZE_INVALID, code-10)."""
 
     def __init__(self, announced: int, received: int) -> None:
         super().__init__(f"{announced} bytes were announced, but {received} came")

@@ -137,14 +137,21 @@ class Uploads:
         if record.state is not UploadState.OPEN:
             raise UploadUnknownError(record.repository)
         _check_chunk(record, body, start=start, size=size)
+        try:
+            return await self._finish(record, body, expected, start=start, size=size)
+        except StagedBusyError as error:
+            raise UploadBusyError(record.upload_id) from error
+        except StagedLostError as error:
+            raise await self._lost(record) from error
+
+    async def _finish(
+        self, record: UploadRecord, body: Body, expected: Digest, *, start: int | None, size: int | None
+    ) -> BlobRecord:
         if record.staged.size == 0:
             return await self._commit_whole(replace(record, algorithm=expected.algorithm), body, expected, size)
         if body.announced != 0:
             record = await self.append(record, body, start=start, size=size)
-        try:
-            return await self._publish(record, expected, await self._digest_of(record, expected.algorithm))
-        except StagedLostError as error:
-            raise await self._lost(record) from error
+        return await self._publish(record, expected, await self._digest_of(record, expected.algorithm))
 
     async def _committed_before(self, record: UploadRecord, expected: Digest) -> BlobRecord:
         blob = await self._blobs.find(record.repository, expected)

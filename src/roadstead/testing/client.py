@@ -52,6 +52,12 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def local_port(self) -> int:
+        """Return our end of the connection; 0 where there is none now."""
+        sock = self._connection.sock
+        return 0 if sock is None else int(sock.getsockname()[1])
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()

@@ -61,6 +61,13 @@ class Wire:
         pairs = tuple((name.lower(), value) for name, value in response.getheaders())
         return Answer(response.status, dict(pairs), pairs, body)
 
+    def informed(self) -> int:
+        """Read the next interim answer, such as 100 Continue; return its status (RFC 9110 §15.2)."""
+        line = self._reader.readline()
+        while self._reader.readline().strip():
+            pass
+        return int(line.split()[1])
+
     def is_closed(self) -> bool:
         """Wait for the server to close the connection; False if it says something instead."""
         try:
