@@ -206,6 +206,8 @@ class Uploads:
         async with self._driver.write(key) as handle:
             await handle.append(data)
             await handle.commit()
+        if record.version:  # chunks of no bytes came before: they left an empty staged upload
+            await self._driver.discard(record.upload_id, record.staged)
         return await self._commit(record, BlobRecord(expected, len(data), key), arrival)
 
     async def _publish(self, record: UploadRecord, expected: Digest, actual: Digest) -> BlobRecord:
