@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 
-from roadstead.augment.kept_layers import KeptLayers
+from roadstead.augment.kept_layers import KeptLayers, RuleLayers
 from roadstead.augment.ports import DerivationStore
 from roadstead.augment.rules import LayerSpec, Rules, RuleSpec
 from roadstead.augment.service import Augmenter
@@ -28,6 +28,7 @@ from roadstead.oci.descriptor import Platform
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.content_cache import ContentCache
+from roadstead.registry.gc import Collector, Policy, Untagged
 from roadstead.registry.images import Images
 from roadstead.registry.manifests import Manifests
 from roadstead.registry.ports import BlobStore, ManifestStore, UploadStore
@@ -95,11 +96,36 @@ async def background(handover: Handover) -> None:
     async with open_plugs(settings, migrate=False) as opened:
         plugs = _metered(opened, Metrics(handover.run_directory, "background"))
         uploads = await _uploads(plugs, settings)
+        rules = Rules.from_json(handover.rules_json)
+        layers = RuleLayers(plugs.database.layers, rules.layers(), CLOCK)
+        everywhere = [Loop("leases of the rules' layers", settings.gc.grace / 4, layers.keep)]
         loops = [Loop("abandoned uploads", settings.registry.upload_purge_interval, uploads.purge)]
         if isinstance(plugs.driver, PurgesTemporary):
             loops.append(Loop("temporary files", timedelta(hours=1), _purge_temporary(plugs.driver, settings)))
+        if settings.gc.enabled:
+            loops += _collection(collector(plugs, settings), settings)
         owner = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
-        await Background(loops, plugs.database.leases, owner, CLOCK).run()
+        await Background(loops, plugs.database.leases, owner, CLOCK, everywhere=everywhere).run()
+
+
+def collector(plugs: Plugs, settings: Settings) -> Collector:
+    """Return what collects, with the policy that settings give."""
+    policy = Policy(
+        untagged=Untagged(settings.gc.untagged.value),
+        untagged_after=settings.gc.untagged_after,
+        stray_after=settings.gc.grace,
+    )
+    return Collector(plugs.database.collection, plugs.driver, CLOCK, policy)
+
+
+def _collection(collector: Collector, settings: Settings) -> list[Loop]:
+    async def collect() -> int:
+        return (await collector.run()).total
+
+    return [
+        Loop("collection", settings.gc.interval, collect),
+        Loop("bytes without a row", settings.gc.sweep_interval, collector.sweep),
+    ]
 
 
 @asynccontextmanager
@@ -107,7 +133,12 @@ async def open_plugs(settings: Settings, *, migrate: bool) -> AsyncGenerator[Plu
     """Open database and storage, and close both at the end."""
     driver = open_driver(settings.storage)
     try:
-        database = await open_database(settings.database_url, migrate=migrate, pool_size=settings.database.pool_size)
+        database = await open_database(
+            settings.database_url,
+            migrate=migrate,
+            pool_size=settings.database.pool_size,
+            blob_lease=settings.gc.grace,
+        )
         try:
             yield Plugs(database, driver, database.manifests, database.blobs, database.uploads, database.derivations)
         finally:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.conformance.documents import CONFIG, descriptor, index, manifest, push, push_image
+from tests.conformance.stores import WITHOUT_STORES
 
 from roadstead.oci.mediatypes import OCI_INDEX, OCI_MANIFEST
 from roadstead.testing.client import Client
@@ -30,6 +31,7 @@ WRITES = [
 ]
 
 
+@WITHOUT_STORES
 @pytest.mark.parametrize(("method", "path"), WRITES)
 @pytest.mark.parametrize("prefix", ["as-pushed/", "wt/"])
 def test_reserved_names_take_no_writes(client: Client, name: str, prefix: str, method: str, path: str) -> None:

@@ -91,7 +91,7 @@ class _Preparation:
     async def _store(self, path: Path) -> PackedLayer:
         made = self._scratch / f"{len(self._packed)}.tar.gz"
         file, packed = await asyncio.to_thread(_packed, path, made)
-        if await self._layers.find(packed.gzip_digest) is None:
+        if await self._layers.find(packed.gzip_digest, now=self._now) is None:
             await self._layers.store_file(str(file), packed.gzip_digest, now=self._now)
         made.unlink(missing_ok=True)
         return packed

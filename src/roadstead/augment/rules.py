@@ -24,6 +24,7 @@ from typing import Self
 from roadstead.augment.plan import Plan
 from roadstead.errors import InvalidError
 from roadstead.oci.descriptor import Platform
+from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 
 MAX_PATTERN = 512  # characters; a repository name has 255 at most, a tag 128
@@ -194,6 +195,10 @@ class Rules:
         if not self.rules:
             return None
         return self._first_match(repository, tag)
+
+    def layers(self) -> frozenset[Digest]:
+        """Return the digests of all layers that the rules add."""
+        return frozenset(layer.gzip_digest for rule in self.rules for layer in rule.plan.layers)
 
     def to_json(self) -> str:
         """Return the rules as JSON, for another process; ``from_json`` is the inverse."""

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -12,13 +13,14 @@ from roadstead.settings.mounts import filesystem_of, is_network
 
 _SQLITE = "sqlite"
 _POSTGRESQL = frozenset({"postgresql", "postgres"})
+_SHORTEST_GRACE = timedelta(hours=1)
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(?:/[a-z0-9.]+)?")
 
 
 def check_settings(settings: Settings) -> Sequence[Finding]:
     """Return everything that speaks against serving with these settings; empty if nothing does."""
     return tuple(
-        finding for question in (_server, _storage, _database, _limits, _rules) for finding in question(settings)
+        finding for question in (_server, _storage, _database, _limits, _rules, _gc) for finding in question(settings)
     )
 
 
@@ -114,6 +116,8 @@ def _limits(settings: Settings) -> Iterator[Finding]:
     for key, duration in (
         ("registry.upload_max_age", registry.upload_max_age),
         ("registry.upload_purge_interval", registry.upload_purge_interval),
+        ("gc.interval", settings.gc.interval),
+        ("gc.sweep_interval", settings.gc.sweep_interval),
     ):
         if not duration:
             yield Finding(key, "expected more than 0s")
@@ -140,3 +144,13 @@ def _layer(key: str, layer: LayerSettings) -> Iterator[Finding]:
         yield Finding(key, f"{layer.path} cannot be read")
     if layer.platform is not None and not _PLATFORM.fullmatch(layer.platform):
         yield Finding(key, f"expected a platform such as linux/amd64 or linux/arm64/v8, got {layer.platform!r}")
+
+
+def _gc(settings: Settings) -> Iterator[Finding]:
+    if settings.gc.grace < _SHORTEST_GRACE:
+        yield Finding(
+            "gc.grace",
+            "expected 1h or more: a client may go on for long between pushing a layer and the manifest that needs it",
+        )
+    if settings.gc.untagged_after < _SHORTEST_GRACE:
+        yield Finding("gc.untagged_after", "expected 1h or more: an index is pushed after the images that it lists")

@@ -33,6 +33,13 @@ class StorageDriver(StrEnum):
     S3 = "s3"
 
 
+class UntaggedManifests(StrEnum):
+    """What becomes of manifests that no tag, index or subject keeps."""
+
+    KEEP = "keep"
+    DELETE = "delete"
+
+
 class LogFormat(StrEnum):
     """How a log line is written."""
 
@@ -191,6 +198,35 @@ class AugmentSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GcSettings:
+    """``[gc]``: collection of what nothing needs, while the registry serves."""
+
+    enabled: bool = setting(
+        True, "Whether the server collects by itself. `roadstead gc` does in any case, beside a running server or not."
+    )
+    interval: timedelta = setting(timedelta(hours=1), "How often a pass begins; one of the replicas does it.")
+    sweep_interval: timedelta = setting(
+        timedelta(hours=24),
+        "How often storage is listed for bytes that a crash has left without a row. Listing a large bucket takes a "
+        "while and costs requests.",
+    )
+    grace: timedelta = setting(
+        timedelta(hours=24),
+        "How long a blob stays after it was last pushed, mounted or asked for by HEAD, even if no manifest refers to "
+        "it: a client may rely on it until it has pushed the manifest. An hour at the least.",
+    )
+    untagged: UntaggedManifests = setting(
+        UntaggedManifests.KEEP,
+        "What becomes of manifests that no tag points at, no index lists and no subject keeps. They are kept by "
+        "default, as in distribution: deployments pin digests.",
+    )
+    untagged_after: timedelta = setting(
+        timedelta(hours=168),
+        "`delete`: how long ago such a manifest was pushed, or lost its last tag, at the least: a week.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """``[log]``: what is written on standard error, one line an event."""
 
@@ -220,6 +256,7 @@ class Settings:
     database: DatabaseSettings = DatabaseSettings()
     registry: RegistrySettings = RegistrySettings()
     augment: AugmentSettings = AugmentSettings()
+    gc: GcSettings = GcSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
 

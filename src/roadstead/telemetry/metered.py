@@ -15,6 +15,7 @@ from roadstead.registry.ports import (
     UploadRecord,
     UploadStore,
 )
+from roadstead.storage.arrivals import Arrival
 from roadstead.telemetry.metrics import RegistryMetrics
 
 
@@ -23,14 +24,22 @@ class MeteredBlobs:
 
     def __init__(self, store: BlobStore, metrics: RegistryMetrics) -> None:
         self.find = store.find
+        self.promise = store.promise
+        self.expect = store.expect
         self._store = store
         self._metrics = metrics
 
     async def commit(
-        self, repository: RepositoryName, blob: BlobRecord, *, upload: UploadRecord | None, now: datetime
+        self,
+        repository: RepositoryName,
+        blob: BlobRecord,
+        *,
+        upload: UploadRecord | None,
+        now: datetime,
+        arrival: Arrival | None = None,
     ) -> BlobRecord:
         """Record durable bytes, and count them."""
-        stored = await self._store.commit(repository, blob, upload=upload, now=now)
+        stored = await self._store.commit(repository, blob, upload=upload, now=now, arrival=arrival)
         self._metrics.blobs_stored.add()
         self._metrics.blob_bytes_stored.add(blob.size)
         return stored

@@ -56,12 +56,6 @@ class Client:
         """Close the connection."""
         self._connection.close()
 
-    @property
-    def local_port(self) -> int:
-        """Return our end's port; a request was made and the connection is still open."""
-        port: int = self._connection.sock.getsockname()[1]
-        return port
-
     def request(
         self,
         method: str,

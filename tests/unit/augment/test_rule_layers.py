@@ -205,7 +205,7 @@ async def test_a_layer_that_changes_under_our_hands_is_refused(tmp_path: Path) -
     """The bytes stored are those measured, or none."""
 
     class Racing(MemoryLayers):
-        async def find(self, digest: Digest) -> None:
+        async def find(self, digest: Digest, *, now: datetime) -> None:
             path.write_bytes(gzip.compress(TAR + TAR))
 
     path = tmp_path / "layer.tar.gz"

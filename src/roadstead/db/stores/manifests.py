@@ -44,6 +44,7 @@ from roadstead.registry.ports import (
 )
 
 _MOVE_ATTEMPTS = 5
+_STILL_YOUNG = 3_600_000_000  # microseconds: a push repeated within the hour writes nothing
 
 _IN_REPOSITORY = repositories.c.name == bindparam("repository")
 
@@ -67,7 +68,12 @@ FIND_BY_DIGEST = Query(
 CONTENT = Query(select(contents.c.body).where(contents.c.digest == bindparam("digest")), "digest")
 
 _ONE = and_(manifests.c.repository_id == bindparam("repository"), manifests.c.digest == bindparam("digest"))
-_HELD = select(manifests.c.media_type, manifests.c.derived).where(_ONE)
+_HELD = select(manifests.c.media_type, manifests.c.derived, manifests.c.pushed_at).where(_ONE)
+_PUSHED_AGAIN = (
+    update(manifests)
+    .where(manifests.c.repository_id == bindparam("repository"), manifests.c.digest == bindparam("pushed"))
+    .values(pushed_at=bindparam("at"))
+)
 _SIZES_AMONG = select(manifests.c.digest, manifests.c.size).where(
     manifests.c.repository_id == bindparam("repository"), manifests.c.digest.in_(bindparam("digests", expanding=True))
 )
@@ -203,6 +209,9 @@ def _put(
     if held is None or held.derived or held.media_type != manifest.media_type:
         _store(connection, number, manifest, at)
         _store_references(connection, number, manifest, replace=held is not None)
+    elif at - held.pushed_at > _STILL_YOUNG:
+        # Untagged manifests are collected by age: whoever pushes a part of an index again has all the time anew.
+        connection.execute(_PUSHED_AGAIN, {"repository": number, "pushed": str(manifest.digest), "at": at})
     # One order for everybody, so that two pushes of the same tags don't wait for each other.
     for tag in sorted(set(new_tags)):
         _point(connection, number, tag, str(manifest.digest), condition, at)
@@ -325,7 +334,7 @@ def _delete(connection: Connection, repository: RepositoryName, digest: Digest, 
     removed: list[str] = []
     for text in doomed:
         removed += _untag(connection, number, text, at)
-        there = _remove(connection, number, text) or there
+        there = remove(connection, number, text) or there
     if not there:
         return None
     repository_rows.unlist_if_empty(connection, number)
@@ -339,7 +348,7 @@ def _untag(connection: Connection, number: int, digest: str, at: int) -> list[st
     return names
 
 
-def _remove(connection: Connection, number: int, digest: str) -> bool:
+def remove(connection: Connection, number: int, digest: str) -> bool:
     """Remove a manifest and all that came of it alone; False if it wasn't there."""
     key: dict[str, Any] = {"repository": number, "digest": digest}
     derived = list(connection.execute(_DERIVED_FROM, key).scalars())

@@ -63,6 +63,7 @@ _STAGE: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _NOT_A_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO})
 
+_WRITTEN_IN: Final = (keys.TEMPORARY, keys.UPLOADS)
 _BLOBS_SHA256: Final = f"{keys.BLOBS}sha256"
 _FIXED: Final = (
     keys.ROOT,
@@ -193,7 +194,8 @@ class FilesystemDriver:
     async def purge_temporary(self, older_than: datetime) -> int:
         """Remove what writers left behind when they were killed before ``older_than``; return how many files.
 
-        Choose a moment that no living writer can have begun before: a day ago is ample.
+        Staged uploads whose row was never written are among it. One that goes on looks the same: choose a moment
+        before which no upload that is still known can have been written to.
         """
         return await self._call(self._purge_temporary, older_than.timestamp())
 
@@ -342,7 +344,9 @@ class FilesystemDriver:
             os.close(descriptor)
 
     def _purge_temporary(self, older_than_s: float) -> int:
-        folder = f"{self._root}/{keys.TEMPORARY[:-1]}"
+        return sum(self._purge_folder(f"{self._root}/{name[:-1]}", older_than_s) for name in _WRITTEN_IN)
+
+    def _purge_folder(self, folder: str, older_than_s: float) -> int:
         purged = 0
         with _translated(folder), os.scandir(folder) as entries:
             for entry in entries:
