@@ -307,6 +307,8 @@ class FilesystemDriver:
                 elif at.size == 0:
                     os.fsync(descriptor)  # The file of an empty upload may be a moment old.
                 self._install(source, target)
+            except FileNotFoundError as error:  # It was discarded while we held it open.
+                raise StagedLostError(upload_id, at.size, None) from error
             finally:
                 os.close(descriptor)
 
