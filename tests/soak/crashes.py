@@ -88,7 +88,7 @@ def _statuses(pid: int) -> Iterator[str]:
 class CrashingServer:
     """A server that is started again on the same directory after every crash, with all its clients were told."""
 
-    def __init__(self, directory: Path, *, config: str = "", database: str = "", files: bool = True) -> None:
+    def __init__(self, directory: Path, *, config: str = "", files: bool = True) -> None:
         self._directory = directory
         self._config = config
         self._is_local = files

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 from tests.soak.crashes import POINTS, CrashingServer, kill_at, kill_at_random
+from tests.soak.replicas import s3_config
 from tests.soak.traffic import Traffic
+
+from roadstead.testing.seaweedfs import SeaweedFS
 
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "60"))
 CALLS = ("fsync", "fdatasync", "rename", "mkdir", "pwrite64", "writev", "sendto")
@@ -52,3 +55,25 @@ async def test_crashes_at_any_moment_by_the_hundred(tmp_path: Path) -> None:
     facts = len(server.ledger.facts())
     server.stop()
     print(f"\n{ROUNDS} crashes, {facts} facts, slowest start {server.slowest_start_s:.2f} s")
+
+
+@pytest.mark.soak
+async def test_crashes_with_postgres_and_s3(tmp_path: Path, postgres_url: str) -> None:
+    """The same with the bytes in an object store and the facts in PostgreSQL: what is left is asked over HTTP."""
+    choice = random.Random(3)
+    rounds = max(2, ROUNDS // 6)
+    with SeaweedFS() as s3:
+        server = CrashingServer(tmp_path / "server", config=s3_config(s3, postgres_url), files=False)
+        points = 0
+        for number in range(rounds):
+            if number % 2:
+                problems = await kill_at_random(server, choice, count=2, longest_s=3)
+            else:
+                call = choice.choice(("epoll_pwait", "epoll_wait", "write", "writev"))
+                point = kill_at(server, tmp_path / "trace", call, choice.randrange(1, 100), everything)
+                points += point != ""
+                problems = await server.crash()
+            assert problems == [], f"round {number}"
+        facts = len(server.ledger.facts())
+        server.stop()
+    print(f"\n{rounds} crashes, {points} of them inside a chosen call, {facts} facts")

@@ -54,9 +54,9 @@ class Client:
 
     @property
     def local_port(self) -> int:
-        """Return our end of the connection; 0 where there is none now."""
-        sock = self._connection.sock
-        return 0 if sock is None else int(sock.getsockname()[1])
+        """Return our end's port; a request was made and the connection is still open."""
+        port: int = self._connection.sock.getsockname()[1]
+        return port
 
     def close(self) -> None:
         """Close the connection."""

@@ -24,6 +24,7 @@ _DESCRIPTOR: Final = re.compile(r"-?\w+<([^>]*)>(\(deleted\))?")
 _ESCAPED: Final = "\\x"
 _UNFINISHED: Final = " <unfinished ...>"
 _NOT_FILES: Final = ("write", "writev", "sendfile")  # of sockets, pipes and logs, which nobody asks about
+_NO_PROMISE: Final = ("sync_file_range",)  # it begins to write and makes nothing durable (sync_file_range(2), Warning)
 
 
 class TraceError(Exception):
@@ -109,7 +110,7 @@ def _parse(text: str, began_at: float, began_after: int, below: str) -> Call | N
     if first.startswith('"'):
         return _by_path(name, [_text(first), *rest], began_at, began_after, below)
     path, is_deleted = _descriptor(first)
-    if not f"{path}/".startswith(below) or is_deleted or name in _NOT_FILES:
+    if not f"{path}/".startswith(below) or is_deleted or name in (*_NOT_FILES, *_NO_PROMISE):
         return None
     match name:
         case "pwrite64":
