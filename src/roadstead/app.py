@@ -29,7 +29,9 @@ from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.content_cache import ContentCache
 from roadstead.registry.gc import Collector, Policy, Untagged
+from roadstead.registry.history import TagHistory
 from roadstead.registry.images import Images
+from roadstead.registry.immutable import ImmutableTags
 from roadstead.registry.manifests import Manifests
 from roadstead.registry.ports import BlobStore, ManifestStore, UploadStore
 from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
@@ -118,6 +120,12 @@ def collector(plugs: Plugs, settings: Settings) -> Collector:
     return Collector(plugs.database.collection, plugs.driver, CLOCK, policy)
 
 
+def tag_history(plugs: Plugs, settings: Settings) -> TagHistory:
+    """Return what reads the journal of tags, and puts tags back."""
+    immutable = ImmutableTags.parse(settings.registry.immutable)
+    return TagHistory(plugs.database.journal, plugs.database.manifests, CLOCK, immutable=immutable)
+
+
 def _collection(collector: Collector, settings: Settings) -> list[Loop]:
     async def collect() -> int:
         return (await collector.run()).total
@@ -177,6 +185,7 @@ async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -
         max_tags_per_push=settings.registry.max_tags_per_push,
         sparse=Sparseness(indexes=settings.registry.sparse_indexes, images=settings.registry.sparse_images),
         delete_enabled=delete_enabled,
+        immutable=ImmutableTags.parse(settings.registry.immutable),
     )
     blobs = Blobs(plugs.blobs, driver, CLOCK, cache=cache, delete_enabled=delete_enabled)
     catalog = Catalog(

@@ -22,24 +22,30 @@ class Ability(StrEnum):
     PUSH = "push"
     PULL = "pull"
     PLATFORMS = "several platforms"
+    FILES = "files"
     ATTACH = "attach"
     DISCOVER = "discover"
     COPY_ATTACHED = "copy with attached"
     LIST = "list tags"
     REPOSITORIES = "list repositories"
     DELETE = "delete"
+    ZSTD = "zstd"
+    SHA512 = "sha512"
 
 
 ABOUT: Mapping[Ability, str] = {
     Ability.PUSH: "an image, or a chart, from files here",
     Ability.PULL: "the same back",
     Ability.PLATFORMS: "an image for several platforms goes from one repository to another",
+    Ability.FILES: "a plain file goes into an artifact and comes back",
     Ability.ATTACH: "an artifact whose subject is an image (a signature, an SBOM)",
     Ability.DISCOVER: "what is attached to an image",
     Ability.COPY_ATTACHED: "an image goes to another repository with what is attached to it",
     Ability.LIST: "the tags of a repository",
     Ability.REPOSITORIES: "the repositories of the registry",
     Ability.DELETE: "a tag, or the image that it points to",
+    Ability.ZSTD: "an image is pushed with layers compressed by Zstandard",
+    Ability.SHA512: "an image is pushed whose digests are SHA-512",
 }
 
 
@@ -81,6 +87,10 @@ CLIENTS: tuple[Client, ...] = (
             ),
             Ability.LIST: ("podman search --list-tags --tls-verify=false HOST/NAME",),
             Ability.REPOSITORIES: ("podman search --format {{.Name}} --tls-verify=false HOST/NAME",),
+            Ability.ZSTD: (
+                "podman load --quiet --input image.tar",
+                "podman push --format oci --compression-format zstd --tls-verify=false HOST/NAME:1",
+            ),
         },
     ),
     Client(
@@ -94,6 +104,9 @@ CLIENTS: tuple[Client, ...] = (
             ),
             Ability.LIST: ("skopeo list-tags --tls-verify=false docker://HOST/NAME",),
             Ability.DELETE: ("skopeo delete --tls-verify=false docker://HOST/NAME:1",),
+            Ability.ZSTD: (
+                "skopeo copy --dest-compress-format zstd --dest-tls-verify=false oci:layout:1 docker://HOST/NAME:1",
+            ),
         },
     ),
     Client(
@@ -144,12 +157,24 @@ CLIENTS: tuple[Client, ...] = (
             Ability.PUSH: ("regctl image import HOST/NAME:1 image.tar",),
             Ability.PULL: ("regctl image copy HOST/NAME:1 ocidir://out:1",),
             Ability.PLATFORMS: ("regctl image copy HOST/NAME:multi HOST/COPY:multi",),
+            Ability.FILES: (
+                "regctl artifact put --file note.txt --file-title HOST/NAME:1",
+                "regctl artifact get --output out HOST/NAME:1",
+            ),
             Ability.ATTACH: (f"regctl artifact put --artifact-type {NOTE} --subject HOST/NAME:1 --file note.txt",),
             Ability.DISCOVER: ("regctl artifact list HOST/NAME:1",),
             Ability.COPY_ATTACHED: ("regctl image copy --referrers HOST/NAME:1 HOST/COPY:1",),
             Ability.LIST: ("regctl tag ls HOST/NAME",),
             Ability.REPOSITORIES: ("regctl repo ls HOST",),
             Ability.DELETE: ("regctl tag delete HOST/NAME:1",),
+            Ability.ZSTD: (
+                "regctl image copy ocidir://layout:1 HOST/COPY:1",
+                "regctl image mod --layer-compress zstd --create HOST/NAME:1 HOST/COPY:1",
+            ),
+            Ability.SHA512: (
+                "regctl image copy ocidir://layout:1 HOST/COPY:1",
+                "regctl image mod --digest-algo sha512 --create HOST/NAME:1 HOST/COPY:1",
+            ),
         },
     ),
     Client(
@@ -159,6 +184,10 @@ CLIENTS: tuple[Client, ...] = (
             Ability.PUSH: ("oras cp --from-oci-layout layout:1 --to-plain-http HOST/NAME:1",),
             Ability.PULL: ("oras cp --from-plain-http HOST/NAME:1 --to-oci-layout out:1",),
             Ability.PLATFORMS: ("oras cp --from-plain-http --to-plain-http HOST/NAME:multi HOST/COPY:multi",),
+            Ability.FILES: (
+                "oras push --plain-http HOST/NAME:1 note.txt",
+                "oras pull --plain-http --output out HOST/NAME:1",
+            ),
             Ability.ATTACH: (f"oras attach --plain-http --artifact-type {NOTE} HOST/NAME:1 note.txt",),
             Ability.DISCOVER: ("oras discover --plain-http HOST/NAME:1",),
             Ability.COPY_ATTACHED: ("oras cp -r --from-plain-http --to-plain-http HOST/NAME:1 HOST/COPY:1",),

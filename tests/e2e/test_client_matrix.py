@@ -15,6 +15,7 @@ import pytest
 from tests.e2e.clients import CLIENTS, NOTE, PAGE, Ability, page
 from tests.e2e.containers import Containers
 
+from roadstead.oci.mediatypes import OCI_LAYER_ZSTD
 from roadstead.testing.client import Client
 from roadstead.testing.containerd import Containerd, open_containerd
 from roadstead.testing.dockerd import DockerEngine
@@ -136,22 +137,37 @@ def _run_go_client(name: str, words: tuple[str, ...], folder: Path) -> str:
     return done.stdout
 
 
+def _write_image(case: Case) -> TestImage:
+    """Write an image as ``layout`` and ``image.tar`` into the case's folder.
+
+    Nobody has seen its layers: clients remember what a registry has, and would mount instead of push.
+    """
+    image = make_image(layers=2, seed=case.name)
+    write_layout(case.folder / "layout", image, name=f"{case.host}/{case.name}:1")
+    pack_layout(case.folder / "layout", case.folder / "image.tar")
+    return image
+
+
+def _whole_image(case: Case) -> Any:
+    """Return the manifest that the repository's tag ``1`` points to; all that it names must be there."""
+    manifest = case.manifest(case.name, "1")
+    assert len(manifest["layers"]) == 2
+    for blob in [manifest["config"], *manifest["layers"]]:
+        assert case.client.head(f"/v2/{case.name}/blobs/{blob['digest']}").status == 200
+    return manifest
+
+
 # What a client did, ability by ability
 
 
 def check_push(case: Case, commands: tuple[str, ...]) -> None:
     """The registry has the image: its config to the byte, and every blob that its manifest names."""
-    image = make_image(layers=2)
-    write_layout(case.folder / "layout", image, name=f"{case.host}/{case.name}:1")
-    pack_layout(case.folder / "layout", case.folder / "image.tar")
+    image = _write_image(case)
 
     case.ask(commands)
 
-    manifest = case.manifest(case.name, "1")
+    manifest = _whole_image(case)
     assert manifest["config"]["digest"] == str(image.config_digest)
-    assert len(manifest["layers"]) == 2
-    for layer in manifest["layers"]:
-        assert case.client.head(f"/v2/{case.name}/blobs/{layer['digest']}").status == 200
 
 
 def check_pull(case: Case, commands: tuple[str, ...]) -> None:
@@ -180,6 +196,16 @@ def check_platforms(case: Case, commands: tuple[str, ...]) -> None:
         child = case.manifest(case.copy, entry["digest"])
         for blob in [child["config"], *child["layers"]]:
             assert case.client.head(f"/v2/{case.copy}/blobs/{blob['digest']}").status == 200
+
+
+def check_files(case: Case, commands: tuple[str, ...]) -> None:
+    """The file that comes back is the one that went."""
+    (case.folder / "note.txt").write_text("looked at it\n")
+    (case.folder / "out").mkdir()
+
+    case.ask(commands)
+
+    assert (case.folder / "out" / "note.txt").read_text() == "looked at it\n"
 
 
 def check_attach(case: Case, commands: tuple[str, ...]) -> None:
@@ -248,16 +274,41 @@ def check_delete(case: Case, commands: tuple[str, ...]) -> None:
     assert case.client.head(f"/v2/{case.name}/manifests/1").status == 404
 
 
+def check_zstd(case: Case, commands: tuple[str, ...]) -> None:
+    """The registry has the image, with every layer's type and first bytes those of Zstandard (RFC 8878)."""
+    _write_image(case)
+
+    case.ask(commands)
+
+    for layer in _whole_image(case)["layers"]:
+        assert layer["mediaType"] == OCI_LAYER_ZSTD
+        assert case.client.get(f"/v2/{case.name}/blobs/{layer['digest']}").body.startswith(b"\x28\xb5\x2f\xfd")
+
+
+def check_sha512(case: Case, commands: tuple[str, ...]) -> None:
+    """Everything that the manifest names, it names by SHA-512; it is found by its own, too."""
+    _write_image(case)
+
+    case.ask(commands)
+
+    manifest = _whole_image(case)
+    digests = [blob["digest"] for blob in [manifest["config"], *manifest["layers"]]]
+    assert [digest.partition(":")[0] for digest in digests] == ["sha512"] * 3
+
+
 CHECKS = {
     Ability.PUSH: check_push,
     Ability.PULL: check_pull,
     Ability.PLATFORMS: check_platforms,
+    Ability.FILES: check_files,
     Ability.ATTACH: check_attach,
     Ability.DISCOVER: check_discover,
     Ability.COPY_ATTACHED: check_copy_attached,
     Ability.LIST: check_list,
     Ability.REPOSITORIES: check_repositories,
     Ability.DELETE: check_delete,
+    Ability.ZSTD: check_zstd,
+    Ability.SHA512: check_sha512,
 }
 
 

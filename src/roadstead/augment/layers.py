@@ -18,9 +18,10 @@ from pathlib import Path
 
 from roadstead.augment.plan import Plan, PlanInvalidError, PlannedLayer, parse_variable
 from roadstead.augment.ports import LayerStore
-from roadstead.augment.rules import LayerSpec, Pattern, Rule, RuleInvalidError, Rules, RuleSpec
+from roadstead.augment.rules import LayerSpec, Rule, RuleInvalidError, Rules, RuleSpec
 from roadstead.oci.digest import DigestMismatchError
 from roadstead.oci.layer import GZIP_LEVEL, LayerInvalidError, PackedLayer, measure, pack
+from roadstead.oci.pattern import Pattern
 
 _PIECE = 1 << 20  # bytes compressed at a time
 

@@ -108,6 +108,20 @@ class TagConditionError(ConflictError):
         self.current = current
 
 
+class TagImmutableError(DeniedError):
+    """A tag that stays where it is would be moved or removed (DENIED, 403)."""
+
+    def __init__(self, repository: RepositoryName, tag: Tag, current: Digest) -> None:
+        super().__init__(f"{repository}:{tag} is immutable and stays at {current}")
+        self.repository = repository
+        self.tag = tag
+        self.current = current
+
+    def advice(self) -> str:
+        """Return what to do instead."""
+        return "push another tag; which tags are immutable is set by registry.immutable"
+
+
 class TagsTooManyError(InvalidError):
     """More `tag` parameters than are taken in one request (414)."""
 

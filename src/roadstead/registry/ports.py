@@ -14,6 +14,7 @@ from typing import Protocol
 
 from roadstead.oci.digest import Algorithm, Digest
 from roadstead.oci.reference import RepositoryName, Tag
+from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
 from roadstead.storage.arrivals import Arrival
 from roadstead.storage.ports import Key, Staged
 
@@ -93,6 +94,16 @@ class ReferrerRecord:
     annotations: Mapping[str, str]
 
 
+class ChangeOrigin(StrEnum):
+    """Why a tag moved."""
+
+    PUSH = "push"  # a manifest was pushed to it
+    UNTAG = "untag"  # the tag was removed
+    DELETE = "delete"  # what it pointed at was removed
+    RESTORE = "restore"  # it was put back to where it was earlier
+    RETENTION = "retention"  # a retention rule removed it
+
+
 class ManifestStore(Protocol):
     """Manifests and tags of repositories."""
 
@@ -115,6 +126,7 @@ class ManifestStore(Protocol):
         tags: Sequence[Tag],
         *,
         condition: TagCondition | None = None,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
         now: datetime,
     ) -> None:
         """Store a manifest, point the tags at it, write their journal: all or nothing; idempotent.
@@ -122,20 +134,51 @@ class ManifestStore(Protocol):
         The repository comes to be with its first manifest or blob. What the manifest references must be in this
         repository, blobs live and of the declared size, children as manifests: else ManifestBlobUnknownError with
         every digest that is missing, or DescriptorSizeError. The condition is checked in the same transaction
-        against each tag: TagConditionError.
+        against each tag: TagConditionError. So is whether the tag may move: TagImmutableError.
         """
         ...
 
-    async def delete(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> Sequence[Tag] | None:
+    async def restore(
+        self,
+        repository: RepositoryName,
+        tag: Tag,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+    ) -> bool:
+        """Point a tag at a manifest that the repository holds, and note it; False if it doesn't hold it.
+
+        Raises TagImmutableError.
+        """
+        ...
+
+    async def delete(
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+    ) -> Sequence[Tag] | None:
         """Remove a manifest and every tag at it; return those tags, or None if it wasn't there.
 
         A digest that was derived from a source (augmentation) stands for its source: the source goes, with its tags
-        and all that was derived from it.
+        and all that was derived from it. TagImmutableError while an immutable tag is at the manifest, or at an index
+        that lists it, directly or through others.
         """
         ...
 
-    async def delete_tag(self, repository: RepositoryName, tag: Tag, *, now: datetime) -> bool:
-        """Remove a tag, not what it points at; False if it wasn't there."""
+    async def delete_tag(
+        self,
+        repository: RepositoryName,
+        tag: Tag,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+        origin: ChangeOrigin = ChangeOrigin.UNTAG,
+    ) -> bool:
+        """Remove a tag, not what it points at; False if it wasn't there. Raises TagImmutableError."""
         ...
 
 
@@ -271,14 +314,6 @@ class InstanceStore(Protocol):
     async def secret(self, name: str) -> bytes:
         """Return 32 random bytes that are made at the first call, the same for every process from then on."""
         ...
-
-
-class ChangeOrigin(StrEnum):
-    """Why a tag moved."""
-
-    PUSH = "push"  # a manifest was pushed to it
-    UNTAG = "untag"  # the tag was removed
-    DELETE = "delete"  # what it pointed at was removed
 
 
 @dataclass(frozen=True, slots=True)

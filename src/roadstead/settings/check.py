@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from roadstead.oci.pattern import Pattern, PatternInvalidError
 from roadstead.settings.findings import Finding
 from roadstead.settings.model import LayerSettings, Settings, StorageDriver
 from roadstead.settings.mounts import filesystem_of, is_network
@@ -111,6 +112,11 @@ def _limits(settings: Settings) -> Iterator[Finding]:
     for key, value in at_least_one.items():
         if value < 1:
             yield Finding(key, f"expected 1 or more, got {value}")
+    for number, pattern in enumerate(registry.immutable):
+        try:
+            Pattern.parse(pattern)
+        except PatternInvalidError as error:
+            yield Finding(f"registry.immutable[{number}]", str(error), advice=error.advice())
     if registry.catalog_page > registry.catalog_page_max:
         yield Finding("registry.catalog_page", f"is larger than registry.catalog_page_max, {registry.catalog_page_max}")
     for key, duration in (

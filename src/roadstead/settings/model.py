@@ -162,6 +162,11 @@ class RegistrySettings:
     catalog_page_max: int = setting(1000, "Repositories in one page of `_catalog` at the most; a larger `n` is 400.")
     referrers_page_max: int = setting(1000, "Referrers in one page at the most.")
     max_tags_per_push: int = setting(46, "Values of `tag=` that one push of a manifest by digest may carry.")
+    immutable: tuple[str, ...] = setting(
+        (),
+        "Tags that stay where they are once they were pushed, as patterns of `repository:tag` (`team/*:v*`). Moving or "
+        "removing one is answered 403, and so is deleting the manifest it is at.",
+    )
     upload_max_age: timedelta = setting(
         timedelta(hours=168), "Uploads that were started longer ago than this and not finished are removed: a week."
     )

@@ -6,6 +6,7 @@ from datetime import datetime
 from roadstead.augment.ports import Derivation, DerivationStore
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
+from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
 from roadstead.registry.ports import (
     BlobRecord,
     BlobStore,
@@ -69,6 +70,7 @@ class MeteredManifests:
         self.find_by_digest = store.find_by_digest
         self.content = store.content
         self.delete_tag = store.delete_tag
+        self.restore = store.restore
         self._store = store
         self._metrics = metrics
 
@@ -79,15 +81,23 @@ class MeteredManifests:
         tags: Sequence[Tag],
         *,
         condition: TagCondition | None = None,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
         now: datetime,
     ) -> None:
         """Store a manifest, and count it."""
-        await self._store.put(repository, manifest, tags, condition=condition, now=now)
+        await self._store.put(repository, manifest, tags, condition=condition, immutable=immutable, now=now)
         self._metrics.manifests_stored.add()
 
-    async def delete(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> Sequence[Tag] | None:
+    async def delete(
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+    ) -> Sequence[Tag] | None:
         """Delete a manifest, and count it where it was there."""
-        tags = await self._store.delete(repository, digest, now=now)
+        tags = await self._store.delete(repository, digest, immutable=immutable, now=now)
         if tags is not None:
             self._metrics.manifests_deleted.add()
         return tags

@@ -13,9 +13,10 @@ import pytest
 from roadstead.augment.layers import LayerUnusableError, prepare_rules
 from roadstead.augment.plan import Plan
 from roadstead.augment.ports import DerivedBlob
-from roadstead.augment.rules import LayerSpec, PatternInvalidError, RuleInvalidError, Rules, RuleSpec
+from roadstead.augment.rules import LayerSpec, RuleInvalidError, Rules, RuleSpec
 from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
+from roadstead.oci.pattern import PatternInvalidError
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.testing.memory_stores import MemoryLayers
 
