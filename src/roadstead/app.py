@@ -34,6 +34,7 @@ from roadstead.registry.immutable import ImmutableTags
 from roadstead.registry.manifests import Manifests
 from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
 from roadstead.registry.uploads import Uploads
+from roadstead.registry.verify import Verifier
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import RuleSettings, Settings, StorageDriver, StorageSettings
 from roadstead.storage.drivers.filesystem import FilesystemDriver
@@ -108,6 +109,20 @@ def collector(plugs: Plugs, settings: Settings) -> Collector:
         stray_after=settings.gc.grace,
     )
     return Collector(plugs.database.collection, plugs.driver, CLOCK, policy)
+
+
+def verifier(plugs: Plugs, settings: Settings, *, repair: bool) -> Verifier:
+    """Return what checks everything."""
+    database = plugs.database
+    return Verifier(
+        database.audit,
+        database.blobs,
+        database.collection,
+        plugs.driver,
+        CLOCK,
+        repair=repair,
+        stray_after=settings.gc.grace,
+    )
 
 
 def tag_history(plugs: Plugs, settings: Settings) -> TagHistory:

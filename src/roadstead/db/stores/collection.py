@@ -142,9 +142,19 @@ _REVIVE_NEEDED = (
     .returning(blobs.c.digest)
 )
 _TAKE = update(blobs).where(_THESE).values(state=DELETING, state_since=bindparam("now"))
-_FORGET = delete(blobs).where(
-    blobs.c.digest == bindparam("digest"), blobs.c.state == DELETING, blobs.c.state_since == bindparam("since")
+_FORGET = delete(blobs).where(blobs.c.digest == bindparam("digest"))
+_TAKEN_BY_US = (
+    select(blobs.c.digest)
+    .where(blobs.c.digest == bindparam("digest"), blobs.c.state == DELETING, blobs.c.state_since == bindparam("since"))
+    .with_for_update()
 )
+_UNLINK_ALL = delete(repository_blobs).where(repository_blobs.c.digest == bindparam("digest"))
+_AS_KNOWN = (
+    select(blobs.c.digest)
+    .where(blobs.c.digest == bindparam("digest"), blobs.c.state == LIVE, blobs.c.storage_key == bindparam("key"))
+    .with_for_update()
+)
+_SPARE = update(blobs).where(_THESE).values(state=LIVE, state_since=bindparam("now"))
 _ADOPT = Upsert(
     blobs, lambda insert: insert.on_conflict_do_nothing(index_elements=["digest"]).returning(blobs.c.digest)
 )
@@ -241,6 +251,16 @@ class DatabaseCollection:
         """Remove rows of blobs whose bytes are gone; return how many."""
         return await self._access.write(_forget, doomed)
 
+    async def take_damaged(self, blob: BlobRecord, *, now: datetime) -> DoomedBlob | None:
+        """Take a live blob for deletion, needed or not."""
+        if not await self._access.write(_take_damaged, str(blob.digest), str(blob.key), to_micros(now)):
+            return None
+        return DoomedBlob(blob.digest, blob.size, blob.key, from_micros(to_micros(now)))
+
+    async def spare(self, doomed: DoomedBlob, *, now: datetime) -> bool:
+        """Bring back what was taken."""
+        return await self._access.write(_spare, doomed, to_micros(now))
+
     async def adopt(self, strays: Sequence[BlobRecord], *, lease_until: datetime, now: datetime) -> int:
         """Make rows, condemned, for bytes in storage that have none; return how many were made."""
         return await self._access.write(_adopt, strays, to_micros(lease_until), to_micros(now))
@@ -309,10 +329,35 @@ def _take(
 
 
 def _forget(connection: Connection, doomed: Sequence[DoomedBlob]) -> int:
-    return sum(
-        connection.execute(_FORGET, {"digest": str(blob.digest), "since": to_micros(blob.since)}).rowcount
-        for blob in doomed
-    )
+    return sum(_forget_one(connection, blob) for blob in doomed)
+
+
+def _forget_one(connection: Connection, doomed: DoomedBlob) -> bool:
+    if not _is_taken_by_us(connection, doomed):
+        return False
+    # Only what was damaged is still linked; collection takes what isn't.
+    connection.execute(_UNLINK_ALL, {"digest": str(doomed.digest)})
+    connection.execute(_FORGET, {"digest": str(doomed.digest)})
+    return True
+
+
+def _is_taken_by_us(connection: Connection, doomed: DoomedBlob) -> bool:
+    key = {"digest": str(doomed.digest), "since": to_micros(doomed.since)}
+    return connection.execute(_TAKEN_BY_US, key).first() is not None
+
+
+def _take_damaged(connection: Connection, digest: str, key: str, now: int) -> bool:
+    if connection.execute(_AS_KNOWN, {"digest": digest, "key": key}).first() is None:
+        return False
+    connection.execute(_TAKE, {"digests": [digest], "now": now})
+    return True
+
+
+def _spare(connection: Connection, doomed: DoomedBlob, now: int) -> bool:
+    if not _is_taken_by_us(connection, doomed):
+        return False
+    connection.execute(_SPARE, {"digests": [str(doomed.digest)], "now": now})
+    return True
 
 
 def _adopt(connection: Connection, strays: Sequence[BlobRecord], lease_until: int, now: int) -> int:
