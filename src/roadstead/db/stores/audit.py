@@ -71,12 +71,12 @@ _REFERENCE = (
     manifest_references.c.kind,
     manifest_references.c.digest,
 )
-_STORED = exists().where(blobs.c.digest == manifest_references.c.digest, _IS_LIVE)
-_LINKED = exists().where(
+_STORED = exists(blobs.c.digest).where(blobs.c.digest == manifest_references.c.digest, _IS_LIVE)
+_LINKED = exists(repository_blobs.c.digest).where(
     repository_blobs.c.repository_id == manifest_references.c.repository_id,
     repository_blobs.c.digest == manifest_references.c.digest,
 )
-_HELD = exists().where(
+_HELD = exists(manifests.c.digest).where(
     manifests.c.repository_id == manifest_references.c.repository_id,
     manifests.c.digest == manifest_references.c.digest,
 )
@@ -107,7 +107,9 @@ _LAST_LINE = (
     .limit(1)
     .scalar_subquery()
 )
-_MANIFEST_HERE = exists().where(manifests.c.repository_id == tags.c.repository_id, manifests.c.digest == tags.c.digest)
+_MANIFEST_HERE = exists(manifests.c.digest).where(
+    manifests.c.repository_id == tags.c.repository_id, manifests.c.digest == tags.c.digest
+)
 TAGS = Query(
     select(tags.c.repository_id, tags.c.name, repositories.c.name, tags.c.digest, _MANIFEST_HERE, _LAST_LINE)
     .join(repositories, repositories.c.id == tags.c.repository_id)

@@ -57,23 +57,25 @@ from roadstead.storage.ports import Key
 _LIMIT = bindparam("limit", type_=Integer)
 _NEEDS_BLOB = manifest_references.c.kind != ReferenceKind.CHILD.value
 
-_LINK_OF_REFERENCE = exists().where(
+# What EXISTS selects is named, so that an index can answer it alone: SQLite, which has no statistics here, would
+# otherwise read all references of a repository for each of its blobs.
+_LINK_OF_REFERENCE = exists(repository_blobs.c.digest).where(
     repository_blobs.c.repository_id == manifest_references.c.repository_id,
     repository_blobs.c.digest == manifest_references.c.digest,
 )
 # What a manifest may do without counts where its repository has it.
-_REFERENCED = exists().where(
+_REFERENCED = exists(manifest_references.c.digest).where(
     manifest_references.c.digest == blobs.c.digest,
     _NEEDS_BLOB,
     or_(manifest_references.c.optional.is_(false()), _LINK_OF_REFERENCE),
 )
-_LINKED = exists().where(repository_blobs.c.digest == blobs.c.digest)
-_IS_IDLE = ~exists().where(
+_LINKED = exists(repository_blobs.c.digest).where(repository_blobs.c.digest == blobs.c.digest)
+_IS_IDLE = ~exists(manifest_references.c.digest).where(
     manifest_references.c.digest == repository_blobs.c.digest,
     manifest_references.c.repository_id == repository_blobs.c.repository_id,
     _NEEDS_BLOB,
 )
-_IDLE_LINK = exists().where(repository_blobs.c.digest == blobs.c.digest, _IS_IDLE)
+_IDLE_LINK = exists(repository_blobs.c.digest).where(repository_blobs.c.digest == blobs.c.digest, _IS_IDLE)
 
 BLOBS = Query(
     select(
@@ -159,19 +161,21 @@ _ADOPT = Upsert(
     blobs, lambda insert: insert.on_conflict_do_nothing(index_elements=["digest"]).returning(blobs.c.digest)
 )
 
-_TAGGED = exists().where(tags.c.repository_id == manifests.c.repository_id, tags.c.digest == manifests.c.digest)
-_LISTED = exists().where(
+_TAGGED = exists(tags.c.digest).where(
+    tags.c.repository_id == manifests.c.repository_id, tags.c.digest == manifests.c.digest
+)
+_LISTED = exists(manifest_references.c.digest).where(
     manifest_references.c.digest == manifests.c.digest,
     manifest_references.c.repository_id == manifests.c.repository_id,
     manifest_references.c.kind == ReferenceKind.CHILD.value,
 )
 _subjects = manifests.alias("subjects")
-_SUBJECT_HERE = exists().where(
+_SUBJECT_HERE = exists(_subjects.c.digest).where(
     _subjects.c.repository_id == manifests.c.repository_id,
     _subjects.c.digest == manifests.c.subject,
     _subjects.c.digest != manifests.c.digest,
 )
-_SOURCE_HERE = exists().where(
+_SOURCE_HERE = exists(derivation_manifests.c.digest).where(
     derivation_manifests.c.repository_id == manifests.c.repository_id,
     derivation_manifests.c.digest == manifests.c.digest,
 )
