@@ -15,6 +15,7 @@ from roadstead.settings.convert import field_types
 from roadstead.settings.load import variable
 from roadstead.settings.model import ABOUT, LayerSettings, RuleSettings, Settings
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
+from roadstead.settings.tables import Headers, LogFields
 from roadstead.telemetry.metrics import BUCKETS, FAMILIES, PROCESS_FAMILIES
 
 _WORDS: Mapping[Any, str] = {
@@ -28,6 +29,8 @@ _WORDS: Mapping[Any, str] = {
     ListenAddress: "host:port",
     LayerSettings: "path or table",
     RuleSettings: "table",
+    Headers: "table of lists",
+    LogFields: "table",
 }
 
 _SETTINGS_HEAD = """\
@@ -42,7 +45,7 @@ says what is wrong.
 - A **duration** is written `30s`, `500ms`, `1h30m` or `168h`; a **size** `4MiB` (1024²), `10MB` (1000²) or as a number
   of bytes.
 - A relative **path** in the file begins at the file; elsewhere it begins at the working directory.
-- In the environment, lists are JSON: `ROADSTEAD_AUGMENT_RULES='[{"match": "library/*:latest", "env": ["A=1"]}]'`.
+- In the environment, lists and tables are JSON: `ROADSTEAD_AUGMENT_RULES='[{"match": "library/*:latest", "env": ["A=1"]}]'`.
 - Inside any value `${env:NAME}` stands for an environment variable and `${file:PATH}` for a file's content;
   `$${` is a plain `${`.
 - An unknown key or `ROADSTEAD_` variable is an error. The variables that Kubernetes makes for a Service called
@@ -120,6 +123,8 @@ def _kind(kind: Any) -> str:
 def _default(value: object, kind: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, Headers | LogFields):
+        return "`{}`" if not value.pairs else f"`{json.dumps(value.as_table())}`"
     if isinstance(value, timedelta):
         return f"`{format_duration(value)}`"
     if kind is ByteSize and isinstance(value, int):
