@@ -22,7 +22,8 @@ app.add_typer(config.app, name="config")
 app.add_typer(layer.app, name="layer")
 
 
-def _version() -> str:
+def version() -> str:
+    """Return the version of the package as it is installed."""
     # 40 ms that only this answer should cost.
     from importlib import metadata
 
@@ -34,7 +35,7 @@ def _version() -> str:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"roadstead {_version()}")
+        typer.echo(f"roadstead {version()}")
         raise typer.Exit
 
 

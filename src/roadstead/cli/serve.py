@@ -16,7 +16,7 @@ import typer
 from roadstead.cli.apart import Apart
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.handover import Handover
-from roadstead.settings.load import load
+from roadstead.settings.load import LoadedSettings, load
 from roadstead.settings.model import LogFormat, LogLevel, Settings, StorageDriver
 from roadstead.settings.plain import without_password
 from roadstead.supervisor import Role, Supervisor, listen
@@ -29,7 +29,7 @@ _log = structlog.get_logger()
 
 def serve(
     config: Annotated[
-        Path | None, typer.Argument(metavar="CONFIG", help="A TOML file; none is needed.")
+        Path | None, typer.Argument(metavar="CONFIG", help="A TOML file, or distribution's config.yml; none is needed.")
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data directory (storage.path).")] = None,
     listen_at: Annotated[
@@ -53,13 +53,15 @@ def serve(
         "log.level": log_level,
     }
     overrides = {key: value for key, value in given.items() if value is not None}
-    settings = load(config, environment=os.environ, overrides=overrides).settings
-    raise typer.Exit(run(settings))
+    raise typer.Exit(run(load(config, environment=os.environ, overrides=overrides)))
 
 
-def run(settings: Settings) -> int:
+def run(loaded: LoadedSettings) -> int:
     """Prepare and serve with these settings until a signal; return the exit status."""
+    settings = loaded.settings
     _configure_logging(settings, threaded=False)
+    for warning in loaded.warnings:
+        _log.warning("setting", key=warning.key, where=warning.where, message=warning.message)
     # Until the supervisor listens to signals, SIGTERM ends like Ctrl-C: what was made so far is cleaned up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     listeners = listen(settings.server.listen, settings.server.workers)
