@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from roadstead.settings.address import ListenAddress
@@ -458,6 +458,7 @@ def test_a_value_from_a_file(tmp_path: Path) -> None:
     )
 
 
+@settings(deadline=None, max_examples=60)  # a file is written and read each time
 @given(
     st.dictionaries(
         st.from_regex(r"\AREGISTRY_(HTTP|LOG|STORAGE|HEALTH|AUTH|X)(_[A-Z0-9]{0,6}){0,4}\Z"),
@@ -474,6 +475,7 @@ def test_any_variables_end_in_settings_or_findings(
         read(BASE, environment, directory=directory)
 
 
+@settings(deadline=None, max_examples=60)  # a file is written and read each time
 @given(
     st.sampled_from([key.path for key in KEYS if key.path.count(".") > 1 and not key.path.startswith("storage.file")]),
     st.sampled_from(["true", "{}", "[]", "''", "7", "x"]),
