@@ -6,10 +6,11 @@ application of one worker, ``background`` is the life of the process beside them
 
 import os
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
@@ -20,10 +21,14 @@ from roadstead.augment.service import Augmenter
 from roadstead.background import Background, Loop
 from roadstead.clock import SystemClock
 from roadstead.db.engine import Database, open_database
+from roadstead.errors import UnavailableError
 from roadstead.http.application import Application
 from roadstead.http.context import Services
+from roadstead.http.health import side_table
+from roadstead.http.outside import Outside
 from roadstead.http.routes import Router
 from roadstead.http.v2.table import ROUTES as API
+from roadstead.http.v2.table import read_only
 from roadstead.oci.descriptor import Platform
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
@@ -39,7 +44,7 @@ from roadstead.registry.uploads import Uploads
 from roadstead.registry.validation import Sparseness
 from roadstead.registry.verify import Verifier
 from roadstead.settings.handover import Handover
-from roadstead.settings.model import AcceptRule, RuleSettings, Settings, StorageDriver, StorageSettings
+from roadstead.settings.model import AcceptRule, RuleSettings, ServerSettings, Settings, StorageDriver, StorageSettings
 from roadstead.storage.drivers.filesystem import FilesystemDriver
 from roadstead.storage.ports import Driver, OpensFile, PurgesTemporary
 from roadstead.telemetry.metered import MeteredBlobs, MeteredDerivations, MeteredManifests, MeteredUploads
@@ -61,6 +66,14 @@ class Plugs:
     blobs: BlobStore
     uploads: UploadStore
     derivations: DerivationStore
+
+
+class OutOfRotationError(UnavailableError):
+    """A file is there that says not to send requests here."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path.name} exists, which takes this server out of rotation (server.down_files)")
+        self.path = path
 
 
 async def prepare(settings: Settings, run_directory: Path) -> Handover:
@@ -89,8 +102,28 @@ def worker_application(handover: Handover, process: str) -> Application:
             finally:
                 await services.augmenter.aclose()
 
-    observer = RequestObserver(metrics, access=handover.settings.log.access)
-    return Application(Router([*API, *PAGES]), open_services, observer)
+    settings = handover.settings
+    routes = read_only(API) if settings.registry.read_only else API
+    observer = RequestObserver(metrics, access=settings.log.access)
+    return Application(Router([*routes, *PAGES]), open_services, observer, _outside(settings.server))
+
+
+def side_application(handover: Handover) -> Application:
+    """Return the ASGI application of the address that is for numbers and health alone."""
+    numbers = Metrics(handover.run_directory, "side")
+    metrics = RequestMetrics(numbers)
+
+    @asynccontextmanager
+    async def open_services() -> AsyncGenerator[Services, None]:
+        async with open_plugs(handover.settings, migrate=False) as plugs:
+            services = await _services(plugs, handover, metrics)
+            try:
+                yield replace(services, metrics_open=True)
+            finally:
+                await services.augmenter.aclose()
+
+    routes = side_table(handover.settings.metrics.path)
+    return Application(Router(routes), open_services, RequestObserver(metrics, access=False))
 
 
 async def background(handover: Handover) -> None:
@@ -102,10 +135,13 @@ async def background(handover: Handover) -> None:
         rules = Rules.from_json(handover.rules_json)
         layers = RuleLayers(plugs.database.layers, rules.layers(), CLOCK)
         everywhere = [Loop("leases of the rules' layers", settings.gc.grace / 4, layers.keep)]
-        loops = [Loop("abandoned uploads", settings.registry.upload_purge_interval, uploads.purge)]
-        if isinstance(plugs.driver, PurgesTemporary):
+        keep = settings.registry.read_only or not settings.registry.purge_uploads
+        loops = []
+        if not keep:
+            loops.append(Loop("abandoned uploads", settings.registry.upload_purge_interval, uploads.purge))
+        if isinstance(plugs.driver, PurgesTemporary) and not keep:
             loops.append(Loop("temporary files", timedelta(hours=1), _purge_temporary(plugs.driver, settings)))
-        if settings.gc.enabled:
+        if settings.gc.enabled and not settings.registry.read_only:
             loops += _collection(collector(plugs, settings), settings)
         owner = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
         await Background(loops, plugs.database.leases, owner, CLOCK, everywhere=everywhere).run()
@@ -185,6 +221,25 @@ def open_driver(settings: StorageSettings) -> Driver:
         path_style=settings.path_style,
         access_key=settings.access_key.reveal() if settings.access_key else None,
         secret_key=settings.secret_key,
+        encrypt=settings.encrypt,
+        kms_key=settings.kms_key,
+        storage_class=settings.storage_class,
+    )
+
+
+async def _check(database: Database, down_files: Sequence[Path]) -> None:
+    """Raise what is in the way of serving."""
+    for path in down_files:
+        if path.exists():
+            raise OutOfRotationError(path)
+    await database.check()
+
+
+def _outside(server: ServerSettings) -> Outside:
+    return Outside(
+        prefix=server.prefix,
+        origin="" if server.relative_urls else (server.public_url or "").rstrip("/"),
+        headers=[(name.lower().encode(), value.encode("latin-1")) for name, value in server.headers.pairs],
     )
 
 
@@ -224,7 +279,7 @@ async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -
         catalog=catalog,
         augmenter=augmenter,
         files=driver if isinstance(driver, OpensFile) else None,
-        check=database.check,
+        check=partial(_check, database, settings.server.down_files),
         render_metrics=metrics.render,
         metrics_open=settings.metrics.open_to_network,
         strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,

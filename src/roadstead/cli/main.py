@@ -25,7 +25,8 @@ app.add_typer(layer.app, name="layer")
 app.add_typer(tag.app, name="tag")
 
 
-def _version() -> str:
+def version() -> str:
+    """Return the version of the package as it is installed."""
     # 40 ms that only this answer should cost.
     from importlib import metadata
 
@@ -37,7 +38,7 @@ def _version() -> str:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"roadstead {_version()}")
+        typer.echo(f"roadstead {version()}")
         raise typer.Exit
 
 

@@ -146,6 +146,13 @@ class DeleteDisabledError(DeniedError):
         super().__init__("this registry is set not to delete (storage.delete = false)")
 
 
+class ReadOnlyError(DeniedError):
+    """Nothing may change for now (UNSUPPORTED, 405)."""
+
+    def __init__(self) -> None:
+        super().__init__("this registry is set to be read only (registry.read_only = true)")
+
+
 class ReadOnlyNameError(DeniedError):
     """A write to a name that only reads (`as-pushed/…`; UNSUPPORTED, 405)."""
 

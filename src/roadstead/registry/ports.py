@@ -268,6 +268,10 @@ class BlobStore(Protocol):
         """Return the blob if this repository may serve it."""
         ...
 
+    async def find_stored(self, digest: Digest) -> BlobRecord | None:
+        """Return the blob if its bytes are in storage, whoever may serve them: to check them, never to answer."""
+        ...
+
     async def promise(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> BlobRecord | None:
         """Return the blob as `find` does, for a client that will rely on it: at least half a lease is left to it."""
         ...
