@@ -73,8 +73,8 @@ def _manifests(name: str, about: str, by: str, method: str = "GET") -> Row:
 
 
 def _page(name: str, about: str, target: str) -> Row:
-    columns = {"of many": listing("many", target), "of 100": listing("few", target)}
-    return Row(name, about, columns, (_at_most(2, 1.2, "of 100"),))
+    columns = {"many": listing("many", target), "a hundred": listing("few", target)}
+    return Row(name, about, columns, (_at_most(2, 1.2, "a hundred"),))
 
 
 def _images(name: str, about: str, road: Road, *, all_there: bool = False) -> Row:
