@@ -6,23 +6,29 @@ application of one worker, ``background`` is the life of the process beside them
 
 import os
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
 from roadstead.augment.kept_layers import KeptLayers, RuleLayers
+from roadstead.augment.ports import DerivationStore
 from roadstead.augment.rules import LayerSpec, Rules, RuleSpec
 from roadstead.augment.service import Augmenter
 from roadstead.background import Background, Loop
 from roadstead.clock import SystemClock
 from roadstead.db.engine import Database, open_database
+from roadstead.errors import UnavailableError
 from roadstead.http.application import Application
 from roadstead.http.context import Services
+from roadstead.http.health import side_table
+from roadstead.http.outside import Outside
 from roadstead.http.routes import Router
 from roadstead.http.v2.table import ROUTES as API
+from roadstead.http.v2.table import read_only
 from roadstead.oci.descriptor import Platform
 from roadstead.oci.pattern import Pattern
 from roadstead.registry.blobs import Blobs
@@ -33,15 +39,26 @@ from roadstead.registry.history import TagHistory
 from roadstead.registry.images import Images
 from roadstead.registry.immutable import ImmutableTags
 from roadstead.registry.manifests import Manifests
+from roadstead.registry.ports import BlobStore, ManifestStore, UploadStore
 from roadstead.registry.retention import Retention, RetentionRule
 from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
 from roadstead.registry.uploads import Uploads
+from roadstead.registry.validation import Sparseness
 from roadstead.registry.verify import Verifier
 from roadstead.settings.handover import Handover
-from roadstead.settings.model import RetentionSettings, RuleSettings, Settings, StorageDriver, StorageSettings
+from roadstead.settings.model import (
+    AcceptRule,
+    RetentionSettings,
+    RuleSettings,
+    ServerSettings,
+    Settings,
+    StorageDriver,
+    StorageSettings,
+)
 from roadstead.storage.drivers.filesystem import FilesystemDriver
-from roadstead.storage.ports import Driver, OpensFile
-from roadstead.telemetry.metrics import Metrics, RequestMetrics
+from roadstead.storage.ports import Driver, OpensFile, PurgesTemporary
+from roadstead.telemetry.metered import MeteredBlobs, MeteredDerivations, MeteredManifests, MeteredUploads
+from roadstead.telemetry.metrics import Metrics, RegistryMetrics, RequestMetrics
 from roadstead.telemetry.observer import RequestObserver
 from roadstead.web.table import ROUTES as PAGES
 
@@ -55,6 +72,18 @@ class Plugs:
 
     database: Database
     driver: Driver
+    manifests: ManifestStore
+    blobs: BlobStore
+    uploads: UploadStore
+    derivations: DerivationStore
+
+
+class OutOfRotationError(UnavailableError):
+    """A file is there that says not to send requests here."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path.name} exists, which takes this server out of rotation (server.down_files)")
+        self.path = path
 
 
 async def prepare(settings: Settings, run_directory: Path) -> Handover:
@@ -71,33 +100,58 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
 
 def worker_application(handover: Handover, process: str) -> Application:
     """Return the ASGI application of one worker, ``worker-1`` and so on; it opens its plugs when it starts."""
-    metrics = RequestMetrics(Metrics(handover.run_directory, process))
+    numbers = Metrics(handover.run_directory, process)
+    metrics = RequestMetrics(numbers)
+
+    @asynccontextmanager
+    async def open_services() -> AsyncGenerator[Services, None]:
+        async with open_plugs(handover.settings, migrate=False) as plugs:
+            services = await _services(_metered(plugs, numbers), handover, metrics)
+            try:
+                yield services
+            finally:
+                await services.augmenter.aclose()
+
+    settings = handover.settings
+    routes = read_only(API) if settings.registry.read_only else API
+    observer = RequestObserver(metrics, access=settings.log.access)
+    return Application(Router([*routes, *PAGES]), open_services, observer, _outside(settings.server))
+
+
+def side_application(handover: Handover) -> Application:
+    """Return the ASGI application of the address that is for numbers and health alone."""
+    numbers = Metrics(handover.run_directory, "side")
+    metrics = RequestMetrics(numbers)
 
     @asynccontextmanager
     async def open_services() -> AsyncGenerator[Services, None]:
         async with open_plugs(handover.settings, migrate=False) as plugs:
             services = await _services(plugs, handover, metrics)
             try:
-                yield services
+                yield replace(services, metrics_open=True)
             finally:
                 await services.augmenter.aclose()
 
-    observer = RequestObserver(metrics, access=handover.settings.log.access)
-    return Application(Router([*API, *PAGES]), open_services, observer)
+    routes = side_table(handover.settings.metrics.path)
+    return Application(Router(routes), open_services, RequestObserver(metrics, access=False))
 
 
 async def background(handover: Handover) -> None:
     """Do the work that nobody waits for, until cancelled."""
     settings = handover.settings
-    async with open_plugs(settings, migrate=False) as plugs:
+    async with open_plugs(settings, migrate=False) as opened:
+        plugs = _metered(opened, Metrics(handover.run_directory, "background"))
         uploads = await _uploads(plugs, settings)
         rules = Rules.from_json(handover.rules_json)
         layers = RuleLayers(plugs.database.layers, rules.layers(), CLOCK)
         everywhere = [Loop("leases of the rules' layers", settings.gc.grace / 4, layers.keep)]
-        loops = [Loop("abandoned uploads", settings.registry.upload_purge_interval, uploads.purge)]
-        if isinstance(plugs.driver, FilesystemDriver):
-            loops.append(Loop("temporary files", timedelta(hours=1), _purge_temporary(plugs.driver)))
-        if settings.gc.enabled:
+        keep = settings.registry.read_only or not settings.registry.purge_uploads
+        loops = []
+        if not keep:
+            loops.append(Loop("abandoned uploads", settings.registry.upload_purge_interval, uploads.purge))
+        if isinstance(plugs.driver, PurgesTemporary) and not keep:
+            loops.append(Loop("temporary files", timedelta(hours=1), _purge_temporary(plugs.driver, settings)))
+        if settings.gc.enabled and not settings.registry.read_only:
             loops += _collection(collector(plugs, settings), settings)
         owner = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
         await Background(loops, plugs.database.leases, owner, CLOCK, everywhere=everywhere).run()
@@ -168,7 +222,7 @@ async def open_plugs(settings: Settings, *, migrate: bool) -> AsyncGenerator[Plu
             blob_lease=settings.gc.grace,
         )
         try:
-            yield Plugs(database, driver)
+            yield Plugs(database, driver, database.manifests, database.blobs, database.uploads, database.derivations)
         finally:
             await database.close()
     finally:
@@ -190,6 +244,25 @@ def open_driver(settings: StorageSettings) -> Driver:
         path_style=settings.path_style,
         access_key=settings.access_key.reveal() if settings.access_key else None,
         secret_key=settings.secret_key,
+        encrypt=settings.encrypt,
+        kms_key=settings.kms_key,
+        storage_class=settings.storage_class,
+    )
+
+
+async def _check(database: Database, down_files: Sequence[Path]) -> None:
+    """Raise what is in the way of serving."""
+    for path in down_files:
+        if path.exists():
+            raise OutOfRotationError(path)
+    await database.check()
+
+
+def _outside(server: ServerSettings) -> Outside:
+    return Outside(
+        prefix=server.prefix,
+        origin="" if server.relative_urls else (server.public_url or "").rstrip("/"),
+        headers=[(name.lower().encode(), value.encode("latin-1")) for name, value in server.headers.pairs],
     )
 
 
@@ -198,16 +271,16 @@ async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -
     cache = ContentCache()
     delete_enabled = settings.storage.delete
     manifests = Manifests(
-        database.manifests,
+        plugs.manifests,
         CLOCK,
         cache=cache,
         max_bytes=settings.registry.max_manifest_bytes,
         max_tags_per_push=settings.registry.max_tags_per_push,
-        sparse_indexes=settings.registry.sparse_indexes,
+        sparse=Sparseness(indexes=settings.registry.sparse_indexes, images=settings.registry.sparse_images),
         delete_enabled=delete_enabled,
         immutable=ImmutableTags.parse(settings.registry.immutable),
     )
-    blobs = Blobs(database.blobs, driver, CLOCK, cache=cache, delete_enabled=delete_enabled)
+    blobs = Blobs(plugs.blobs, driver, CLOCK, cache=cache, delete_enabled=delete_enabled)
     catalog = Catalog(
         database.catalog,
         max_tags=settings.registry.tags_page_max,
@@ -218,7 +291,7 @@ async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -
     augmenter = Augmenter(
         Rules.from_json(handover.rules_json),
         Images(manifests, blobs),
-        database.derivations,
+        plugs.derivations,
         KeptLayers(driver, database.layers),
         CLOCK,
     )
@@ -229,15 +302,29 @@ async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -
         catalog=catalog,
         augmenter=augmenter,
         files=driver if isinstance(driver, OpensFile) else None,
-        check=database.check,
+        check=partial(_check, database, settings.server.down_files),
         render_metrics=metrics.render,
+        metrics_open=settings.metrics.open_to_network,
+        strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,
+    )
+
+
+def _metered(plugs: Plugs, numbers: Metrics) -> Plugs:
+    """Return the plugs with stores that count."""
+    counters = RegistryMetrics(numbers)
+    return replace(
+        plugs,
+        manifests=MeteredManifests(plugs.manifests, counters),
+        blobs=MeteredBlobs(plugs.blobs, counters),
+        uploads=MeteredUploads(plugs.uploads, counters),
+        derivations=MeteredDerivations(plugs.derivations, counters),
     )
 
 
 async def _uploads(plugs: Plugs, settings: Settings) -> Uploads:
     return Uploads(
-        plugs.database.uploads,
-        plugs.database.blobs,
+        plugs.uploads,
+        plugs.blobs,
         plugs.driver,
         UploadIds(await plugs.database.instance.secret(UPLOADS_SECRET)),
         CLOCK,
@@ -245,9 +332,12 @@ async def _uploads(plugs: Plugs, settings: Settings) -> Uploads:
     )
 
 
-def _purge_temporary(driver: FilesystemDriver) -> Callable[[], Awaitable[int]]:
+def _purge_temporary(driver: PurgesTemporary, settings: Settings) -> Callable[[], Awaitable[int]]:
+    # In an object store an upload that goes on looks like one whose writer died: only their age tells.
+    age = settings.registry.upload_max_age + timedelta(days=1)
+
     async def purge() -> int:
-        return await driver.purge_temporary(CLOCK.now() - timedelta(days=1))
+        return await driver.purge_temporary(CLOCK.now() - age)
 
     return purge
 

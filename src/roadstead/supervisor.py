@@ -14,6 +14,7 @@ ever ready, the parent gives up with status 1. No child outlives the parent, how
 
 import contextlib
 import ctypes
+import errno
 import gc
 import os
 import select
@@ -77,7 +78,11 @@ def listen(address: ListenAddress, count: int) -> list[socket.socket]:
             listener.listen(BACKLOG)
             target = listener.getsockname()  # port 0 is a free one the first time, and then that one
     except OSError as error:
-        reason = "something else listens there already" if error.errno == 98 else (error.strerror or str(error))
+        reason = (
+            "something else listens there already"
+            if error.errno == errno.EADDRINUSE
+            else (error.strerror or str(error))
+        )
         raise PortUnavailableError(address, reason) from error
     return sockets
 
@@ -247,6 +252,8 @@ class Supervisor:
         if child.ready_pipe >= 0:
             self._hear(child)
         if self._stop_by is not None:
+            if code == -signal.SIGALRM:
+                _log.warning("requests were cut: the time to finish was over", process=child.role.name)
             return
         lived_s = time.monotonic() - child.started_at
         child.deaths = 1 if child.is_ready and lived_s > _SETTLED_AFTER_S else child.deaths + 1

@@ -175,7 +175,8 @@ def test_what_does_not_finish_in_time_is_cut(start: Callable[..., Server]) -> No
 
     server.process.send_signal(signal.SIGTERM)
 
-    server.process.wait(_PATIENCE_S)
+    server.expect("requests were cut")
+    assert server.process.wait(_PATIENCE_S) == 0
     asking.join(_PATIENCE_S)
 
 

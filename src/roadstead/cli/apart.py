@@ -12,13 +12,13 @@ from typing import NoReturn
 
 import structlog
 
-from roadstead.errors import RoadsteadError
+from roadstead.errors import RoadsteadError, UnavailableError
 from roadstead.supervisor import die_with_parent
 
 _log = structlog.get_logger()
 
 
-class PreparationError(RoadsteadError):
+class PreparationError(UnavailableError):
     """What had to be done before the server could start failed."""
 
     def __init__(self, message: str, advice: str | None) -> None:

@@ -25,8 +25,10 @@ app.add_typer(layer.app, name="layer")
 app.add_typer(tag.app, name="tag")
 
 
-def _version() -> str:
-    from importlib import metadata  # 40 ms that only this answer should cost
+def version() -> str:
+    """Return the version of the package as it is installed."""
+    # 40 ms that only this answer should cost.
+    from importlib import metadata
 
     try:
         return metadata.version("roadstead")
@@ -36,7 +38,7 @@ def _version() -> str:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"roadstead {_version()}")
+        typer.echo(f"roadstead {version()}")
         raise typer.Exit
 
 
@@ -52,7 +54,7 @@ def _root(
 def main() -> None:
     """Run the command line; the entry point of the package."""
     try:
-        app()
+        app(prog_name="roadstead")  # the same under `python -m roadstead`
     except RoadsteadError as error:
         report(error)
         sys.exit(1)

@@ -34,9 +34,12 @@ _MIGRATION_LOCK = 0x526F_6164_7374_6561  # "Roadstea": the advisory lock of whoe
 # share went away with the one while the other took it up; the next attempt stores it again.
 _RUN_AGAIN = frozenset({"40001", "40P01", "23503"})
 
-# Connections (08), shutdown (57P), no room (53300), a lock or a statement that took too long (55P03, 57014), a
+# The connection ends: connection_exception (08), and operator_intervention by a shutdown (57P).
+_CUT = ("08", "57P")
+
+# Besides: no room (53300), a lock or a statement that took too long (55P03, 57014), a
 # server that only reads, as one does while it is being replaced (25006).
-_BUSY = ("08", "57P", "53300", "55P03", "57014", "25006")
+_BUSY = (*_CUT, "53300", "55P03", "57014", "25006")
 
 
 class _UndoneError(Exception):
@@ -57,9 +60,14 @@ class Driver:
         self.connect = asyncpg.connect
         self.create_pool = asyncpg.create_pool
         self.create_engine = create_async_engine
+        # A connection that was cut answers with any of these, as far as it has noticed: the last word of the server,
+        # that it is closed, or (InternalClientError) that it is still at something else.
         self.lost: tuple[type[Exception], ...] = (
             asyncpg.PostgresConnectionError,
+            asyncpg.AdminShutdownError,
+            asyncpg.CrashShutdownError,
             asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
             ConnectionError,
         )
         self.errors: tuple[type[Exception], ...] = (
@@ -75,9 +83,15 @@ class PostgresAccess:
     """One process's way to a PostgreSQL database. It belongs to one event loop."""
 
     def __init__(
-        self, driver: Driver, pool: "asyncpg.Pool[asyncpg.Record]", engine: "AsyncEngine", busy_timeout: timedelta
+        self,
+        driver: Driver,
+        url: str,
+        pool: "asyncpg.Pool[asyncpg.Record]",
+        engine: "AsyncEngine",
+        busy_timeout: timedelta,
     ) -> None:
         self._driver = driver
+        self._url = url
         self._pool = pool
         self._engine = engine
         self._busy_timeout_s = busy_timeout.total_seconds()
@@ -116,11 +130,26 @@ class PostgresAccess:
         except driver.errors as error:
             await engine.dispose()
             raise our_error(error) from error
-        return cls(driver, pool, engine, busy_timeout)
+        return cls(driver, url, pool, engine, busy_timeout)
 
     async def migrate(self) -> None:
-        """Bring the database to this release's revision; processes that start together take turns."""
-        await self.write(_migrate)
+        """Bring the database to this release's revision; processes that start together take turns.
+
+        Over a connection of its own, which waits for as long as the one whose turn it is may need.
+        """
+        engine = self._driver.create_engine("postgresql+asyncpg://", async_creator=self._connect_patiently)
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(_migrate)
+        except DBAPIError as error:
+            raise our_error(error.orig or error) from error
+        except self._driver.errors as error:
+            raise our_error(error) from error
+        finally:
+            await engine.dispose()
+
+    async def _connect_patiently(self) -> Any:
+        return await self._driver.connect(self._url, timeout=self._busy_timeout_s)
 
     async def revision(self) -> str | None:
         """Return the revision of the schema, or None where there is none yet."""
@@ -149,7 +178,8 @@ class PostgresAccess:
             try:
                 return await self._read_once(method, text, parameters)
             except self._driver.lost:
-                continue  # the connection died while it lay in the pool; a read may be repeated
+                # It died while it lay in the pool, and the others there with it, likely. A read may be repeated.
+                await self._pool.expire_connections()
             except self._driver.errors as error:
                 raise our_error(error) from error
         try:
@@ -159,7 +189,11 @@ class PostgresAccess:
 
     async def _read_once(self, method: str, text: str, parameters: tuple[Any, ...]) -> Any:
         async with self._pool.acquire(timeout=self._busy_timeout_s) as connection:
-            return await getattr(connection, method)(text, *parameters)
+            try:
+                return await getattr(connection, method)(text, *parameters)
+            except self._driver.lost:
+                connection.terminate()  # it may not know yet that it is cut, and would be given out again
+                raise
 
     async def write(self, intention: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run an intention as one transaction."""
@@ -181,9 +215,15 @@ class PostgresAccess:
             try:
                 result = await connection.run_sync(run)
             except DBAPIError as error:
-                if error.connection_invalidated or sqlstate(error.orig) in _RUN_AGAIN:
+                code = sqlstate(error.orig)
+                if code.startswith(_CUT):
+                    await connection.invalidate(error)
+                if connection.invalidated or code in _RUN_AGAIN:
                     raise _UndoneError from error
                 raise
+            except self._driver.lost as error:
+                await connection.invalidate(error)
+                raise _UndoneError from error
             await connection.commit()
         return result
 
@@ -215,7 +255,6 @@ async def _leave_as_it_is(_: "asyncpg.Connection[asyncpg.Record]") -> None:
 
 
 def _migrate(connection: Connection) -> None:
-    connection.exec_driver_sql("SET LOCAL lock_timeout = 0")  # whoever migrates now may need longer
     connection.execute(select(func.pg_advisory_xact_lock(literal(_MIGRATION_LOCK))))
     upgrade(connection)
 

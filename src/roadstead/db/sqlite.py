@@ -31,6 +31,7 @@ from roadstead.db.errors import StoreFailedError
 from roadstead.db.migrating import upgrade
 from roadstead.errors import RoadsteadError
 from roadstead.registry.errors import StoreBusyError
+from roadstead.storage.folders import make_folder
 
 MAX_BATCH = 256
 """Intentions in one transaction: enough to share an fsync, few enough that the first need not wait long for it."""
@@ -40,9 +41,12 @@ BUSY_TIMEOUT = timedelta(seconds=5)
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
-_COMMON_PRAGMAS = ("PRAGMA busy_timeout = 5000", "PRAGMA trusted_schema = OFF", "PRAGMA cache_size = -8192")
+_COMMON_PRAGMAS = ("PRAGMA trusted_schema = OFF", "PRAGMA cache_size = -8192")
+# A reader meets a lock only while the log is recovered or taken down; it waits on the loop, so not for long.
+_READER_PRAGMAS = (*_COMMON_PRAGMAS, "PRAGMA busy_timeout = 250")
 _WRITER_PRAGMAS = (
     *_COMMON_PRAGMAS,
+    "PRAGMA busy_timeout = 5000",  # for programs that don't know of turns
     "PRAGMA foreign_keys = ON",
     "PRAGMA synchronous = FULL",  # in WAL mode: an fsync with every commit
     "PRAGMA journal_size_limit = 67108864",
@@ -84,7 +88,7 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
     )
-    for pragma in _COMMON_PRAGMAS:
+    for pragma in _READER_PRAGMAS:
         connection.execute(pragma)
     return connection
 
@@ -345,13 +349,20 @@ def migrate(path: Path) -> None:
 
     Processes that start together take turns. Raises SchemaTooNewError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():  # else it was made by one who had the folder's name durable before
+        make_folder(str(path.parent))
     try:
-        with closing(Turns(path)) as turns, turns.turn(), closing(connect_for_writing(path)) as driver:
+        with (
+            closing(Turns(path)) as turns,
+            turns.turn(),
+            closing(connect_for_writing(path)) as driver,
+            engine_over(driver).connect() as connection,
+        ):
+            # Not before: as it connects, SQLAlchemy asks the database what it is, and rolls back. Whoever is killed
+            # in the middle must leave no half of a schema.
             driver.execute("BEGIN IMMEDIATE")
-            with engine_over(driver).connect() as connection:
-                upgrade(connection)
-                connection.commit()
+            upgrade(connection)
+            connection.commit()
     except sqlite3.Error as error:
         raise our_error(error) from error
     except DBAPIError as error:

@@ -8,14 +8,26 @@ from time import perf_counter
 from typing import Protocol
 
 from roadstead.errors import RoadsteadError
-from roadstead.http.asgi import AnyResponse, FileResponse, Receive, Request, Response, Scope, Send, StreamResponse
+from roadstead.http.asgi import (
+    AnyResponse,
+    FileResponse,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Send,
+    StreamResponse,
+)
 from roadstead.http.context import Services
 from roadstead.http.errors import respond
-from roadstead.http.routes import Router
+from roadstead.http.outside import Outside
+from roadstead.http.routes import MethodUnknownError, Router
 from roadstead.registry.pump import BodyBrokenError
 
 API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
+CLOSE = (b"connection", b"close")
 CLIENT_GONE = 499
+_WITHOUT_LENGTH = (204, 304)  # RFC 9110 §8.6: 204 must not carry one; 304's would be that of a body nobody sends
 
 
 @dataclass(slots=True)
@@ -59,8 +71,10 @@ class Application:
         router: Router,
         open_services: Callable[[], AbstractAsyncContextManager[Services]],
         observer: Observer,
+        outside: Outside | None = None,
     ) -> None:
         self._router = router
+        self._outside = outside or Outside()
         self._open_services = open_services
         self._observer = observer
         self._services: Services | None = None
@@ -89,8 +103,11 @@ class Application:
         self._observer.began()
         try:
             response = await self._respond(request, finished)
-            finished.status = response.status
-            await _send(request, response, receive, send, finished)
+            head = [API_VERSION] if await request.drain() else [API_VERSION, CLOSE]
+            # Most broken bodies are of clients that are gone; one whose chunks can't be read hears our answer.
+            finished.status = CLIENT_GONE if request.is_broken else response.status
+            headers = self._outside.dressed([*head, *response.headers])
+            await _send(request, response, headers, receive, send, finished)
         except asyncio.CancelledError:
             finished.status = CLIENT_GONE
             raise
@@ -106,9 +123,12 @@ class Application:
 
     async def _respond(self, request: Request, finished: Finished) -> AnyResponse:
         try:
-            route, found = self._router.match(request.method, request.path)
+            route, found = self._router.match(request.method, self._outside.inside(request.path))
             finished.route = route.name
             return await route.handler(request, found, self._services)
+        except MethodUnknownError as error:
+            finished.error = None if request.method == "OPTIONS" else type(error).__name__
+            return _options(error) if request.method == "OPTIONS" else respond(error)
         except RoadsteadError as error:
             finished.error = type(error).__name__
             return respond(error)
@@ -120,13 +140,24 @@ class Application:
             return respond(error)
 
 
-async def _send(request: Request, response: AnyResponse, receive: Receive, send: Send, finished: Finished) -> None:
-    headers = [API_VERSION, *response.headers]
+def _options(error: MethodUnknownError) -> Response:
+    """Say what is served here: browsers ask before they let a page of another origin read (Fetch, CORS preflight)."""
+    return Response(200, [(b"allow", ", ".join(error.allowed).encode())])
+
+
+async def _send(
+    request: Request,
+    response: AnyResponse,
+    headers: list[tuple[bytes, bytes]],
+    receive: Receive,
+    send: Send,
+    finished: Finished,
+) -> None:
     match response:
         case Response(body=body, content_length=length):
             head_only = request.method == "HEAD"
             size = length if length is not None else len(body)
-            if response.status != 304:
+            if response.status not in _WITHOUT_LENGTH:
                 headers.append((b"content-length", b"%d" % size))
             await send({"type": "http.response.start", "status": response.status, "headers": headers})
             await send({"type": "http.response.body", "body": b"" if head_only else body})

@@ -5,12 +5,14 @@ application in ``application.py`` sends it.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
 
+from roadstead.errors import InvalidError
 from roadstead.registry.pump import BodyBrokenError
 
 Scope = MutableMapping[str, Any]
@@ -22,11 +24,26 @@ BODY_IDLE_S = 900.0
 """How long a client may be silent in the middle of a body. Buffering proxies turn a long PATCH into silence
 (registry spec §2.7), so this is generous; it only has to free what a dead client holds."""
 
+MAX_PARAMETERS = 256
+
+DRAIN_BYTES = 256 << 10
+"""Of a body that nobody wants (the name was wrong, the session unknown) this much is read, so that the connection can
+go on: a client that has sent it already would otherwise find its next request cut. More isn't worth reading."""
+
+DRAIN_S = 5.0
+
+
+class ParametersTooManyError(InvalidError):
+    """The query has more parameters than any request needs (414)."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the query has more than {MAX_PARAMETERS} parameters")
+
 
 class Request:
     """One request: the path is decoded once, everything else is read when it is asked for."""
 
-    __slots__ = ("__dict__", "_receive", "method", "path", "received", "scope")
+    __slots__ = ("__dict__", "_ended", "_receive", "is_broken", "method", "path", "received", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -34,6 +51,14 @@ class Request:
         self.path: str = scope["path"]
         self.received = 0
         self._receive = receive
+        self.is_broken = False
+        self._ended = False
+
+    @property
+    def client(self) -> str | None:
+        """Return the address of the other end, IPv4 as such where the socket takes both (``::ffff:127.0.0.1``)."""
+        client = self.scope.get("client")
+        return None if client is None else str(client[0]).removeprefix("::ffff:")
 
     def header(self, name: bytes) -> str | None:
         """Return the first header of that (lower-case) name."""
@@ -48,11 +73,14 @@ class Request:
 
     @cached_property
     def query(self) -> dict[str, list[str]]:
-        """Return the query's parameters; a name may come several times."""
+        """Return the query's parameters; a name may come several times. Raises ParametersTooManyError."""
         found: dict[str, list[str]] = {}
         raw = self.scope["query_string"]
         if raw:
-            for name, value in parse_qsl(str(raw, "latin-1"), keep_blank_values=True, max_num_fields=256):
+            text = str(raw, "latin-1")
+            if text.count("&") >= MAX_PARAMETERS:
+                raise ParametersTooManyError
+            for name, value in parse_qsl(text, keep_blank_values=True):
                 found.setdefault(name, []).append(value)
         return found
 
@@ -70,7 +98,7 @@ class Request:
             return int(text)
         return None if self.header(b"transfer-encoding") else 0
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body as it comes; raises BodyBrokenError when the client goes away before its end.
 
         A broken body can look like its end (decision 0001), so a body shorter than announced is broken too.
@@ -79,21 +107,42 @@ class Request:
         while more:
             message = await self._next()
             if message["type"] != "http.request":
-                raise BodyBrokenError(self.received)
+                raise self._broken()
             data = message.get("body", b"")
             more = message.get("more_body", False)
+            self._ended = not more
             if data:
                 self.received += len(data)
                 yield data
         if self.announced is not None and self.received < self.announced:
-            raise BodyBrokenError(self.received)
+            raise self._broken()
+
+    async def drain(self) -> bool:
+        """Read a short rest of the body that no handler wanted; False where there is more: then the connection ends."""
+        if self.is_broken:
+            return False
+        if self._ended or self.announced == 0:
+            return True
+        if self.header(b"expect") or (self.announced or 0) - self.received > DRAIN_BYTES:
+            return False
+        most = self.received + DRAIN_BYTES
+        with suppress(TimeoutError, BodyBrokenError):
+            async with asyncio.timeout(DRAIN_S), aclosing(self.chunks()) as rest:
+                async for _ in rest:
+                    if self.received > most:
+                        break
+        return self._ended
+
+    def _broken(self) -> BodyBrokenError:
+        self.is_broken, self._ended = True, False
+        return BodyBrokenError(self.received)
 
     async def _next(self) -> MutableMapping[str, Any]:
         try:
             async with asyncio.timeout(BODY_IDLE_S):
                 return await self._receive()
         except TimeoutError as error:
-            raise BodyBrokenError(self.received) from error
+            raise self._broken() from error
 
 
 @dataclass(slots=True)

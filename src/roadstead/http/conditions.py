@@ -2,7 +2,15 @@
 
 from collections.abc import Sequence
 
+from roadstead.errors import ConflictError
 from roadstead.http.asgi import Request
+
+
+class ConditionUnmetError(ConflictError):
+    """If-Match names nothing that a tag could be at (412): digests in quotes, or ``*``."""
+
+    def __init__(self) -> None:
+        super().__init__('If-Match names no digest; it is written as "sha256:…" in quotes, or as *')
 
 
 def etag(digest: str) -> bytes:

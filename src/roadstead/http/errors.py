@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 
 from roadstead.errors import ConflictError, DeniedError, InvalidError, NotFoundError, RoadsteadError, UnavailableError
-from roadstead.http.asgi import Response
+from roadstead.http.asgi import ParametersTooManyError, Response
 from roadstead.http.bodies import BodyLengthError, ContentRangeInvalidError
+from roadstead.http.conditions import ConditionUnmetError
 from roadstead.http.headers import upload_headers
+from roadstead.http.ranges import RangeUnsatisfiableError
 from roadstead.http.routes import MethodUnknownError, PathTooLongError, PathUnknownError
 from roadstead.oci.digest import DigestInvalidError, DigestMismatchError
 from roadstead.oci.manifest import ManifestInvalidError
@@ -40,9 +42,12 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     # The way in.
     PathUnknownError: Answer(404, "UNSUPPORTED"),
     PathTooLongError: Answer(414, "NAME_INVALID"),
+    ParametersTooManyError: Answer(414, "UNSUPPORTED"),
+    ConditionUnmetError: Answer(412, "DENIED"),
     MethodUnknownError: Answer(405, "UNSUPPORTED"),
     BodyLengthError: Answer(400, "SIZE_INVALID"),
     ContentRangeInvalidError: Answer(416, "RANGE_INVALID"),
+    RangeUnsatisfiableError: Answer(416, "RANGE_INVALID"),
     # Values.
     NameInvalidError: Answer(400, "NAME_INVALID"),
     TagInvalidError: Answer(400, "TAG_INVALID"),
@@ -64,6 +69,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     registry.TagsTooManyError: Answer(414, "TAG_INVALID"),
     registry.PageSizeInvalidError: Answer(400, "PAGINATION_NUMBER_INVALID"),
     registry.DeleteDisabledError: Answer(405, "UNSUPPORTED"),
+    registry.ReadOnlyError: Answer(405, "UNSUPPORTED"),
     registry.ReadOnlyNameError: Answer(405, "UNSUPPORTED"),
 }
 
@@ -118,12 +124,14 @@ def _headers(error: BaseException) -> list[tuple[bytes, bytes]]:
     match error:
         case MethodUnknownError(allowed=allowed):
             return [(b"allow", ", ".join(allowed).encode())]
-        case registry.ReadOnlyNameError() | registry.DeleteDisabledError():
+        case registry.ReadOnlyNameError() | registry.ReadOnlyError() | registry.DeleteDisabledError():
             return [(b"allow", ", ".join(_READ_ONLY).encode())]
         case registry.UploadOffsetError(repository=repository, upload_id=upload_id, received=received):
             return upload_headers(str(repository), upload_id, received)
         case ContentRangeInvalidError(repository=repository, upload_id=upload_id, received=received):
             return upload_headers(str(repository), upload_id, received)
+        case RangeUnsatisfiableError(total=total):
+            return [(b"content-range", f"bytes */{total}".encode())]
         case UnavailableError(retry_after_s=seconds):
             return [(b"retry-after", str(seconds).encode())]
         case _:

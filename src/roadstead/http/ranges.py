@@ -3,8 +3,18 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
+from roadstead.errors import InvalidError
+
 MAX_PARTS = 1000
 """More parts than this in one header is no client's need; the whole blob is the lawful answer."""
+
+
+class RangeUnsatisfiableError(InvalidError):
+    """Nothing of what Range asks for is there (416 with the content's size)."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__(f"nothing of the range lies in the {total} bytes that there are")
+        self.total = total
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from roadstead.registry.ports import CatalogStore, ReferrerRecord
 
 _Item = TypeVar("_Item")
 
-_ALL = (1 << 63) - 1  # the databases' own bound on LIMIT
+_ALL = (1 << 31) - 1  # the most that every database takes as LIMIT; no repository has as many tags
 
 
 @dataclass(frozen=True, slots=True)

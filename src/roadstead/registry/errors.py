@@ -70,7 +70,7 @@ class ContentTooLargeError(InvalidError):
 
 
 class SizeMismatchError(InvalidError):
-    """The bytes that came aren't as many as were announced (SIZE_INVALID, code-11)."""
+    """The bytes that came aren't as many as were announced (SIZE_INVALID, code-10)."""
 
     def __init__(self, announced: int, received: int) -> None:
         super().__init__(f"{announced} bytes were announced, but {received} came")
@@ -144,6 +144,13 @@ class DeleteDisabledError(DeniedError):
 
     def __init__(self) -> None:
         super().__init__("this registry is set not to delete (storage.delete = false)")
+
+
+class ReadOnlyError(DeniedError):
+    """Nothing may change for now (UNSUPPORTED, 405)."""
+
+    def __init__(self) -> None:
+        super().__init__("this registry is set to be read only (registry.read_only = true)")
 
 
 class ReadOnlyNameError(DeniedError):

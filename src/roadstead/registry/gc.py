@@ -1,4 +1,4 @@
-"""Collection: what nothing needs goes, while the registry serves (docs/decisions/0008-collection.md).
+"""Collection: what nothing needs goes, while the registry serves (docs/decisions/0010-collection.md).
 
 A blob is needed while a manifest refers to it, or while its lease runs: whoever was told that it is here (a push, a
 HEAD, a mount) may rely on that for a day. What isn't needed is condemned: not served any more, though whoever brings or

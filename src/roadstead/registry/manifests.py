@@ -9,7 +9,7 @@ from roadstead.registry.content_cache import ContentCache
 from roadstead.registry.errors import ContentTooLargeError, DeleteDisabledError, ManifestUnknownError, TagsTooManyError
 from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
 from roadstead.registry.ports import ManifestRecord, ManifestStore, NewManifest, TagCondition
-from roadstead.registry.validation import check_manifest
+from roadstead.registry.validation import Sparseness, check_manifest
 
 
 class Manifests:
@@ -23,7 +23,7 @@ class Manifests:
         cache: ContentCache,
         max_bytes: int,
         max_tags_per_push: int,
-        sparse_indexes: bool,
+        sparse: Sparseness,
         delete_enabled: bool,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
     ) -> None:
@@ -32,7 +32,7 @@ class Manifests:
         self._cache = cache
         self.max_bytes = max_bytes
         self._max_tags_per_push = max_tags_per_push
-        self._sparse_indexes = sparse_indexes
+        self._sparse = sparse
         self._delete_enabled = delete_enabled
         self._immutable = immutable
 
@@ -73,7 +73,7 @@ class Manifests:
             expected, tags = None, [reference]
         else:
             expected = reference
-        manifest = check_manifest(raw, media_type, expected=expected, sparse_indexes=self._sparse_indexes)
+        manifest = check_manifest(raw, media_type, expected=expected, sparse=self._sparse)
         await self._store.put(
             repository, manifest, tags, condition=condition, immutable=self._immutable, now=self._clock.now()
         )

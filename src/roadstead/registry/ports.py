@@ -49,7 +49,7 @@ class ReferenceKind(StrEnum):
 class ManifestReference:
     """Something that a manifest needs in its own repository.
 
-    ``optional`` content is recorded but need not be there: non-distributable layers.
+    ``optional`` content is recorded but need not be there: non-distributable layers, and what a sparse registry lacks.
     """
 
     kind: ReferenceKind
@@ -268,7 +268,7 @@ class BlobStore(Protocol):
         ...
 
     async def find_stored(self, digest: Digest) -> BlobRecord | None:
-        """Return the blob if its bytes are in storage, whoever may serve them: to store bytes once, never to answer."""
+        """Return the blob if its bytes are in storage, whoever may serve them: to check them, never to answer."""
         ...
 
     async def promise(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> BlobRecord | None:

@@ -89,6 +89,8 @@ class Uploads:
         lives on. A client that goes away leaves what had come, durable and told by `get`.
         """
         _check_chunk(record, body, start=start, size=size)
+        if body.announced == 0:  # nothing comes, so nothing moves: a writer beside us isn't disturbed
+            return record
         try:
             async with self._driver.stage(record.upload_id, record.staged) as handle:
                 return await self._fill(record, handle, body, size)
@@ -106,7 +108,7 @@ class Uploads:
             raise
         if size is not None and received != size:
             raise SizeMismatchError(size, received)
-        return await self._advance(record, handle, hasher)
+        return await self._advance(record, handle, hasher) if received else record
 
     async def _advance(
         self, record: UploadRecord, handle: StagingHandle, hasher: ResumableHasher | None
@@ -136,14 +138,21 @@ class Uploads:
         if record.state is not UploadState.OPEN:
             raise UploadUnknownError(record.repository)
         _check_chunk(record, body, start=start, size=size)
+        try:
+            return await self._finish(record, body, expected, start=start, size=size)
+        except StagedBusyError as error:
+            raise UploadBusyError(record.upload_id) from error
+        except StagedLostError as error:
+            raise await self._lost(record) from error
+
+    async def _finish(
+        self, record: UploadRecord, body: Body, expected: Digest, *, start: int | None, size: int | None
+    ) -> BlobRecord:
         if record.staged.size == 0:
             return await self._commit_whole(replace(record, algorithm=expected.algorithm), body, expected, size)
         if body.announced != 0:
             record = await self.append(record, body, start=start, size=size)
-        try:
-            return await self._publish(record, expected, await self._digest_of(record, expected.algorithm))
-        except StagedLostError as error:
-            raise await self._lost(record) from error
+        return await self._publish(record, expected, await self._digest_of(record, expected.algorithm))
 
     async def _committed_before(self, record: UploadRecord, expected: Digest) -> BlobRecord:
         blob = await self._blobs.find(record.repository, expected)
@@ -197,6 +206,8 @@ class Uploads:
         async with self._driver.write(key) as handle:
             await handle.append(data)
             await handle.commit()
+        if record.version:  # chunks of no bytes came before: they left an empty staged upload
+            await self._driver.discard(record.upload_id, record.staged)
         return await self._commit(record, BlobRecord(expected, len(data), key), arrival)
 
     async def _publish(self, record: UploadRecord, expected: Digest, actual: Digest) -> BlobRecord:

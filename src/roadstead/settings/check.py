@@ -15,6 +15,8 @@ from roadstead.settings.mounts import filesystem_of, is_network
 _SQLITE = "sqlite"
 _POSTGRESQL = frozenset({"postgresql", "postgres"})
 _SHORTEST_GRACE = timedelta(hours=1)
+_PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
+_METRICS_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(?:/[a-z0-9.]+)?")
 
 
@@ -48,6 +50,22 @@ def _server(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 "server.public_url", f"expected http(s)://HOST[:PORT] without a path, got {server.public_url!r}"
             )
+    elif not server.relative_urls:
+        yield Finding(
+            "server.relative_urls",
+            "false needs server.public_url: which host and scheme a client used can't be known behind a proxy",
+        )
+    if not _PREFIX.fullmatch(server.prefix):
+        yield Finding("server.prefix", f"expected a path with a slash at both ends, got {server.prefix!r}")
+    yield from _metrics(settings)
+
+
+def _metrics(settings: Settings) -> Iterator[Finding]:
+    listen, path = settings.metrics.listen, settings.metrics.path
+    if listen is not None and listen.port and listen == settings.server.listen:
+        yield Finding("metrics.listen", f"{listen} is server.listen already; leave it out or take another port")
+    if not _METRICS_PATH.fullmatch(path):
+        yield Finding("metrics.path", f"expected a path such as /metrics, got {path!r}")
 
 
 def _storage(settings: Settings) -> Iterator[Finding]:
@@ -60,6 +78,8 @@ def _storage(settings: Settings) -> Iterator[Finding]:
         yield Finding("storage.bucket", "the s3 driver needs the name of a bucket")
     if storage.endpoint is not None and urlsplit(storage.endpoint).scheme not in ("http", "https"):
         yield Finding("storage.endpoint", f"expected http(s)://HOST[:PORT], got {storage.endpoint!r}")
+    if storage.kms_key is not None and not storage.encrypt:
+        yield Finding("storage.kms_key", "encrypts nothing without storage.encrypt = true")
     if (storage.access_key is None) != (storage.secret_key is None):
         yield Finding("storage.access_key", "access_key and secret_key belong together: set both or neither")
 
@@ -78,8 +98,8 @@ def _sqlite(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "database.url",
             "SQLite with storage in S3: the bytes would outlive the machine and what they are would not",
-            advice='Set database.url = "postgresql://…", or keep the bytes beside SQLite with '
-            'storage.driver = "filesystem".',
+            advice='Set database.url = "postgresql://…" (in the environment ROADSTEAD_DATABASE_URL), or keep the bytes '
+            'beside SQLite with storage.driver = "filesystem".',
         )
         return
     path = sqlite_path(settings.database_url)

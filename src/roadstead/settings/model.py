@@ -14,6 +14,7 @@ from typing import TypeVar
 from roadstead.secret import Secret
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.quantity import ByteSize
+from roadstead.settings.tables import Headers, LogFields
 
 T = TypeVar("T")
 
@@ -71,7 +72,28 @@ class ServerSettings:
     public_url: str | None = setting(
         None,
         "The address that clients use, `http://…` or `https://…` without a path, where it differs from `listen` "
-        "(behind a proxy). It is shown when the server starts; locations in answers are relative and don't need it.",
+        "(behind a proxy). It is shown when the server starts; locations in answers need it only where "
+        "`relative_urls` is false.",
+    )
+    relative_urls: bool = setting(
+        True,
+        "Whether locations and links in answers are paths, which are right behind every proxy. `false` writes "
+        "`public_url` before them, for clients that can't follow a path.",
+    )
+    prefix: str = setting(
+        "/",
+        "What stands before `/v2/` in every path, with a slash at both ends (`/registry/`): for a proxy that hands on "
+        "a part of its paths as they are. Health and metrics answer without it too.",
+    )
+    headers: Headers = setting(
+        Headers(),
+        'Headers that every answer carries, `{ Name = ["value"] }`. What an answer says of itself (its length, type, '
+        "digest, location) can't be set here.",
+    )
+    down_files: tuple[Path, ...] = setting(
+        (),
+        "Files that take this server out of rotation: while one of them exists, `/readyz` and `/` answer 503, so that "
+        "load balancers send requests elsewhere. What comes all the same is served.",
     )
     open_to_network: bool = setting(
         False,
@@ -108,6 +130,15 @@ class StorageSettings:
         "`s3`: put the bucket in the path of the URL instead of the host. By default where there is an `endpoint`, "
         "since most services other than Amazon's need it.",
     )
+    encrypt: bool = setting(
+        False,
+        "`s3`: ask for each object to be encrypted where it lies (SSE-S3, or SSE-KMS with `kms_key`). Amazon does the "
+        "former by itself.",
+    )
+    kms_key: str | None = setting(None, "`s3`: the id of the key in KMS that encrypts; needs `encrypt`.")
+    storage_class: str | None = setting(
+        None, "`s3`: the storage class of objects, such as `STANDARD_IA`; by default that of the bucket's service."
+    )
     delete: bool = setting(
         True,
         "Whether clients may delete manifests, tags and blobs; otherwise they are answered 405.",
@@ -127,9 +158,23 @@ class DatabaseSettings:
     pool_size: int = setting(5, "PostgreSQL: connections that each process keeps at the most.")
 
 
+class AcceptRule(StrEnum):
+    """What becomes of a manifest whose type the client's Accept doesn't name."""
+
+    LENIENT = "lenient"
+    DISTRIBUTION = "distribution"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrySettings:
     """``[registry]``: the limits of the registry's API."""
+
+    accept: AcceptRule = setting(
+        AcceptRule.LENIENT,
+        "What a client gets whose `Accept` doesn't name a manifest's type: the manifest all the same (`lenient`; many "
+        "scripts send no `Accept` or half of it), or 404, and for a Docker manifest list by tag its linux/amd64 image "
+        "(`distribution`, as that registry answers).",
+    )
 
     max_manifest_bytes: ByteSize = setting(
         ByteSize(4 << 20), "The largest manifest that is taken, as a size; 4 MiB is what the specification asks for."
@@ -138,10 +183,10 @@ class RegistrySettings:
         False,
         "Whether an index may name manifests that its repository doesn't hold (yet).",
     )
-    strict_accept: bool = setting(
+    sparse_images: bool = setting(
         False,
-        "Whether a manifest of a type that the client's Accept leaves out is answered 404. Otherwise what is stored "
-        "is served: most clients that forget a type take it all the same.",
+        "Whether an image may name layers that its repository doesn't hold (yet), as one that is fetched lazily does. "
+        "Its config must be there all the same.",
     )
     tags_page_max: int = setting(1000, "Tags in one page of `tags/list` at the most; a larger `n` gets this many.")
     catalog_page: int = setting(100, "Repositories in one page of `_catalog` if the client doesn't say `n`.")
@@ -155,6 +200,14 @@ class RegistrySettings:
     )
     upload_max_age: timedelta = setting(
         timedelta(hours=168), "Uploads that were started longer ago than this and not finished are removed: a week."
+    )
+    purge_uploads: bool = setting(
+        True, "Whether unfinished uploads are removed at all; `false` keeps them for ever, and what they take."
+    )
+    read_only: bool = setting(
+        False,
+        "Whether pushes, mounts and deletes are answered 405. Abandoned uploads stay too, so that a copy of the data "
+        "can be taken meanwhile.",
     )
     upload_purge_interval: timedelta = setting(timedelta(hours=1), "How often abandoned uploads are looked for.")
 
@@ -239,6 +292,7 @@ class LogSettings:
         LogLevel.INFO, "The least important events that are written: `debug`, `info`, `warning` or `error`."
     )
     access: bool = setting(True, "Whether each request is written as a line when it ends.")
+    fields: LogFields = setting(LogFields(), 'Fields that every line carries, `{ service = "registry" }`.')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +303,12 @@ class MetricsSettings:
         False,
         "Whether `/metrics` answers other machines than this one (404 otherwise): the numbers tell what is in use.",
     )
+    listen: ListenAddress | None = setting(
+        None,
+        "An address of their own, `HOST:PORT`, where the numbers and the answers to health checks (`/healthz`, "
+        "`/readyz`, `/debug/health`) are given to whoever reaches it. It takes a process more.",
+    )
+    path: str = setting("/metrics", "The path of the numbers at `listen`; at the registry's port it is `/metrics`.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

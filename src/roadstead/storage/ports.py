@@ -274,6 +274,18 @@ class OpensFile(Protocol):
 
 
 @runtime_checkable
+class PurgesTemporary(Protocol):
+    """A driver in which a killed writer leaves something behind."""
+
+    async def purge_temporary(self, older_than: datetime) -> int:
+        """Remove what writers left behind that began before ``older_than``; return how many pieces.
+
+        Choose a moment before which no upload that is still known can have begun.
+        """
+        ...
+
+
+@runtime_checkable
 class PresignsUrl(Protocol):
     """A driver that can let others read an object without us in between."""
 

@@ -45,7 +45,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     _RECEIVED: Family("Bytes of requests' bodies.", CounterMetricFamily, ("route",)),
     _SENT: Family("Bytes of answers' bodies.", CounterMetricFamily, ("route",)),
     _IN_FLIGHT: Family("Requests being answered now.", GaugeMetricFamily),
-    "roadstead_uploads_total": Family("Uploads of blobs, by how far they came.", CounterMetricFamily, ("outcome",)),
+    "roadstead_uploads_cancelled_total": Family(
+        "Uploads that ended without a blob: cancelled, broken off, or too old.", CounterMetricFamily
+    ),
     "roadstead_blobs_total": Family("What happened to blobs.", CounterMetricFamily, ("event",)),
     "roadstead_blob_bytes_total": Family("Bytes of blobs that were stored.", CounterMetricFamily),
     "roadstead_manifests_total": Family("What happened to manifests.", CounterMetricFamily, ("event",)),
@@ -158,10 +160,7 @@ class RegistryMetrics:
     """Counts what happens in the registry."""
 
     def __init__(self, metrics: Metrics) -> None:
-        self.uploads_started = metrics.counter("roadstead_uploads_total", "started")
-        self.uploads_committed = metrics.counter("roadstead_uploads_total", "committed")
-        self.uploads_cancelled = metrics.counter("roadstead_uploads_total", "cancelled")
-        self.uploads_expired = metrics.counter("roadstead_uploads_total", "expired")
+        self.uploads_cancelled = metrics.counter("roadstead_uploads_cancelled_total")
         self.blobs_stored = metrics.counter("roadstead_blobs_total", "stored")
         self.blobs_mounted = metrics.counter("roadstead_blobs_total", "mounted")
         self.blobs_deleted = metrics.counter("roadstead_blobs_total", "deleted")

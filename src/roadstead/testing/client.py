@@ -3,8 +3,9 @@
 import http.client
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from roadstead.oci.digest import Digest
 
@@ -26,6 +27,10 @@ class Answer:
         """Return the body, read as JSON."""
         return json.loads(self.body)
 
+    def every(self, name: str) -> list[str]:
+        """Return all values of a header that may come several times."""
+        return [value for header, value in self.all_headers if header == name]
+
     @property
     def code(self) -> str | None:
         """Return the first error code of the body, None where it has none."""
@@ -40,6 +45,18 @@ class Client:
 
     def __init__(self, host: str, *, timeout_s: float = 30) -> None:
         self._connection = http.client.HTTPConnection(host, timeout=timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def local_port(self) -> int:
+        """Return our end's port; a request was made and the connection is still open."""
+        port: int = self._connection.sock.getsockname()[1]
+        return port
 
     def close(self) -> None:
         """Close the connection."""
@@ -58,7 +75,9 @@ class Client:
         if body is None and method in {"POST", "PUT", "PATCH"}:
             sent.setdefault("Content-Length", "0")
         try:
-            self._connection.request(method, path, body=body, headers=sent, encode_chunked=chunked)
+            # The server may answer before it has everything, and close: the answer is there to be read even so.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self._connection.request(method, path, body=body, headers=sent, encode_chunked=chunked)
             response = self._connection.getresponse()
             data = response.read()
         except (http.client.HTTPException, ConnectionError) as error:
@@ -75,11 +94,15 @@ class Client:
         """HEAD."""
         return self.request("HEAD", path, headers=headers)
 
-    def put(self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+    def put(
+        self, path: str, body: bytes | Iterable[bytes] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """PUT."""
         return self.request("PUT", path, body, headers)
 
-    def post(self, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
+    def post(
+        self, path: str, body: bytes | Iterable[bytes] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """POST."""
         return self.request("POST", path, body, headers)
 
@@ -98,7 +121,7 @@ class Client:
         digest = Digest.of(data)
         answer = self.post(f"/v2/{name}/blobs/uploads/?digest={digest}", data)
         if answer.status == 202:  # an empty blob comes without a body: finish the session
-            answer = self.put(_with_query(answer.headers["location"], f"digest={digest}"), data)
+            answer = self.put(with_query(answer.headers["location"], f"digest={digest}"), data)
         if answer.status != 201:
             raise AssertionError(f"push of {digest} to {name}: {answer.status} {answer.body!r}")
         return digest
@@ -120,5 +143,6 @@ class Client:
             following = link[1 : link.index(">")] if link else None
 
 
-def _with_query(location: str, query: str) -> str:
+def with_query(location: str, query: str) -> str:
+    """Return a URL with more in its query: a Location may have one already."""
     return f"{location}{'&' if '?' in location else '?'}{query}"

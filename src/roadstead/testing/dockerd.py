@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -58,15 +58,17 @@ class DockerEngine:
         # The classic builder: BuildKit's is a plug-in that isn't installed everywhere.
         return os.environ | {"DOCKER_HOST": self.host, "DOCKER_CONFIG": str(configuration), "DOCKER_BUILDKIT": "0"}
 
-    def import_busybox(self, name: str) -> str:
+    def import_busybox(self, name: str, *, applets: Sequence[str] = ()) -> str:
         """Make the image *name*: an empty root with a static busybox in it; return its id, ``sha256:<hex>``.
+
+        *applets* are commands of busybox that can be called by their own names.
 
         No network is needed. Its command prints one line, so ``docker run NAME`` shows that it works.
         """
         busybox = require("busybox", install=BUSYBOX_INSTALL)
         with tempfile.TemporaryDirectory(prefix="roadstead-image-") as folder:
             archive = Path(folder) / "root.tar"
-            archive.write_bytes(_tar({"bin/busybox": busybox.read_bytes()}))
+            archive.write_bytes(_tar(dict.fromkeys(map("bin/{}".format, ("busybox", *applets)), busybox.read_bytes())))
             command = 'CMD ["/bin/busybox", "echo", "roadstead"]'
             return self.docker("import", "--change", command, str(archive), name).stdout.strip()
 

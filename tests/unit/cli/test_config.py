@@ -2,46 +2,76 @@
 
 import json
 import os
-import subprocess
 import sys
 import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-
-def roadstead(
-    *arguments: str, directory: Path, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run the command in a directory, and return what it gave."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("ROADSTEAD_")}
-    return subprocess.run(
-        [sys.executable, "-m", "roadstead", *arguments],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**kept, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "200", **(environment or {})},
-    )
+from roadstead.cli.main import main
 
 
-def test_show_is_toml_with_origins(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Done:
+    """What a command gave."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Roadstead = Callable[..., Done]
+
+RULE = """
+[[augment.rules]]
+match = "a/*"
+layers = ["x.tar", { path = "y", platform = "linux/arm64" }]
+env = ["QUOTE=\\"", "LINE=a\\nb"]
+cmd = []
+"""
+
+
+@pytest.fixture
+def roadstead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Roadstead:
+    """Run the command line in an empty directory, without variables of ours."""
+    for name in [name for name in os.environ if name.startswith("ROADSTEAD_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, environment: Mapping[str, str] | None = None) -> Done:
+        monkeypatch.setattr(sys, "argv", ["roadstead", *arguments])
+        for name, value in (environment or {}).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        return Done(int(ended.value.code or 0), told.out, told.err)
+
+    return run
+
+
+def test_show_is_toml_with_origins(roadstead: Roadstead, tmp_path: Path) -> None:
     """What is shown can be read as settings again; beside each key stands where it came from; secrets are masked."""
-    (tmp_path / "r.toml").write_text('[server]\nworkers = 3\n[storage]\nsecret_key = "hunter2"\n')
+    (tmp_path / "r.toml").write_text('[server]\nworkers = 3\n[storage]\nsecret_key = "hunter2"\n' + RULE)
 
-    done = roadstead(
-        "config",
-        "show",
-        "r.toml",
-        directory=tmp_path,
-        environment={"ROADSTEAD_LOG_LEVEL": "debug", "ROADSTEAD_PORT": ""},
-    )
+    environment = {"ROADSTEAD_LOG_LEVEL": "debug", "ROADSTEAD_PORT": ""}
+    done = roadstead("config", "show", "r.toml", environment=environment)
 
     assert done.returncode == 0
     shown = tomllib.loads(done.stdout)
     assert shown["server"]["workers"] == 3
     assert shown["storage"]["secret_key"] == "***"
     assert "hunter2" not in done.stdout
+    assert shown["augment"]["rules"] == [
+        {
+            "match": "a/*",
+            "layers": [{"path": f"{tmp_path}/x.tar"}, {"path": f"{tmp_path}/y", "platform": "linux/arm64"}],
+            "env": ['QUOTE="', "LINE=a\nb"],
+            "cmd": [],
+        }
+    ]
     origins = dict(line.split("  # ", 1) for line in done.stdout.splitlines() if "  # " in line)
     told = {setting.strip(): origin for setting, origin in origins.items()}
     assert told["workers = 3"] == f"file {tmp_path / 'r.toml'}"
@@ -49,23 +79,23 @@ def test_show_is_toml_with_origins(tmp_path: Path) -> None:
     assert told["pool_size = 5"] == "default"
 
 
-def test_show_as_json(tmp_path: Path) -> None:
+def test_show_as_json(roadstead: Roadstead, tmp_path: Path) -> None:
     """Each key with its value and its origin."""
-    done = roadstead("config", "show", "--json", directory=tmp_path)
+    done = roadstead("config", "show", "--json")
 
     shown = json.loads(done.stdout)
     assert shown["server.listen"] == {"value": "127.0.0.1:5000", "origin": "default"}
     assert shown["database.url"]["value"] == f"sqlite:///{tmp_path}/roadstead-data/roadstead.db"
 
 
-def test_check_lists_everything(tmp_path: Path) -> None:
+def test_check_lists_everything(roadstead: Roadstead, tmp_path: Path) -> None:
     """Findings on standard output, status 1; nothing to find, status 0."""
     (tmp_path / "bad.toml").write_text('[server]\nlisten = "0.0.0.0:5000"\nworkers = 0\n')
     (tmp_path / "worse.toml").write_text("[server]\nwrokers = 0\n[log]\nlevel = 3\n")
 
-    bad = roadstead("config", "check", "bad.toml", directory=tmp_path)
-    worse = roadstead("config", "check", "worse.toml", "--json", directory=tmp_path)
-    fine = roadstead("config", "check", directory=tmp_path)
+    bad = roadstead("config", "check", "bad.toml")
+    worse = roadstead("config", "check", "worse.toml", "--json")
+    fine = roadstead("config", "check")
 
     assert bad.returncode == 1
     assert "server.open_to_network = true" in bad.stdout
@@ -86,9 +116,11 @@ def test_check_lists_everything(tmp_path: Path) -> None:
         (["config", "show", "missing.toml"], "No such file"),
     ],
 )
-def test_mistakes_are_told_without_a_traceback(tmp_path: Path, arguments: list[str], told: str) -> None:
+def test_mistakes_are_told_without_a_traceback(
+    roadstead: Roadstead, tmp_path: Path, arguments: list[str], told: str
+) -> None:
     """`error: …` on standard error, and status 1."""
-    done = roadstead(*arguments, directory=tmp_path)
+    done = roadstead(*arguments)
 
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
@@ -98,9 +130,9 @@ def test_mistakes_are_told_without_a_traceback(tmp_path: Path, arguments: list[s
 
 
 @pytest.mark.parametrize("arguments", [["serve", "--wrokers", "1"], ["sevre"], ["config", "show", "a", "b"]])
-def test_wrong_usage_is_status_2(tmp_path: Path, arguments: list[str]) -> None:
+def test_wrong_usage_is_status_2(roadstead: Roadstead, arguments: list[str]) -> None:
     """What isn't a command or an option is told by its name."""
-    done = roadstead(*arguments, directory=tmp_path)
+    done = roadstead(*arguments)
 
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
@@ -109,16 +141,16 @@ def test_wrong_usage_is_status_2(tmp_path: Path, arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     "command", [[], ["serve"], ["config"], ["config", "show"], ["config", "check"], ["layer", "pack"]]
 )
-def test_help_has_an_example(tmp_path: Path, command: list[str]) -> None:
+def test_help_has_an_example(roadstead: Roadstead, command: list[str]) -> None:
     """Every command shows how it is used."""
-    done = roadstead(*command, "--help", directory=tmp_path)
+    done = roadstead(*command, "--help")
 
     assert done.returncode == 0
     assert "Example: roadstead" in done.stdout
 
 
-def test_the_version_is_printed(tmp_path: Path) -> None:
+def test_the_version_is_printed(roadstead: Roadstead) -> None:
     """`--version` says who it is."""
-    done = roadstead("--version", directory=tmp_path)
+    done = roadstead("--version")
 
     assert done.stdout.startswith("roadstead ")

@@ -45,9 +45,7 @@ SOURCES_OF = Query(
         repositories.c.name == bindparam("repository"),
         derivation_manifests.c.digest == bindparam("derived"),
         derivation_manifests.c.root.is_(true()),
-    )
-    .distinct()
-    .order_by(derivations.c.source),
+    ),
     "repository",
     "derived",
 )
@@ -96,7 +94,8 @@ class DatabaseDerivations:
 
     async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:
         """Return the source manifests that a derived root digest was made from, ascending."""
-        return [Digest.parse(row[0]) for row in await self._access.rows(SOURCES_OF, repository.value, str(derived))]
+        rows = await self._access.rows(SOURCES_OF, repository.value, str(derived))
+        return [Digest.parse(text) for text in sorted({row[0] for row in rows})]  # several plans may give one result
 
 
 def _record(connection: Connection, derivation: Derivation, lease: blob_rows.Lease, at: int) -> None:

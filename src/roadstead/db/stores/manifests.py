@@ -253,6 +253,7 @@ def _put(connection: Connection, manifest: NewManifest, new_tags: Sequence[Tag],
     held = connection.execute(_HELD, {"repository": number, "digest": str(manifest.digest)}).first()
     if held is None or held.derived or held.media_type != manifest.media_type:
         _store(connection, number, manifest, at)
+        _store_references(connection, number, manifest, replace=held is not None)
     elif at - held.pushed_at > _STILL_YOUNG:
         # Untagged manifests are collected by age: whoever pushes a part of an index again has all the time anew.
         connection.execute(_PUSHED_AGAIN, {"repository": number, "pushed": str(manifest.digest), "at": at})
@@ -275,20 +276,26 @@ def _restore(connection: Connection, tag: Tag, digest: Digest, move: _Move) -> b
 def _require(
     connection: Connection, repository: RepositoryName, number: int, references: Sequence[ManifestReference], at: int
 ) -> None:
-    """Raise unless the repository holds what is needed; what collection has condemned lives on."""
-    needed = [reference for reference in references if not reference.optional]
-    children = [reference.digest for reference in needed if reference.kind is ReferenceKind.CHILD]
+    """Raise unless the repository holds what is needed; what collection has condemned lives on.
+
+    Of what is optional a repository may hold some: that has to fit and lives on just the same.
+    """
+    children = [reference.digest for reference in references if reference.kind is ReferenceKind.CHILD]
     held = blob_rows.held_among(
-        connection, number, [reference.digest for reference in needed if reference.kind is not ReferenceKind.CHILD]
+        connection, number, [reference.digest for reference in references if reference.kind is not ReferenceKind.CHILD]
     )
     sizes = {digest: blob.size for digest, blob in held.items() if blob.state != blob_rows.DELETING}
     child_sizes = _sizes_among(connection, number, children)
     actual = [(child_sizes if reference.kind is ReferenceKind.CHILD else sizes).get(reference.digest)
-              for reference in needed]  # fmt: skip
-    missing = [reference.digest for reference, size in zip(needed, actual, strict=True) if size is None]
+              for reference in references]  # fmt: skip
+    missing = [
+        reference.digest
+        for reference, size in zip(references, actual, strict=True)
+        if size is None and not reference.optional
+    ]
     if missing:
         raise ManifestBlobUnknownError(repository, list(dict.fromkeys(missing)))
-    for reference, size in zip(needed, actual, strict=True):
+    for reference, size in zip(references, actual, strict=True):
         if size is not None and size != reference.size:
             raise DescriptorSizeError(reference.digest, reference.size, size)
     blob_rows.revive(connection, [d for d, blob in held.items() if blob.state == blob_rows.CONDEMNED], at)
@@ -319,7 +326,12 @@ def _store(connection: Connection, number: int, manifest: NewManifest, at: int) 
         "pushed_at": at,
     }
     connection.execute(_STORE.on(connection), row)
-    connection.execute(_REMOVE_REFERENCES, {"repository": number, "digest": digest})
+
+
+def _store_references(connection: Connection, number: int, manifest: NewManifest, *, replace: bool) -> None:
+    digest = str(manifest.digest)
+    if replace:
+        connection.execute(_REMOVE_REFERENCES, {"repository": number, "digest": digest})
     references = [
         {
             "repository_id": number,

@@ -10,7 +10,7 @@ from roadstead.http.conditions import etag, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, SAFE
 from roadstead.http.names import parse_digest, parse_name
-from roadstead.http.ranges import Part, Unsatisfiable, Whole, parse_range
+from roadstead.http.ranges import Part, RangeUnsatisfiableError, Unsatisfiable, Whole, parse_range
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
 from roadstead.registry.errors import BlobUnknownError, ContentMissingError, ManifestUnknownError
@@ -31,13 +31,9 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     except BlobUnknownError:
         return await _manifest_as_blob(request, services, repository, digest)
     headers = _headers(str(digest))
-    if none_match(request, str(digest)):
-        return Response(304, headers)
-    wanted = _wanted(request, digest, blob.size)
-    if isinstance(wanted, Unsatisfiable):
-        return Response(416, [*headers, (b"content-range", f"bytes */{blob.size}".encode())])
-    if request.method == "HEAD":
-        return _head(headers, wanted, blob.size)
+    wanted = _wanted(request, digest, headers, blob.size)
+    if isinstance(wanted, Response):
+        return wanted
     if services.blobs.is_small(blob):
         return _from_memory(await services.blobs.content(blob), headers, wanted)
     return _from_storage(services, blob, headers, wanted)
@@ -52,9 +48,10 @@ async def _manifest_as_blob(
     except ManifestUnknownError as error:
         raise BlobUnknownError(repository, digest) from error
     headers = _headers(str(digest))
-    if request.method == "HEAD":
-        return Response(200, [OCTETS, *headers], content_length=record.size)
-    return _from_memory(await services.manifests.content(digest), headers, Whole())
+    wanted = _wanted(request, digest, headers, record.size)
+    if isinstance(wanted, Response):
+        return wanted
+    return _from_memory(await services.manifests.content(digest), headers, wanted)
 
 
 def _headers(digest: str) -> list[tuple[bytes, bytes]]:
@@ -67,7 +64,19 @@ def _headers(digest: str) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def _wanted(request: Request, digest: Digest, size: int) -> Whole | Unsatisfiable | tuple[Part, ...]:
+def _wanted(
+    request: Request, digest: Digest, headers: list[tuple[bytes, bytes]], size: int
+) -> Response | Whole | tuple[Part, ...]:
+    """Return which bytes are wanted, or the answer that needs none of them; raises RangeUnsatisfiableError."""
+    if none_match(request, str(digest)):
+        return Response(304, headers)
+    wanted = _ranges(request, digest, size)
+    if isinstance(wanted, Unsatisfiable):
+        raise RangeUnsatisfiableError(size)
+    return _head(headers, wanted, size) if request.method == "HEAD" else wanted
+
+
+def _ranges(request: Request, digest: Digest, size: int) -> Whole | Unsatisfiable | tuple[Part, ...]:
     """Return what Range asks for, unless If-Range names other content."""
     condition = request.header(b"if-range")
     if condition is not None and condition != etag(str(digest)).decode():

@@ -1,16 +1,19 @@
 """Manifests over HTTP (distribution-spec end-3, end-7, end-9; registry spec §1.8 to §1.10)."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 
 from roadstead.augment.ports import Served
 from roadstead.http.asgi import Request, Response
 from roadstead.http.bodies import read_whole
-from roadstead.http.conditions import etag, etags, none_match
+from roadstead.http.conditions import ConditionUnmetError, etag, etags, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, REVALIDATE, SAFE
 from roadstead.http.names import Named, parse_name, parse_tag_or_digest
-from roadstead.http.negotiation import acceptable
-from roadstead.oci.digest import Digest
+from roadstead.http.negotiation import acceptable, legacy_child
+from roadstead.oci import mediatypes
+from roadstead.oci.digest import Digest, DigestInvalidError
+from roadstead.oci.manifest import parse_index
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.errors import ManifestUnknownError
 from roadstead.registry.ports import TagCondition
@@ -21,6 +24,8 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     name = parse_name(found["name"])
     reference = parse_tag_or_digest(found["reference"])
     served = await resolve(services, name, reference)
+    if services.strict_accept:
+        served = await _negotiated(request, services, name, reference, served)
     digest = str(served.digest)
     headers = [
         (b"content-type", served.media_type.encode()),
@@ -31,8 +36,6 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     ]
     if none_match(request, digest):
         return Response(304, headers[1:])
-    if services.strict_accept and not acceptable(request.headers(b"accept"), served.media_type):
-        raise ManifestUnknownError(name.repository, reference)
     if request.method == "HEAD":
         return Response(200, headers, content_length=served.size)
     return Response(200, headers, await services.manifests.content(served.digest))
@@ -45,6 +48,21 @@ async def resolve(services: Services, name: Named, reference: Tag | Digest) -> S
     if isinstance(reference, Tag) and not name.original:
         return await services.augmenter.serve(name.repository, reference, stored)
     return stored
+
+
+async def _negotiated(
+    request: Request, services: Services, name: Named, reference: Tag | Digest, served: Served
+) -> Served:
+    """Return what distribution would answer: 404 for a type that isn't accepted, but a Docker list by tag gives its
+    linux/amd64 image to clients that don't know lists (registry spec §1.8)."""
+    accept = request.headers(b"accept")
+    if acceptable(accept, served.media_type):
+        return served
+    if served.media_type == mediatypes.DOCKER_LIST and isinstance(reference, Tag):
+        child = legacy_child(parse_index(await services.manifests.content(served.digest), served.media_type))
+        if child is not None:
+            return Served(child.digest, child.media_type, child.size)
+    raise ManifestUnknownError(name.repository, reference)
 
 
 async def write(request: Request, found: Mapping[str, str], services: Services) -> Response:
@@ -88,10 +106,12 @@ async def _condition(request: Request, services: Services, repository: Repositor
         return None
     wanted: set[Digest] = set()
     for text in match or ():
-        if text != "*":
+        with suppress(DigestInvalidError):  # another kind of entity tag: no tag is ever at it
             digest = Digest.parse(text)
             wanted.add(digest)
             wanted.update(await services.augmenter.sources_of(repository, digest))
+    if match is not None and not wanted and "*" not in match:
+        raise ConditionUnmetError
     return TagCondition(
         match=frozenset(wanted),
         any_existing=match is not None and "*" in match,

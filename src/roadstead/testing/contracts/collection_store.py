@@ -245,7 +245,7 @@ class CollectionStoreContract:
         await stores.blobs.commit(APP, pushed_again, upload=None, now=LATER)
 
         assert made == 2
-        assert await stores.blobs.find_stored(stray.digest) is None
+        assert await stores.layers.find(stray.digest) is None
         assert [doomed.digest for doomed in await taken(stores)] == [stray.digest]
         assert await stores.blobs.find(APP, pushed_again.digest) == pushed_again
         assert await stores.blobs.find(APP, known.digest) == known

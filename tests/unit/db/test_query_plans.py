@@ -1,0 +1,77 @@
+"""How SQLite finds what the hot reads ask for: ranges of an index, whatever the size of the tables."""
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy.dialects.sqlite.pysqlite import dialect as sqlite_dialect
+
+from roadstead.db.access import Query
+from roadstead.db.sqlite import connect_for_reading, migrate
+from roadstead.db.stores import blobs, catalog, derivations, instance, manifests, uploads
+
+QUERIES = {
+    f"{module.__name__.rpartition('.')[2]}.{name}": query
+    for module in (manifests, catalog, blobs, uploads, derivations, instance)
+    for name, query in vars(module).items()
+    if isinstance(query, Query)
+}
+PAGES = (
+    "catalog.TAGS",
+    "catalog.REPOSITORIES",
+    "catalog.REFERRERS",
+    "catalog.REFERRERS_OF_TYPE",
+    "catalog.TAG_CHANGES",
+)
+STATEMENTS = {
+    "a push looks at its tag": manifests._TAG_NOW,
+    "a delete takes the tags along": manifests._REMOVE_TAGS_AT,
+    "a delete asks what came of the manifest": manifests._DERIVED_FROM,
+    "a delete asks what a derived manifest came of": manifests._SOURCES_OF,
+    "the last repository takes the bytes along": manifests._REMOVE_CONTENT,
+    "a mount asks who has the blob": blobs._HELD_BY_ANY,
+}
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """A read-only connection to an empty database."""
+    path = tmp_path / "roadstead.db"
+    migrate(path)
+    with closing(connect_for_reading(path)) as connection:
+        yield connection
+
+
+def plan(connection: sqlite3.Connection, text: str) -> list[str]:
+    """Return the steps of SQLite's plan."""
+    arguments = ("1",) * len(re.findall(r"\?", text))
+    return [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", arguments)]
+
+
+@pytest.mark.parametrize("name", sorted(QUERIES))
+def test_reads_search_an_index(connection: sqlite3.Connection, name: str) -> None:
+    """No table is read through, and nothing is sorted."""
+    steps = plan(connection, QUERIES[name].sqlite.text)
+
+    assert steps
+    assert [step for step in steps if step.startswith("SCAN") or "B-TREE" in step] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_a_range_of_one_index(connection: sqlite3.Connection, name: str) -> None:
+    """The page's own table is searched by everything that selects it, the place where it begins included."""
+    search = plan(connection, QUERIES[name].sqlite.text)[0]
+
+    assert re.search(r"USING (COVERING )?INDEX|USING PRIMARY KEY", search), search
+    assert re.search(r"\b(name|sort_key|digest|id)[<>]\?", search), search
+
+
+@pytest.mark.parametrize("name", sorted(STATEMENTS))
+def test_writes_search_an_index(connection: sqlite3.Connection, name: str) -> None:
+    """What a write looks at inside its transaction is found as quickly."""
+    text = str(STATEMENTS[name].compile(dialect=sqlite_dialect()))
+
+    assert [step for step in plan(connection, text) if step.startswith("SCAN")] == []
