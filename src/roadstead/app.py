@@ -30,6 +30,7 @@ from roadstead.http.routes import Router
 from roadstead.http.v2.table import ROUTES as API
 from roadstead.http.v2.table import read_only
 from roadstead.oci.descriptor import Platform
+from roadstead.oci.pattern import Pattern
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.content_cache import ContentCache
@@ -39,12 +40,21 @@ from roadstead.registry.images import Images
 from roadstead.registry.immutable import ImmutableTags
 from roadstead.registry.manifests import Manifests
 from roadstead.registry.ports import BlobStore, ManifestStore, UploadStore
+from roadstead.registry.retention import Retention, RetentionRule
 from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
 from roadstead.registry.uploads import Uploads
 from roadstead.registry.validation import Sparseness
 from roadstead.registry.verify import Verifier
 from roadstead.settings.handover import Handover
-from roadstead.settings.model import AcceptRule, RuleSettings, ServerSettings, Settings, StorageDriver, StorageSettings
+from roadstead.settings.model import (
+    AcceptRule,
+    RetentionSettings,
+    RuleSettings,
+    ServerSettings,
+    Settings,
+    StorageDriver,
+    StorageSettings,
+)
 from roadstead.storage.drivers.filesystem import FilesystemDriver
 from roadstead.storage.ports import Driver, OpensFile, PurgesTemporary
 from roadstead.telemetry.metered import MeteredBlobs, MeteredDerivations, MeteredManifests, MeteredUploads
@@ -153,8 +163,21 @@ def collector(plugs: Plugs, settings: Settings) -> Collector:
         untagged=Untagged(settings.gc.untagged.value),
         untagged_after=settings.gc.untagged_after,
         stray_after=settings.gc.grace,
+        retention=Retention(
+            tuple(_retention_rule(rule) for rule in settings.gc.retention),
+            ImmutableTags.parse(settings.registry.immutable),
+        ),
     )
-    return Collector(plugs.database.collection, plugs.driver, CLOCK, policy)
+    return Collector(plugs.database.collection, plugs.database.catalog, plugs.driver, CLOCK, policy)
+
+
+def _retention_rule(rule: RetentionSettings) -> RetentionRule:
+    return RetentionRule(
+        match=Pattern.parse(rule.match),
+        keep_newest=rule.keep_newest,
+        keep_younger=rule.keep_younger,
+        keep_matching=rule.keep_matching,
+    )
 
 
 def verifier(plugs: Plugs, settings: Settings, *, repair: bool) -> Verifier:

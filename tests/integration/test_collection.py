@@ -106,7 +106,7 @@ async def test_what_was_acknowledged_can_be_pulled(server: RoadsteadServer, data
     database = await open_database(database_url, migrate=False)
     driver = FilesystemDriver(server.data)
     policy = Policy(untagged=Untagged.DELETE, untagged_after=timedelta(0), stray_after=timedelta(0))
-    collector = Collector(database.collection, driver, clock, policy)
+    collector = Collector(database.collection, database.catalog, driver, clock, policy)
     total = Tally()
 
     working = asyncio.gather(*(asyncio.to_thread(pusher.work) for pusher in pushers))
@@ -162,7 +162,7 @@ def test_the_command_beside_a_server(server: RoadsteadServer, database_url: str)
     assert told[str(image.config_digest)]["needed_by"] == f"team/app@{image.digest}"
     assert "goes:\n  nothing\n" in summary
     assert "1 manifest," in summary
-    assert done == {"manifests": 0, "condemned": 0, "blobs": 0, "freed": 0, "postponed": 0, "strays": 0}
+    assert done == {"tags": 0, "manifests": 0, "condemned": 0, "blobs": 0, "freed": 0, "postponed": 0, "strays": 0}
     assert client.get(f"/v2/team/app/blobs/{image.config_digest}").body == image.config
 
 

@@ -46,7 +46,7 @@ class Scene:
     def __init__(self, database: Database, driver: FilesystemDriver) -> None:
         self._database = database
         self._clock = FrozenClock()
-        self._collector = Collector(database.collection, driver, self._clock, Policy())
+        self._collector = Collector(database.collection, database.catalog, driver, self._clock, Policy())
         ids = UploadIds(b"0" * 32)
         self._uploads = Uploads(database.uploads, database.blobs, driver, ids, self._clock, lifetimes=UploadLifetimes())
 

@@ -47,6 +47,8 @@ async def _collect(settings: Settings, as_json: bool) -> None:
         if as_json:
             typer.echo(json.dumps({**asdict(tally), "strays": strays}))
             return
+        if tally.tags:
+            typer.echo(f"{tally.tags} tags removed, which retention keeps no longer")
         typer.echo(f"{tally.manifests} manifests removed")
         typer.echo(f"{tally.condemned} blobs condemned: they go in a minute or later, with the next pass")
         typer.echo(f"{tally.blobs} blobs removed, {format_size(tally.freed)} freed")
@@ -92,6 +94,7 @@ def _described(item: Explained) -> dict[str, Any]:
     described = {
         "kind": item.kind,
         "repository": item.repository,
+        "tag": item.tag,
         "digest": item.digest,
         "size": item.size,
         "goes": item.fate.goes,

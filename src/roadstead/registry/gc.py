@@ -20,14 +20,18 @@ import structlog
 
 from roadstead.clock import Clock
 from roadstead.errors import UnavailableError
+from roadstead.oci.reference import RepositoryName
 from roadstead.registry.ports import (
     BlobFacts,
     BlobRecord,
     BlobState,
+    CatalogStore,
     CollectionStore,
     DoomedBlob,
     ManifestFacts,
+    TagAge,
 )
+from roadstead.registry.retention import KEEP_ALL, Retention
 from roadstead.storage import keys
 from roadstead.storage.arrivals import MAX_ARRIVAL
 from roadstead.storage.ports import Driver
@@ -74,6 +78,7 @@ class Policy:
     untagged: Untagged = Untagged.KEEP
     untagged_after: timedelta = timedelta(days=7)
     stray_after: timedelta = timedelta(hours=24)
+    retention: Retention = KEEP_ALL
 
 
 class Fate(StrEnum):
@@ -96,6 +101,7 @@ class Fate(StrEnum):
     DELETING = "deleting"
     UNTAGGED = "untagged"
     SOURCELESS = "sourceless"
+    EXPIRED = "expired"
 
     @property
     def goes(self) -> bool:
@@ -108,7 +114,7 @@ class Fate(StrEnum):
         return _REASONS[self]
 
 
-_GOING = frozenset({Fate.UNNEEDED, Fate.WAITING, Fate.DUE, Fate.DELETING, Fate.UNTAGGED, Fate.SOURCELESS})
+_GOING = frozenset({Fate.UNNEEDED, Fate.WAITING, Fate.DUE, Fate.DELETING, Fate.UNTAGGED, Fate.SOURCELESS, Fate.EXPIRED})
 
 _REASONS: Mapping[Fate, str] = {
     Fate.REFERENCED: "a manifest refers to it",
@@ -126,6 +132,7 @@ _REASONS: Mapping[Fate, str] = {
     Fate.DELETING: "its bytes are being removed",
     Fate.UNTAGGED: "no tag, index or subject keeps it",
     Fate.SOURCELESS: "it was derived from an image that is gone",
+    Fate.EXPIRED: "a retention rule keeps it no longer",
 }
 
 
@@ -162,6 +169,7 @@ def judge_manifest(facts: ManifestFacts, policy: Policy, now: datetime) -> Fate:
 class Tally:
     """What a pass has done so far."""
 
+    tags: int = 0  # removed by retention
     manifests: int = 0  # removed
     condemned: int = 0
     blobs: int = 0  # removed, bytes and rows
@@ -171,18 +179,19 @@ class Tally:
     @property
     def total(self) -> int:
         """Return how much there was to do."""
-        return self.manifests + self.condemned + self.blobs + self.postponed
+        return self.tags + self.manifests + self.condemned + self.blobs + self.postponed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explained:
-    """A blob or a manifest, and what the next pass does with it."""
+    """A tag, a manifest or a blob, and what the next pass does with it. Of tags only those that go are told."""
 
-    kind: str  # "blob" or "manifest"
+    kind: str  # "tag", "manifest" or "blob"
     digest: str
-    repository: str | None  # of a manifest
+    repository: str | None  # of a tag or manifest
     size: int
     fate: Fate
+    tag: str | None = None
     needed_by: str | None = None  # REPOSITORY@DIGEST, a manifest that needs the blob
 
 
@@ -204,19 +213,50 @@ async def remove_bytes(driver: Driver, clock: Clock, blob: DoomedBlob) -> bool:
 class Collector:
     """Collects. Any number may run at once, in any processes: the store keeps them apart."""
 
-    def __init__(self, store: CollectionStore, driver: Driver, clock: Clock, policy: Policy) -> None:
+    def __init__(
+        self, store: CollectionStore, catalog: CatalogStore, driver: Driver, clock: Clock, policy: Policy
+    ) -> None:
         self._store = store
+        self._catalog = catalog
         self._driver = driver
         self._clock = clock
         self._policy = policy
 
     async def run(self) -> Tally:
-        """Do one pass: manifests first, then blobs, then the bytes of those condemned long enough. Safe to cancel."""
+        """Do one pass: tags, manifests, blobs, then the bytes of those condemned long enough. Safe to cancel."""
         tally = Tally()
+        await self.expire_tags(tally)
         await self.collect_manifests(tally)
         await self.condemn(tally)
         await self.remove(tally)
         return tally
+
+    async def expire_tags(self, tally: Tally) -> None:
+        """Remove tags that retention keeps no longer."""
+        async with aclosing(self._expired()) as expired:
+            async for repository, tag in expired:
+                if await self._store.expire_tag(repository, tag, now=self._clock.now()):
+                    tally.tags += 1
+                    _log.info("tag expired", repository=str(repository), tag=str(tag.tag), digest=str(tag.digest))
+
+    async def _expired(self) -> AsyncGenerator[tuple[RepositoryName, TagAge], None]:
+        """Yield the tags that go. The tags of one repository are in memory together, to tell the newest."""
+        if not self._policy.retention.rules:
+            return
+        after = ""
+        while names := await self._catalog.repositories(after=after, limit=PAGE):
+            for name in names:
+                repository = RepositoryName.parse(name)
+                tags = await self._tags(repository)
+                for tag in self._policy.retention.expired(repository, tags, self._clock.now()):
+                    yield repository, tag
+            after = names[-1]
+
+    async def _tags(self, repository: RepositoryName) -> Sequence[TagAge]:
+        found: list[TagAge] = []
+        while page := await self._store.tag_ages(repository, after=found[-1].tag.value if found else "", limit=PAGE):
+            found += page
+        return found
 
     async def collect_manifests(self, tally: Tally) -> None:
         """Remove manifests that nothing keeps, again and again: an index that goes keeps its children no more."""
@@ -317,8 +357,18 @@ class Collector:
         """Yield each manifest and each blob with what the next pass does with it; nothing is changed.
 
         With `name_needs` blobs that stay carry a manifest that needs them. What only a manifest needs that goes now
-        is told as needed: it follows in the pass after that.
+        is told as needed: it follows in the pass after that. So do manifests that only a tag kept.
         """
+        async with aclosing(self._expired()) as expired:
+            async for repository, tag in expired:
+                yield Explained(
+                    kind="tag",
+                    digest=str(tag.digest),
+                    repository=str(repository),
+                    size=0,
+                    fate=Fate.EXPIRED,
+                    tag=tag.tag.value,
+                )
         async with aclosing(self._manifests()) as manifests:
             async for manifest in manifests:
                 yield Explained(

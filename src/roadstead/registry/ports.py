@@ -176,7 +176,6 @@ class ManifestStore(Protocol):
         *,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
         now: datetime,
-        origin: ChangeOrigin = ChangeOrigin.UNTAG,
     ) -> bool:
         """Remove a tag, not what it points at; False if it wasn't there. Raises TagImmutableError."""
         ...
@@ -388,6 +387,15 @@ class DoomedBlob:
     since: datetime  # when it was taken: who takes it later has another
 
 
+@dataclass(frozen=True, slots=True)
+class TagAge:
+    """A tag, what it is at, and since when."""
+
+    tag: Tag
+    digest: Digest
+    since: datetime
+
+
 class CollectionStore(Protocol):
     """What collection reads and does (``registry.gc``).
 
@@ -438,6 +446,14 @@ class CollectionStore(Protocol):
 
     async def adopt(self, strays: Sequence[BlobRecord], *, lease_until: datetime, now: datetime) -> int:
         """Make rows, condemned, for bytes in storage that have none; return how many were made."""
+        ...
+
+    async def tag_ages(self, repository: RepositoryName, *, after: str, limit: int) -> Sequence[TagAge]:
+        """Return up to `limit` tags greater than `after` bytewise, ascending."""
+        ...
+
+    async def expire_tag(self, repository: RepositoryName, tag: TagAge, *, now: datetime) -> bool:
+        """Remove a tag and note it; False if it moved since, or is gone."""
         ...
 
     async def manifests(self, *, after: tuple[int, str], limit: int) -> Sequence[ManifestFacts]:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from roadstead.oci.pattern import Pattern, PatternInvalidError
 from roadstead.settings.findings import Finding
-from roadstead.settings.model import LayerSettings, Settings, StorageDriver
+from roadstead.settings.model import LayerSettings, RetentionSettings, Settings, StorageDriver
 from roadstead.settings.mounts import filesystem_of, is_network
 
 _SQLITE = "sqlite"
@@ -178,5 +178,26 @@ def _gc(settings: Settings) -> Iterator[Finding]:
             "gc.grace",
             "expected 1h or more: a client may go on for long between pushing a layer and the manifest that needs it",
         )
+    for number, rule in enumerate(settings.gc.retention):
+        yield from _retention(f"gc.retention[{number}]", rule)
     if settings.gc.untagged_after < _SHORTEST_GRACE:
         yield Finding("gc.untagged_after", "expected 1h or more: an index is pushed after the images that it lists")
+
+
+def _retention(key: str, rule: RetentionSettings) -> Iterator[Finding]:
+    try:
+        Pattern.parse(rule.match)
+    except PatternInvalidError as error:
+        yield Finding(f"{key}.match", str(error), advice=error.advice())
+    for number, glob in enumerate(rule.keep_matching):
+        try:
+            Pattern.parse(f"**:{glob}")
+        except PatternInvalidError as error:
+            message = f"expected a pattern of tags such as v*, got {glob!r}: {error.reason}"
+            yield Finding(f"{key}.keep_matching[{number}]", message)
+    if rule.keep_newest is None and rule.keep_younger is None and not rule.keep_matching:
+        yield Finding(
+            key, "the rule would remove every tag it matches: give keep_newest, keep_younger or keep_matching"
+        )
+    if rule.keep_newest is not None and rule.keep_newest < 0:
+        yield Finding(f"{key}.keep_newest", f"expected 0 or more, got {rule.keep_newest}")

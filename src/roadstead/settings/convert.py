@@ -16,7 +16,7 @@ from roadstead.errors import InvalidError
 from roadstead.secret import Secret
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.findings import Finding, nearest
-from roadstead.settings.model import LayerSettings, RuleSettings
+from roadstead.settings.model import LayerSettings, RetentionSettings, RuleSettings
 from roadstead.settings.quantity import ByteSize, parse_duration, parse_size
 from roadstead.settings.references import resolve_references
 from roadstead.settings.tables import Headers, LogFields
@@ -76,7 +76,7 @@ def convert(kind: Any, raw: object, key: str, source: Source) -> Any:
         kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is tuple:
         return _many(typing.get_args(kind)[0], raw, key, source, textual=textual)
-    if kind in (RuleSettings, LayerSettings):
+    if kind in (RuleSettings, LayerSettings, RetentionSettings):
         return _table(kind, raw, key, source)
     if kind in (Headers, LogFields):
         return _free_table(kind, raw, key, source, textual=textual)

@@ -242,6 +242,16 @@ class AugmentSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionSettings:
+    """``[[gc.retention]]``: which tags are kept; of each tag the first rule that matches decides, others stay."""
+
+    match: str = setting("", "Which tags, as a pattern of `repository:tag` (`team/*:nightly-*`).")
+    keep_newest: int | None = setting(None, "How many of each repository are kept, those made or moved last.")
+    keep_younger: timedelta | None = setting(None, "Those made or moved less than this ago are kept.")
+    keep_matching: tuple[str, ...] = setting((), "Tags that fit one of these patterns (`v*`) are kept.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GcSettings:
     """``[gc]``: collection of what nothing needs, while the registry serves."""
 
@@ -267,6 +277,9 @@ class GcSettings:
     untagged_after: timedelta = setting(
         timedelta(hours=168),
         "`delete`: how long ago such a manifest was pushed, or lost its last tag, at the least: a week.",
+    )
+    retention: tuple[RetentionSettings, ...] = setting(
+        (), "Rules by which tags are removed; see `[[gc.retention]]`. Without any, none is."
     )
 
 

@@ -55,7 +55,7 @@ class Scene:
     @property
     def collector(self) -> Collector:
         """Return what collects."""
-        return Collector(self.stores.collection, self.driver, self.clock, Policy())
+        return Collector(self.stores.collection, self.stores.catalog, self.driver, self.clock, Policy())
 
     async def prepare(self) -> None:
         """Push the blob, and let a day go by."""

@@ -77,7 +77,7 @@ class CollectionModel(RuleBasedStateMachine):
         """Open an empty database."""
         self.directory = Path(tempfile.mkdtemp(prefix="roadstead-model-"))
         self.database: Database = self.run(self._open())
-        self.collector = Collector(self.database.collection, self.driver, self.clock, POLICY)
+        self.collector = Collector(self.database.collection, self.database.catalog, self.driver, self.clock, POLICY)
 
     async def _open(self) -> Database:
         if self.template is None:

@@ -42,15 +42,17 @@ from roadstead.db.stores import manifests as manifest_rows
 from roadstead.db.stores import repositories as repository_rows
 from roadstead.db.stores.blobs import CONDEMNED, DELETING, LIVE, parts
 from roadstead.oci.digest import Digest
-from roadstead.oci.reference import RepositoryName
+from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.ports import (
     BlobFacts,
     BlobRecord,
     BlobState,
+    ChangeOrigin,
     CollectionStore,
     DoomedBlob,
     ManifestFacts,
     ReferenceKind,
+    TagAge,
 )
 from roadstead.storage.ports import Key
 
@@ -218,6 +220,24 @@ _IDLE_MANIFEST = select(manifests.c.pushed_at, _UNTAGGED_AT).where(
 )
 
 
+TAG_AGES = Query(
+    select(tags.c.name, tags.c.digest, tags.c.updated_at)
+    .join(repositories, repositories.c.id == tags.c.repository_id)
+    .where(repositories.c.name == bindparam("repository"), tags.c.name > bindparam("after"))
+    .order_by(tags.c.name)
+    .limit(_LIMIT),
+    "repository",
+    "after",
+    "limit",
+)
+_EXPIRE = delete(tags).where(
+    tags.c.repository_id == bindparam("number"),
+    tags.c.name == bindparam("tag"),
+    tags.c.digest == bindparam("at"),
+    tags.c.updated_at == bindparam("since"),
+)
+
+
 class DatabaseCollection:
     """`CollectionStore` on a database."""
 
@@ -268,6 +288,15 @@ class DatabaseCollection:
     async def adopt(self, strays: Sequence[BlobRecord], *, lease_until: datetime, now: datetime) -> int:
         """Make rows, condemned, for bytes in storage that have none; return how many were made."""
         return await self._access.write(_adopt, strays, to_micros(lease_until), to_micros(now))
+
+    async def tag_ages(self, repository: RepositoryName, *, after: str, limit: int) -> Sequence[TagAge]:
+        """Return up to `limit` tags greater than `after`."""
+        rows = await self._access.rows(TAG_AGES, repository.value, after, limit)
+        return [TagAge(Tag.parse(name), Digest.parse(digest), from_micros(at)) for name, digest, at in rows]
+
+    async def expire_tag(self, repository: RepositoryName, tag: TagAge, *, now: datetime) -> bool:
+        """Remove a tag and note it."""
+        return await self._access.write(_expire_tag, repository, tag, to_micros(now))
 
     async def manifests(self, *, after: tuple[int, str], limit: int) -> Sequence[ManifestFacts]:
         """Return up to `limit` manifests behind the position."""
@@ -378,6 +407,18 @@ def _adopt(connection: Connection, strays: Sequence[BlobRecord], lease_until: in
         }
         made += connection.execute(_ADOPT.on(connection), row).first() is not None
     return made
+
+
+def _expire_tag(connection: Connection, repository: RepositoryName, tag: TagAge, now: int) -> bool:
+    number = repository_rows.find(connection, repository)
+    if number is None:
+        return False
+    digest = str(tag.digest)
+    key = {"number": number, "tag": tag.tag.value, "at": digest, "since": to_micros(tag.since)}
+    if connection.execute(_EXPIRE, key).rowcount != 1:
+        return False
+    manifest_rows.note(connection, number, [tag.tag.value], None, digest, now, ChangeOrigin.RETENTION)
+    return True
 
 
 def _collect_manifest(connection: Connection, repository: RepositoryName, digest: str, idle_since: int) -> bool:

@@ -226,10 +226,9 @@ class DatabaseManifests:
         *,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
         now: datetime,
-        origin: ChangeOrigin = ChangeOrigin.UNTAG,
     ) -> bool:
         """Remove a tag, not what it points at."""
-        return await self._access.write(_delete_tag, repository, tag, immutable, to_micros(now), origin)
+        return await self._access.write(_delete_tag, repository, tag, immutable, to_micros(now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +360,7 @@ def _point(connection: Connection, number: int, tag: Tag, digest: Digest, move: 
             connection.execute(_MOVE_TAG, key | {"to": str(digest), "at": move.at})
         elif connection.execute(_MAKE_TAG.on(connection), new).first() is None:
             continue  # made by another push since we looked: it is the previous one
-        _note(connection, number, [tag.value], str(digest), previous, move.at, move.origin)
+        note(connection, number, [tag.value], str(digest), previous, move.at, move.origin)
         return
     raise StoreBusyError(f"tag {tag} is made and removed faster than it can be moved; try again")
 
@@ -429,7 +428,7 @@ def _delete(
 def _untag(connection: Connection, number: int, digest: str, at: int) -> list[str]:
     """Remove the tags at a manifest and note it; return them."""
     names = list(connection.execute(_REMOVE_TAGS_AT, {"repository": number, "digest": digest}).scalars())
-    _note(connection, number, sorted(names), None, digest, at, ChangeOrigin.DELETE)
+    note(connection, number, sorted(names), None, digest, at, ChangeOrigin.DELETE)
     return names
 
 
@@ -447,12 +446,7 @@ def remove(connection: Connection, number: int, digest: str) -> bool:
 
 
 def _delete_tag(
-    connection: Connection,
-    repository: RepositoryName,
-    tag: Tag,
-    immutable: ImmutableTags,
-    at: int,
-    origin: ChangeOrigin,
+    connection: Connection, repository: RepositoryName, tag: Tag, immutable: ImmutableTags, at: int
 ) -> bool:
     number = repository_rows.find(connection, repository)
     if number is None:
@@ -461,11 +455,11 @@ def _delete_tag(
     if previous is None:
         return False
     _require_mutable(repository, tag, previous, None, immutable)  # what is raised undoes the removal
-    _note(connection, number, [tag.value], None, previous, at, origin)
+    note(connection, number, [tag.value], None, previous, at, ChangeOrigin.UNTAG)
     return True
 
 
-def _note(
+def note(
     connection: Connection,
     number: int,
     names: Iterable[str],
@@ -474,6 +468,7 @@ def _note(
     at: int,
     origin: ChangeOrigin,
 ) -> None:
+    """Write a line of the journal for each of these tags, in the transaction that changed them."""
     lines = [
         {
             "repository_id": number,

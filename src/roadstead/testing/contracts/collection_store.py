@@ -12,7 +12,7 @@ import pytest
 
 from roadstead.oci.reference import Tag
 from roadstead.registry.errors import StoreBusyError
-from roadstead.registry.ports import BlobRecord, BlobState, CollectionStore, DoomedBlob, ManifestFacts
+from roadstead.registry.ports import BlobRecord, BlobState, ChangeOrigin, CollectionStore, DoomedBlob, ManifestFacts
 from roadstead.storage.arrivals import MAX_ARRIVAL
 from roadstead.testing.contracts.registry_stores import (
     APP,
@@ -316,6 +316,33 @@ class CollectionStoreContract:
         for manifest in (tagged, part, signature):
             assert not await stores.collection.collect_manifest(APP, manifest.digest, idle_since=LATER, now=LATER)
             assert await stores.manifests.find_by_digest(APP, manifest.digest) is not None
+
+    async def test_a_tag_expires(self, stores: CollectingStores) -> None:
+        """Its manifest stays, and the journal tells why it went."""
+        manifest = new_manifest("{}")
+        await stores.manifests.put(APP, manifest, [LATEST, Tag("v1")], now=NOW)
+        first, second = await stores.collection.tag_ages(APP, after="", limit=10)
+
+        assert await stores.collection.expire_tag(APP, first, now=LATER)
+
+        assert (first.tag, first.digest, first.since) == (LATEST, manifest.digest, NOW)
+        assert await stores.collection.tag_ages(APP, after="", limit=10) == [second]
+        assert await stores.collection.tag_ages(APP, after="v1", limit=10) == []
+        assert await stores.manifests.find_by_digest(APP, manifest.digest) is not None
+        (change, _) = await stores.journal.tag_changes(APP, LATEST, limit=10)
+        assert (change.origin, change.digest, change.previous) == (ChangeOrigin.RETENTION, None, manifest.digest)
+
+    async def test_a_tag_that_moved_since_does_not_expire(self, stores: CollectingStores) -> None:
+        """It is as young as its push; one that is gone is gone."""
+        await stores.manifests.put(APP, new_manifest("1"), [LATEST], now=NOW)
+        (seen,) = await stores.collection.tag_ages(APP, after="", limit=10)
+        await stores.manifests.put(APP, new_manifest("2"), [LATEST], now=LATER)
+
+        assert not await stores.collection.expire_tag(APP, seen, now=LATER)
+        assert await stores.manifests.find_by_tag(APP, LATEST) is not None
+        await stores.manifests.delete_tag(APP, LATEST, now=LATER)
+        assert not await stores.collection.expire_tag(APP, seen, now=LATER)
+        assert not await stores.collection.expire_tag(OTHER, seen, now=LATER)
 
 
 async def _manifests(stores: CollectingStores) -> list[ManifestFacts]:
