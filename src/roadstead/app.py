@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
-from roadstead.augment.kept_layers import KeptLayers
+from roadstead.augment.kept_layers import KeptLayers, RuleLayers
 from roadstead.augment.ports import DerivationStore
 from roadstead.augment.rules import LayerSpec, Rules, RuleSpec
 from roadstead.augment.service import Augmenter
@@ -33,11 +33,15 @@ from roadstead.oci.descriptor import Platform
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.content_cache import ContentCache
+from roadstead.registry.gc import Collector, Policy, Untagged
+from roadstead.registry.history import TagHistory
 from roadstead.registry.images import Images
+from roadstead.registry.immutable import ImmutableTags
 from roadstead.registry.manifests import Manifests
 from roadstead.registry.ports import BlobStore, ManifestStore, UploadStore
 from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
 from roadstead.registry.uploads import Uploads
+from roadstead.registry.validation import Sparseness
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import AcceptRule, RuleSettings, ServerSettings, Settings, StorageDriver, StorageSettings
 from roadstead.storage.drivers.filesystem import FilesystemDriver
@@ -127,14 +131,50 @@ async def background(handover: Handover) -> None:
     async with open_plugs(settings, migrate=False) as opened:
         plugs = _metered(opened, Metrics(handover.run_directory, "background"))
         uploads = await _uploads(plugs, settings)
-        keep = settings.registry.read_only or not settings.registry.purge_uploads
-        loops = []
-        if not keep:
-            loops.append(Loop("abandoned uploads", settings.registry.upload_purge_interval, uploads.purge))
-        if isinstance(plugs.driver, PurgesTemporary) and not keep:
-            loops.append(Loop("temporary files", timedelta(hours=1), _purge_temporary(plugs.driver, settings)))
+        rules = Rules.from_json(handover.rules_json)
+        layers = RuleLayers(plugs.database.layers, rules.layers(), CLOCK)
+        everywhere = [Loop("leases of the rules' layers", settings.gc.grace / 4, layers.keep)]
+        loops = [] if settings.registry.read_only else _removing(plugs, settings, uploads)
         owner = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
-        await Background(loops, plugs.database.leases, owner, CLOCK).run()
+        await Background(loops, plugs.database.leases, owner, CLOCK, everywhere=everywhere).run()
+
+
+def collector(plugs: Plugs, settings: Settings) -> Collector:
+    """Return what collects, with the policy that settings give."""
+    policy = Policy(
+        untagged=Untagged(settings.gc.untagged.value),
+        untagged_after=settings.gc.untagged_after,
+        stray_after=settings.gc.grace,
+    )
+    return Collector(plugs.database.collection, plugs.driver, CLOCK, policy)
+
+
+def tag_history(plugs: Plugs, settings: Settings) -> TagHistory:
+    """Return what reads the journal of tags, and puts tags back."""
+    immutable = ImmutableTags.parse(settings.registry.immutable)
+    return TagHistory(plugs.database.journal, plugs.database.manifests, CLOCK, immutable=immutable)
+
+
+def _removing(plugs: Plugs, settings: Settings, uploads: Uploads) -> list[Loop]:
+    """Return the loops that remove what nobody needs any more."""
+    loops = []
+    if settings.registry.purge_uploads:
+        loops.append(Loop("abandoned uploads", settings.registry.upload_purge_interval, uploads.purge))
+        if isinstance(plugs.driver, PurgesTemporary):
+            loops.append(Loop("temporary files", timedelta(hours=1), _purge_temporary(plugs.driver, settings)))
+    if settings.gc.enabled:
+        loops += _collection(collector(plugs, settings), settings)
+    return loops
+
+
+def _collection(collector: Collector, settings: Settings) -> list[Loop]:
+    async def collect() -> int:
+        return (await collector.run()).total
+
+    return [
+        Loop("collection", settings.gc.interval, collect),
+        Loop("bytes without a row", settings.gc.sweep_interval, collector.sweep),
+    ]
 
 
 @asynccontextmanager
@@ -142,7 +182,12 @@ async def open_plugs(settings: Settings, *, migrate: bool) -> AsyncGenerator[Plu
     """Open database and storage, and close both at the end."""
     driver = open_driver(settings.storage)
     try:
-        database = await open_database(settings.database_url, migrate=migrate, pool_size=settings.database.pool_size)
+        database = await open_database(
+            settings.database_url,
+            migrate=migrate,
+            pool_size=settings.database.pool_size,
+            blob_lease=settings.gc.grace,
+        )
         try:
             yield Plugs(database, driver, database.manifests, database.blobs, database.uploads, database.derivations)
         finally:
@@ -198,8 +243,9 @@ async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -
         cache=cache,
         max_bytes=settings.registry.max_manifest_bytes,
         max_tags_per_push=settings.registry.max_tags_per_push,
-        sparse_indexes=settings.registry.sparse_indexes,
+        sparse=Sparseness(indexes=settings.registry.sparse_indexes, images=settings.registry.sparse_images),
         delete_enabled=delete_enabled,
+        immutable=ImmutableTags.parse(settings.registry.immutable),
     )
     blobs = Blobs(plugs.blobs, driver, CLOCK, cache=cache, delete_enabled=delete_enabled)
     catalog = Catalog(

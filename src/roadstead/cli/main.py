@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from roadstead.cli import config, layer, serve
+from roadstead.cli import config, gc, layer, serve, tag
 from roadstead.cli.report import report
 from roadstead.errors import RoadsteadError
 
@@ -18,8 +18,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
+app.command("gc", epilog=gc.EXAMPLE)(gc.gc)
 app.add_typer(config.app, name="config")
 app.add_typer(layer.app, name="layer")
+app.add_typer(tag.app, name="tag")
 
 
 def version() -> str:

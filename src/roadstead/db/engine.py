@@ -16,16 +16,28 @@ from roadstead.db.errors import DatabaseUrlError, SchemaOutdatedError, SchemaToo
 from roadstead.db.schema import HEAD, REVISIONS
 from roadstead.db.stores.blobs import DatabaseBlobs, DatabaseLayers
 from roadstead.db.stores.catalog import DatabaseCatalog
+from roadstead.db.stores.collection import DatabaseCollection
 from roadstead.db.stores.derivations import DatabaseDerivations
 from roadstead.db.stores.instance import DatabaseInstance
 from roadstead.db.stores.leases import DatabaseLeases
 from roadstead.db.stores.manifests import DatabaseManifests
 from roadstead.db.stores.uploads import DatabaseUploads
 from roadstead.lease import LeaseStore
-from roadstead.registry.ports import BlobStore, CatalogStore, InstanceStore, JournalStore, ManifestStore, UploadStore
+from roadstead.registry.ports import (
+    BlobStore,
+    CatalogStore,
+    CollectionStore,
+    InstanceStore,
+    JournalStore,
+    ManifestStore,
+    UploadStore,
+)
 
 DEFAULT_POOL_SIZE = 8
 """Connections a process keeps to PostgreSQL at most: these for reads, and half as many for writes."""
+
+BLOB_LEASE = timedelta(hours=24)
+"""Longer than any client goes on between asking for a blob and pushing the manifest that needs it."""
 
 _PROBE = Query(select(literal_column("1")))
 
@@ -48,19 +60,21 @@ class Database:
     blobs: BlobStore
     layers: LayerRecords
     derivations: DerivationStore
+    collection: CollectionStore
     instance: InstanceStore
     leases: LeaseStore
 
-    def __init__(self, access: OpenAccess) -> None:
+    def __init__(self, access: OpenAccess, *, blob_lease: timedelta = BLOB_LEASE) -> None:
         self.access = access
         catalog = DatabaseCatalog(access)
         self.manifests = DatabaseManifests(access)
         self.catalog = catalog
         self.journal = catalog
         self.uploads = DatabaseUploads(access)
-        self.blobs = DatabaseBlobs(access)
-        self.layers = DatabaseLayers(access)
-        self.derivations = DatabaseDerivations(access)
+        self.blobs = DatabaseBlobs(access, blob_lease)
+        self.layers = DatabaseLayers(access, blob_lease)
+        self.derivations = DatabaseDerivations(access, blob_lease)
+        self.collection = DatabaseCollection(access)
         self.instance = DatabaseInstance(access)
         self.leases = DatabaseLeases(access)
 
@@ -80,22 +94,27 @@ async def open_database(
     migrate: bool,
     busy_timeout: timedelta = sqlite.BUSY_TIMEOUT,
     pool_size: int = DEFAULT_POOL_SIZE,
+    blob_lease: timedelta = BLOB_LEASE,
 ) -> Database:
     """Open the database at ``sqlite:///path`` or ``postgresql://…``.
 
     With *migrate* it is brought to this release's schema first, made where there is none; any number of processes
     may do that at once. Without, it has to be there, which costs a worker next to nothing.
 
+    `blob_lease` is how long collection leaves a blob alone after somebody was told that it is here.
+
     Raises DatabaseUrlError, SchemaTooNewError, SchemaOutdatedError, StoreBusyError and
     StoreFailedError.
     """
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
-        return await _open_sqlite(_sqlite_path(parsed), migrate=migrate, busy_timeout=busy_timeout)
-    return await _open_postgres(url, migrate=migrate, busy_timeout=busy_timeout, pool_size=pool_size)
+        access: OpenAccess = await _open_sqlite(_sqlite_path(parsed), migrate=migrate, busy_timeout=busy_timeout)
+    else:
+        access = await _open_postgres(url, migrate=migrate, busy_timeout=busy_timeout, pool_size=pool_size)
+    return Database(access, blob_lease=blob_lease)
 
 
-async def _open_sqlite(path: Path, *, migrate: bool, busy_timeout: timedelta) -> Database:
+async def _open_sqlite(path: Path, *, migrate: bool, busy_timeout: timedelta) -> OpenAccess:
     if migrate:
         await asyncio.to_thread(sqlite.migrate, path)
     elif not path.exists():
@@ -106,7 +125,7 @@ async def _open_sqlite(path: Path, *, migrate: bool, busy_timeout: timedelta) ->
     except BaseException:
         await access.close()
         raise
-    return Database(access)
+    return access
 
 
 def _require_head(found: str | None) -> None:
@@ -137,7 +156,7 @@ def _nothing(_: Connection) -> None:
     """Write nothing: it shows that a transaction can be begun and committed."""
 
 
-async def _open_postgres(url: str, *, migrate: bool, busy_timeout: timedelta, pool_size: int) -> Database:
+async def _open_postgres(url: str, *, migrate: bool, busy_timeout: timedelta, pool_size: int) -> OpenAccess:
     access = await postgres.PostgresAccess.open(url, busy_timeout=busy_timeout, pool_size=pool_size)
     try:
         if migrate:
@@ -146,4 +165,4 @@ async def _open_postgres(url: str, *, migrate: bool, busy_timeout: timedelta, po
     except BaseException:
         await access.close()
         raise
-    return Database(access)
+    return access

@@ -24,7 +24,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
 HEAD = REVISIONS[-1]
@@ -193,6 +193,15 @@ tag_journal = Table(
     Column("origin", Text, nullable=False),
     Index("ix_tag_journal_tag", "repository_id", "tag", "id"),
     sqlite_autoincrement=True,
+)
+# Tells when a manifest lost a tag.
+Index(
+    "ix_tag_journal_previous",
+    tag_journal.c.repository_id,
+    tag_journal.c.previous,
+    tag_journal.c.at,
+    sqlite_where=tag_journal.c.previous.is_not(None),
+    postgresql_where=tag_journal.c.previous.is_not(None),
 )
 
 # Upload sessions from their first durable byte on (registry.ports.UploadRecord). The repository is a name: it may

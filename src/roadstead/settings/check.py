@@ -3,9 +3,11 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from roadstead.oci.pattern import Pattern, PatternInvalidError
 from roadstead.settings.findings import Finding
 from roadstead.settings.model import LayerSettings, Settings, StorageDriver
 from roadstead.settings.mounts import filesystem_of, is_network
@@ -14,13 +16,14 @@ _SQLITE = "sqlite"
 _POSTGRESQL = frozenset({"postgresql", "postgres"})
 _PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
 _METRICS_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+_SHORTEST_GRACE = timedelta(hours=1)
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(?:/[a-z0-9.]+)?")
 
 
 def check_settings(settings: Settings) -> Sequence[Finding]:
     """Return everything that speaks against serving with these settings; empty if nothing does."""
     return tuple(
-        finding for question in (_server, _storage, _database, _limits, _rules) for finding in question(settings)
+        finding for question in (_server, _storage, _database, _limits, _rules, _gc) for finding in question(settings)
     )
 
 
@@ -129,11 +132,18 @@ def _limits(settings: Settings) -> Iterator[Finding]:
     for key, value in at_least_one.items():
         if value < 1:
             yield Finding(key, f"expected 1 or more, got {value}")
+    for number, pattern in enumerate(registry.immutable):
+        try:
+            Pattern.parse(pattern)
+        except PatternInvalidError as error:
+            yield Finding(f"registry.immutable[{number}]", str(error), advice=error.advice())
     if registry.catalog_page > registry.catalog_page_max:
         yield Finding("registry.catalog_page", f"is larger than registry.catalog_page_max, {registry.catalog_page_max}")
     for key, duration in (
         ("registry.upload_max_age", registry.upload_max_age),
         ("registry.upload_purge_interval", registry.upload_purge_interval),
+        ("gc.interval", settings.gc.interval),
+        ("gc.sweep_interval", settings.gc.sweep_interval),
     ):
         if not duration:
             yield Finding(key, "expected more than 0s")
@@ -160,3 +170,13 @@ def _layer(key: str, layer: LayerSettings) -> Iterator[Finding]:
         yield Finding(key, f"{layer.path} cannot be read")
     if layer.platform is not None and not _PLATFORM.fullmatch(layer.platform):
         yield Finding(key, f"expected a platform such as linux/amd64 or linux/arm64/v8, got {layer.platform!r}")
+
+
+def _gc(settings: Settings) -> Iterator[Finding]:
+    if settings.gc.grace < _SHORTEST_GRACE:
+        yield Finding(
+            "gc.grace",
+            "expected 1h or more: a client may go on for long between pushing a layer and the manifest that needs it",
+        )
+    if settings.gc.untagged_after < _SHORTEST_GRACE:
+        yield Finding("gc.untagged_after", "expected 1h or more: an index is pushed after the images that it lists")

@@ -34,6 +34,13 @@ class StorageDriver(StrEnum):
     S3 = "s3"
 
 
+class UntaggedManifests(StrEnum):
+    """What becomes of manifests that no tag, index or subject keeps."""
+
+    KEEP = "keep"
+    DELETE = "delete"
+
+
 class LogFormat(StrEnum):
     """How a log line is written."""
 
@@ -176,11 +183,21 @@ class RegistrySettings:
         False,
         "Whether an index may name manifests that its repository doesn't hold (yet).",
     )
+    sparse_images: bool = setting(
+        False,
+        "Whether an image may name layers that its repository doesn't hold (yet), as one that is fetched lazily does. "
+        "Its config must be there all the same.",
+    )
     tags_page_max: int = setting(1000, "Tags in one page of `tags/list` at the most; a larger `n` gets this many.")
     catalog_page: int = setting(100, "Repositories in one page of `_catalog` if the client doesn't say `n`.")
     catalog_page_max: int = setting(1000, "Repositories in one page of `_catalog` at the most; a larger `n` is 400.")
     referrers_page_max: int = setting(1000, "Referrers in one page at the most.")
     max_tags_per_push: int = setting(46, "Values of `tag=` that one push of a manifest by digest may carry.")
+    immutable: tuple[str, ...] = setting(
+        (),
+        "Tags that stay where they are once they were pushed, as patterns of `repository:tag` (`team/*:v*`). Moving or "
+        "removing one is answered 403, and so is deleting the manifest it is at.",
+    )
     upload_max_age: timedelta = setting(
         timedelta(hours=168), "Uploads that were started longer ago than this and not finished are removed: a week."
     )
@@ -189,8 +206,8 @@ class RegistrySettings:
     )
     read_only: bool = setting(
         False,
-        "Whether pushes, mounts and deletes are answered 405. Abandoned uploads stay too, so that a copy of the data "
-        "can be taken meanwhile.",
+        "Whether pushes, mounts and deletes are answered 405. Abandoned uploads stay too, and the server collects "
+        "nothing, so that a copy of the data can be taken meanwhile.",
     )
     upload_purge_interval: timedelta = setting(timedelta(hours=1), "How often abandoned uploads are looked for.")
 
@@ -222,6 +239,35 @@ class AugmentSettings:
     """``[augment]``: what is added to images while they are pulled."""
 
     rules: tuple[RuleSettings, ...] = setting((), "The rules; see `[[augment.rules]]`.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GcSettings:
+    """``[gc]``: collection of what nothing needs, while the registry serves."""
+
+    enabled: bool = setting(
+        True, "Whether the server collects by itself. `roadstead gc` does in any case, beside a running server or not."
+    )
+    interval: timedelta = setting(timedelta(hours=1), "How often a pass begins; one of the replicas does it.")
+    sweep_interval: timedelta = setting(
+        timedelta(hours=24),
+        "How often storage is listed for bytes that a crash has left without a row. Listing a large bucket takes a "
+        "while and costs requests.",
+    )
+    grace: timedelta = setting(
+        timedelta(hours=24),
+        "How long a blob stays after it was last pushed, mounted or asked for by HEAD, even if no manifest refers to "
+        "it: a client may rely on it until it has pushed the manifest. An hour at the least.",
+    )
+    untagged: UntaggedManifests = setting(
+        UntaggedManifests.KEEP,
+        "What becomes of manifests that no tag points at, no index lists and no subject keeps. They are kept by "
+        "default, as in distribution: deployments pin digests.",
+    )
+    untagged_after: timedelta = setting(
+        timedelta(hours=168),
+        "`delete`: how long ago such a manifest was pushed, or lost its last tag, at the least: a week.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +307,7 @@ class Settings:
     database: DatabaseSettings = DatabaseSettings()
     registry: RegistrySettings = RegistrySettings()
     augment: AugmentSettings = AugmentSettings()
+    gc: GcSettings = GcSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
 
