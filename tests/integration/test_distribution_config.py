@@ -131,6 +131,8 @@ def test_what_cannot_be_honoured_is_all_told_at_once(tmp_path: Path, environment
         "proxy.remoteurl",
         "redis",
     ]
+    assert "warning: " in served.stderr
+    assert "storage.filesystem.maxthreads: has no effect here" in served.stderr
     assert not (tmp_path / "root").exists()
 
 
