@@ -24,12 +24,12 @@ class Load:
     p99_s: float
 
 
-def wrk(port: int, targets: Sequence[str], *, clients: int, seconds: float, scratch: Path) -> Load:
+def wrk(port: int, targets: Sequence[str], *, clients: int, seconds: int, scratch: Path) -> Load:
     """GET the targets by turns, each client on one kept-alive connection, as fast as they are answered."""
     program = require("wrk", install="apt-get install wrk")
     script = scratch / "requests.lua"
     script.write_text(_script(targets))
-    command = [program, "-t1", f"-c{clients}", f"-d{seconds:g}s", "--timeout", "30s", "--latency", "-s", script]
+    command = [program, "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout", "30s", "--latency", "-s", script]
     command += ["-H", f"Accept: {MANIFEST_TYPE}", f"http://127.0.0.1:{port}"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in output or "Socket errors" in output:
@@ -42,10 +42,10 @@ def wrk(port: int, targets: Sequence[str], *, clients: int, seconds: float, scra
     )
 
 
-def ab_head(port: int, target: str, *, clients: int, seconds: float) -> Load:
+def ab_head(port: int, target: str, *, clients: int, seconds: int) -> Load:
     """Ask HEAD of one target, like `wrk`."""
     program = require("ab", install="apt-get install apache2-utils")
-    command = [program, "-i", "-k", "-q", "-l", f"-c{clients}", f"-t{max(1, round(seconds))}", "-n", "10000000"]
+    command = [program, "-i", "-k", "-q", "-l", f"-c{clients}", f"-t{seconds}", "-n", "10000000"]
     command += ["-H", f"Accept: {MANIFEST_TYPE}", f"http://127.0.0.1:{port}{target}"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in output or not re.search(r"Failed requests:\s+0", output):

@@ -54,9 +54,9 @@ class Bench:
     serial: Iterator[int] = field(default_factory=count)
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> int:
         """Return how long small requests are repeated."""
-        return 1.0 if self.quick else 2.0
+        return 1 if self.quick else 2
 
     @property
     def large(self) -> int:

@@ -46,7 +46,7 @@ class Row:
     about: str
     columns: Mapping[str, Measure]
     goals: Sequence[Goal] = ()
-    rounds: int = 5
+    rounds: int = 3
 
 
 @dataclass(frozen=True, slots=True)

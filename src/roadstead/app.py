@@ -42,6 +42,7 @@ from roadstead.registry.ports import BlobStore, ManifestStore, UploadStore
 from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
 from roadstead.registry.uploads import Uploads
 from roadstead.registry.validation import Sparseness
+from roadstead.registry.verify import Verifier
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import AcceptRule, RuleSettings, ServerSettings, Settings, StorageDriver, StorageSettings
 from roadstead.storage.drivers.filesystem import FilesystemDriver
@@ -147,6 +148,20 @@ def collector(plugs: Plugs, settings: Settings) -> Collector:
         stray_after=settings.gc.grace,
     )
     return Collector(plugs.database.collection, plugs.driver, CLOCK, policy)
+
+
+def verifier(plugs: Plugs, settings: Settings, *, repair: bool) -> Verifier:
+    """Return what checks everything."""
+    database = plugs.database
+    return Verifier(
+        database.audit,
+        database.blobs,
+        database.collection,
+        plugs.driver,
+        CLOCK,
+        repair=repair,
+        stray_after=settings.gc.grace,
+    )
 
 
 def tag_history(plugs: Plugs, settings: Settings) -> TagHistory:

@@ -23,7 +23,11 @@ from roadstead.registry.ports import UploadState
 from roadstead.storage.ports import Driver, Key, KeyUnknownError, Staged, StagedLostError, TruncatedError
 from roadstead.testing.client import Client
 
-_BLOBS = Query(select(blobs.c.digest, blobs.c.size, blobs.c.storage_key))
+# Of what collection is about to remove the bytes may be gone before the row is.
+_BLOBS = Query(
+    select(blobs.c.digest, blobs.c.size, blobs.c.storage_key)
+    .where(blobs.c.state == literal_column("'live'", Text))
+)  # fmt: skip
 _HELD = Query(
     select(repositories.c.name, repository_blobs.c.digest)
     .join(repositories, repositories.c.id == repository_blobs.c.repository_id)

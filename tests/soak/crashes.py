@@ -39,6 +39,7 @@ POINTS = (
     (re.compile(r"pwrite64\(.*/roadstead/(tmp|uploads)/"), "write of a blob's data"),
     (re.compile(r"pwrite64\(.*\.db-wal>"), "write of the database's log"),
     (re.compile(r"fdatasync\(.*\.db-wal>"), "flush of the database's log"),
+    (re.compile(r"fdatasync\(.*/data>"), "flush of the database's folder"),
     (re.compile(r"(sendto|writev)\(.*TCP"), "answer"),
 )
 """What a killed call was about: (how strace writes it, its name)."""
@@ -67,8 +68,14 @@ class KillAt:
     @property
     def point(self) -> str:
         """Return the name of what was about to happen when a process was killed; empty where none was."""
-        lines = self._trace.read_text(errors="replace").splitlines()
-        entered = [line for line in lines if line.endswith("= ?")]  # it has no result: it didn't happen
+        entered: list[str] = []
+        unfinished: dict[str, str] = {}
+        for line in self._trace.read_text(errors="replace").splitlines():
+            thread = line.partition(" ")[0]
+            if line.endswith("<unfinished ...>"):
+                unfinished[thread] = line
+            elif line.endswith("= ?"):  # it has no result: it didn't happen
+                entered.append(unfinished.get(thread, line) if " resumed>" in line else line)
         for line in entered:
             for pattern, name in POINTS:
                 if pattern.search(line):

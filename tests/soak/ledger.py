@@ -84,10 +84,9 @@ class Ledger:
             noted.append(change)
         return Intent(noted)
 
-    def refused(self, intent: Intent) -> None:
-        """Note that nothing came of it, for certain."""
-        for history in self._history.values():
-            history[:] = [change for change in history if change not in intent._changes]
+    def note(self, fact: Fact, value: Value, began_at: float, acknowledged_at: float) -> None:
+        """Note a change that somebody else asked for."""
+        self._history.setdefault(fact, []).append(_Change(value, began_at, acknowledged_at))
 
     def facts(self) -> list[Fact]:
         """Return every fact that was ever changed."""

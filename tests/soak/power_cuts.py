@@ -1,7 +1,11 @@
 """Records a server's disk while clients use it, and looks at every disk that a power cut could have left."""
 
+import json
+import os
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +15,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 from tests.soak.audit import Found, contradictions, read_registry
-from tests.soak.ledger import Ledger
+from tests.soak.ledger import Fact, Ledger
 from tests.soak.traffic import Traffic
 
 from roadstead.db.engine import open_database
@@ -61,6 +65,22 @@ def record(directory: Path, *, seed: int, rounds: int = 1, largest: int = 1 << 2
     calls = read_trace(trace, root)
     trace.unlink()
     return Recording(root, calls, ledger, ready_at)
+
+
+def record_collection(directory: Path) -> Recording:
+    """Run collection over blobs that come and go, under a clock that is moved by hand."""
+    root, trace = directory / "disk", directory / "trace"
+    root.mkdir()
+    command = [*recorder(trace), sys.executable, "-m", "tests.soak.collecting", str(root / DATA)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        told = [json.loads(line) for line in process.stdout or ()]
+    assert process.returncode == 0
+    wait_written(trace, process.pid)
+    ledger = Ledger()
+    for digest, value, began_at, acknowledged_at in told:
+        ledger.note(Fact("blob", "collected/app", digest), value, began_at, acknowledged_at)
+    return Recording(root, read_trace(trace, root), ledger, ready_at=told[0][2])
 
 
 def cuts(

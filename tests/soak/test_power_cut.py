@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.soak.audit import resume, served
-from tests.soak.power_cuts import DATA, cuts, first_start, look_at, memory_folder, record, told
+from tests.soak.power_cuts import DATA, cuts, first_start, look_at, memory_folder, record, record_collection, told
 
 from roadstead.testing.server import RoadsteadServer
 
@@ -37,6 +37,23 @@ async def test_no_power_cut_loses_what_was_acknowledged(tmp_path: Path) -> None:
             if problems := await look_at(cut, recording, folder / "disk"):
                 failures.append(told(cut, problems))
     print(f"\n{looked_at} disks after power cuts in {len(recording.calls)} calls, {len(failures)} with problems")
+    assert failures == []
+
+
+@pytest.mark.soak
+async def test_no_power_cut_during_collection_loses_what_was_acknowledged(tmp_path: Path) -> None:
+    """What was condemned and pushed again stays; what was removed is removed, or can still be."""
+    recording = record_collection(tmp_path)
+    choice = random.Random(11)
+    failures = []
+    looked_at = 0
+    with memory_folder() as folder:
+        for cut in cuts(recording, choice, mixtures=MIXTURES, share=4 * SHARE):
+            if cut.ready:
+                looked_at += 1
+                if problems := await look_at(cut, recording, folder / "disk"):
+                    failures.append(told(cut, problems))
+    print(f"\n{looked_at} disks after power cuts during collection, {len(failures)} with problems")
     assert failures == []
 
 

@@ -14,6 +14,7 @@ from roadstead.db import postgres, sqlite
 from roadstead.db.access import Access, Query
 from roadstead.db.errors import DatabaseUrlError, SchemaOutdatedError, SchemaTooNewError
 from roadstead.db.schema import HEAD, REVISIONS
+from roadstead.db.stores.audit import DatabaseAudit
 from roadstead.db.stores.blobs import DatabaseBlobs, DatabaseLayers
 from roadstead.db.stores.catalog import DatabaseCatalog
 from roadstead.db.stores.collection import DatabaseCollection
@@ -24,6 +25,7 @@ from roadstead.db.stores.manifests import DatabaseManifests
 from roadstead.db.stores.uploads import DatabaseUploads
 from roadstead.lease import LeaseStore
 from roadstead.registry.ports import (
+    AuditStore,
     BlobStore,
     CatalogStore,
     CollectionStore,
@@ -61,6 +63,7 @@ class Database:
     layers: LayerRecords
     derivations: DerivationStore
     collection: CollectionStore
+    audit: AuditStore
     instance: InstanceStore
     leases: LeaseStore
 
@@ -75,6 +78,7 @@ class Database:
         self.layers = DatabaseLayers(access, blob_lease)
         self.derivations = DatabaseDerivations(access, blob_lease)
         self.collection = DatabaseCollection(access)
+        self.audit = DatabaseAudit(access)
         self.instance = DatabaseInstance(access)
         self.leases = DatabaseLeases(access)
 

@@ -186,6 +186,21 @@ class Explained:
     needed_by: str | None = None  # REPOSITORY@DIGEST, a manifest that needs the blob
 
 
+async def remove_bytes(driver: Driver, clock: Clock, blob: DoomedBlob) -> bool:
+    """Remove the bytes of a blob that was taken; return whether they are gone, and nothing sent can follow."""
+    if clock.now() > blob.since + CLAIM:  # this process slept; somebody else may have it by now
+        return False
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    try:
+        await driver.delete(blob.key)
+    except UnavailableError as error:
+        _log.warning("a blob's bytes could not be removed yet", digest=str(blob.digest), reason=str(error))
+        return False
+    # A slow call may have sent its request twice, and the first may be carried out after the second was answered.
+    return loop.time() - started < PROMPT.total_seconds()
+
+
 class Collector:
     """Collects. Any number may run at once, in any processes: the store keeps them apart."""
 
@@ -261,23 +276,8 @@ class Collector:
 
     async def remove_bytes(self, taken: Sequence[DoomedBlob]) -> Sequence[DoomedBlob]:
         """Remove the bytes of blobs that were taken; return those that are gone for certain."""
-        gone = await asyncio.gather(*(self._remove_bytes(blob) for blob in taken))
+        gone = await asyncio.gather(*(remove_bytes(self._driver, self._clock, blob) for blob in taken))
         return [blob for blob, is_gone in zip(taken, gone, strict=True) if is_gone]
-
-    async def _remove_bytes(self, blob: DoomedBlob) -> bool:
-        if self._clock.now() > blob.since + CLAIM:  # this process slept; somebody else may have it by now
-            return False
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        try:
-            await self._driver.delete(blob.key)
-        except UnavailableError as error:
-            _log.warning(
-                "a blob's bytes could not be removed; tried again later", digest=str(blob.digest), why=str(error)
-            )
-            return False
-        # A slow call may have sent its request twice, and the first may be carried out after the second was answered.
-        return loop.time() - started < PROMPT.total_seconds()
 
     async def sweep(self) -> int:
         """Find bytes in storage that have no row, left by a crash, and hand them to collection; return how many.

@@ -268,6 +268,10 @@ class BlobStore(Protocol):
         """Return the blob if this repository may serve it."""
         ...
 
+    async def find_stored(self, digest: Digest) -> BlobRecord | None:
+        """Return the blob if its bytes are in storage, whoever may serve them: to check them, never to answer."""
+        ...
+
     async def promise(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> BlobRecord | None:
         """Return the blob as `find` does, for a client that will rely on it: at least half a lease is left to it."""
         ...
@@ -418,7 +422,18 @@ class CollectionStore(Protocol):
         ...
 
     async def forget(self, doomed: Sequence[DoomedBlob]) -> int:
-        """Remove rows of blobs whose bytes are gone; return how many. One that somebody else has taken stays."""
+        """Remove rows of blobs whose bytes are gone; return how many. One that somebody else has taken stays.
+
+        No repository may serve such a blob any more.
+        """
+        ...
+
+    async def take_damaged(self, blob: BlobRecord, *, now: datetime) -> DoomedBlob | None:
+        """Take a live blob for deletion, needed or not: its bytes aren't what they should be. None if it changed."""
+        ...
+
+    async def spare(self, doomed: DoomedBlob, *, now: datetime) -> bool:
+        """Bring back what was taken: its bytes were right after all. False if somebody else has taken it."""
         ...
 
     async def adopt(self, strays: Sequence[BlobRecord], *, lease_until: datetime, now: datetime) -> int:
@@ -437,4 +452,75 @@ class CollectionStore(Protocol):
         Looks again first: no tag, no index that names it, no subject here, pushed and last tagged before
         `idle_since`; of a derived one, no source.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldManifest:
+    """A manifest as a repository holds it, with its bytes: for checking."""
+
+    position: tuple[int, str]
+    repository: RepositoryName
+    digest: Digest
+    media_type: str
+    size: int
+    subject: Digest | None
+    derived: bool
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenReference:
+    """What a manifest needs and its repository doesn't hold."""
+
+    repository: RepositoryName
+    manifest: Digest
+    digest: Digest
+    kind: ReferenceKind
+    stored: bool  # the bytes are there; only this repository may not serve them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagFacts:
+    """A tag, what it points at, and what its journal says it points at."""
+
+    position: tuple[int, str]
+    repository: RepositoryName
+    tag: Tag
+    digest: Digest
+    manifest_here: bool
+    journal: Digest | None
+
+
+ReferencePosition = tuple[int, str, str, str]
+"""Where a page of references goes on: repository, manifest, kind, digest."""
+
+
+class AuditStore(Protocol):
+    """What checking reads of a database (``registry.verify``), in pages by key, and the one thing it mends there."""
+
+    async def live_blobs(self, *, after: str, limit: int) -> Sequence[BlobRecord]:
+        """Return up to `limit` live blobs, digests greater than `after`, ascending."""
+        ...
+
+    async def held_manifests(self, *, after: tuple[int, str], limit: int) -> Sequence[HeldManifest]:
+        """Return up to `limit` manifests behind the position; (0, "") is the start."""
+        ...
+
+    async def broken_references(
+        self, *, after: ReferencePosition, limit: int
+    ) -> tuple[Sequence[BrokenReference], ReferencePosition | None]:
+        """Look at `limit` references; return which are broken, and where to go on, None at the end."""
+        ...
+
+    async def tag_facts(self, *, after: tuple[int, str], limit: int) -> Sequence[TagFacts]:
+        """Return up to `limit` tags behind the position; (0, "") is the start."""
+        ...
+
+    async def unknown(self, digests: Sequence[Digest]) -> Sequence[Digest]:
+        """Return those of the digests that have no row."""
+        ...
+
+    async def relink(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> bool:
+        """Let a repository serve a blob again that one of its manifests needs; False if it isn't live or needed."""
         ...

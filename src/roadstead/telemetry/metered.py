@@ -25,6 +25,7 @@ class MeteredBlobs:
 
     def __init__(self, store: BlobStore, metrics: RegistryMetrics) -> None:
         self.find = store.find
+        self.find_stored = store.find_stored
         self.promise = store.promise
         self.expect = store.expect
         self._store = store

@@ -128,6 +128,11 @@ class DatabaseBlobs:
         row = await self._access.row(FIND, repository.value, str(digest))
         return None if row is None else BlobRecord(digest, row[0], Key(row[1]))
 
+    async def find_stored(self, digest: Digest) -> BlobRecord | None:
+        """Return the blob if its bytes are in storage."""
+        row = await self._access.row(FIND_STORED, str(digest))
+        return None if row is None else BlobRecord(digest, row[0], Key(row[1]))
+
     async def promise(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> BlobRecord | None:
         """Return the blob if this repository may serve it, leased; written to only where the lease is half over."""
         row = await self._access.row(FIND_WITH_LEASE, repository.value, str(digest))

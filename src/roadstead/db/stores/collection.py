@@ -57,23 +57,25 @@ from roadstead.storage.ports import Key
 _LIMIT = bindparam("limit", type_=Integer)
 _NEEDS_BLOB = manifest_references.c.kind != ReferenceKind.CHILD.value
 
-_LINK_OF_REFERENCE = exists().where(
+# What EXISTS selects is named, so that an index can answer it alone: SQLite, which has no statistics here, would
+# otherwise read all references of a repository for each of its blobs.
+_LINK_OF_REFERENCE = exists(repository_blobs.c.digest).where(
     repository_blobs.c.repository_id == manifest_references.c.repository_id,
     repository_blobs.c.digest == manifest_references.c.digest,
 )
 # What a manifest may do without counts where its repository has it.
-_REFERENCED = exists().where(
+_REFERENCED = exists(manifest_references.c.digest).where(
     manifest_references.c.digest == blobs.c.digest,
     _NEEDS_BLOB,
     or_(manifest_references.c.optional.is_(false()), _LINK_OF_REFERENCE),
 )
-_LINKED = exists().where(repository_blobs.c.digest == blobs.c.digest)
-_IS_IDLE = ~exists().where(
+_LINKED = exists(repository_blobs.c.digest).where(repository_blobs.c.digest == blobs.c.digest)
+_IS_IDLE = ~exists(manifest_references.c.digest).where(
     manifest_references.c.digest == repository_blobs.c.digest,
     manifest_references.c.repository_id == repository_blobs.c.repository_id,
     _NEEDS_BLOB,
 )
-_IDLE_LINK = exists().where(repository_blobs.c.digest == blobs.c.digest, _IS_IDLE)
+_IDLE_LINK = exists(repository_blobs.c.digest).where(repository_blobs.c.digest == blobs.c.digest, _IS_IDLE)
 
 BLOBS = Query(
     select(
@@ -142,26 +144,38 @@ _REVIVE_NEEDED = (
     .returning(blobs.c.digest)
 )
 _TAKE = update(blobs).where(_THESE).values(state=DELETING, state_since=bindparam("now"))
-_FORGET = delete(blobs).where(
-    blobs.c.digest == bindparam("digest"), blobs.c.state == DELETING, blobs.c.state_since == bindparam("since")
+_FORGET = delete(blobs).where(blobs.c.digest == bindparam("digest"))
+_TAKEN_BY_US = (
+    select(blobs.c.digest)
+    .where(blobs.c.digest == bindparam("digest"), blobs.c.state == DELETING, blobs.c.state_since == bindparam("since"))
+    .with_for_update()
 )
+_UNLINK_ALL = delete(repository_blobs).where(repository_blobs.c.digest == bindparam("digest"))
+_AS_KNOWN = (
+    select(blobs.c.digest)
+    .where(blobs.c.digest == bindparam("digest"), blobs.c.state == LIVE, blobs.c.storage_key == bindparam("key"))
+    .with_for_update()
+)
+_SPARE = update(blobs).where(_THESE).values(state=LIVE, state_since=bindparam("now"))
 _ADOPT = Upsert(
     blobs, lambda insert: insert.on_conflict_do_nothing(index_elements=["digest"]).returning(blobs.c.digest)
 )
 
-_TAGGED = exists().where(tags.c.repository_id == manifests.c.repository_id, tags.c.digest == manifests.c.digest)
-_LISTED = exists().where(
+_TAGGED = exists(tags.c.digest).where(
+    tags.c.repository_id == manifests.c.repository_id, tags.c.digest == manifests.c.digest
+)
+_LISTED = exists(manifest_references.c.digest).where(
     manifest_references.c.digest == manifests.c.digest,
     manifest_references.c.repository_id == manifests.c.repository_id,
     manifest_references.c.kind == ReferenceKind.CHILD.value,
 )
 _subjects = manifests.alias("subjects")
-_SUBJECT_HERE = exists().where(
+_SUBJECT_HERE = exists(_subjects.c.digest).where(
     _subjects.c.repository_id == manifests.c.repository_id,
     _subjects.c.digest == manifests.c.subject,
     _subjects.c.digest != manifests.c.digest,
 )
-_SOURCE_HERE = exists().where(
+_SOURCE_HERE = exists(derivation_manifests.c.digest).where(
     derivation_manifests.c.repository_id == manifests.c.repository_id,
     derivation_manifests.c.digest == manifests.c.digest,
 )
@@ -241,6 +255,16 @@ class DatabaseCollection:
         """Remove rows of blobs whose bytes are gone; return how many."""
         return await self._access.write(_forget, doomed)
 
+    async def take_damaged(self, blob: BlobRecord, *, now: datetime) -> DoomedBlob | None:
+        """Take a live blob for deletion, needed or not."""
+        if not await self._access.write(_take_damaged, str(blob.digest), str(blob.key), to_micros(now)):
+            return None
+        return DoomedBlob(blob.digest, blob.size, blob.key, from_micros(to_micros(now)))
+
+    async def spare(self, doomed: DoomedBlob, *, now: datetime) -> bool:
+        """Bring back what was taken."""
+        return await self._access.write(_spare, doomed, to_micros(now))
+
     async def adopt(self, strays: Sequence[BlobRecord], *, lease_until: datetime, now: datetime) -> int:
         """Make rows, condemned, for bytes in storage that have none; return how many were made."""
         return await self._access.write(_adopt, strays, to_micros(lease_until), to_micros(now))
@@ -309,10 +333,35 @@ def _take(
 
 
 def _forget(connection: Connection, doomed: Sequence[DoomedBlob]) -> int:
-    return sum(
-        connection.execute(_FORGET, {"digest": str(blob.digest), "since": to_micros(blob.since)}).rowcount
-        for blob in doomed
-    )
+    return sum(_forget_one(connection, blob) for blob in doomed)
+
+
+def _forget_one(connection: Connection, doomed: DoomedBlob) -> bool:
+    if not _is_taken_by_us(connection, doomed):
+        return False
+    # Only what was damaged is still linked; collection takes what isn't.
+    connection.execute(_UNLINK_ALL, {"digest": str(doomed.digest)})
+    connection.execute(_FORGET, {"digest": str(doomed.digest)})
+    return True
+
+
+def _is_taken_by_us(connection: Connection, doomed: DoomedBlob) -> bool:
+    key = {"digest": str(doomed.digest), "since": to_micros(doomed.since)}
+    return connection.execute(_TAKEN_BY_US, key).first() is not None
+
+
+def _take_damaged(connection: Connection, digest: str, key: str, now: int) -> bool:
+    if connection.execute(_AS_KNOWN, {"digest": digest, "key": key}).first() is None:
+        return False
+    connection.execute(_TAKE, {"digests": [digest], "now": now})
+    return True
+
+
+def _spare(connection: Connection, doomed: DoomedBlob, now: int) -> bool:
+    if not _is_taken_by_us(connection, doomed):
+        return False
+    connection.execute(_SPARE, {"digests": [str(doomed.digest)], "now": now})
+    return True
 
 
 def _adopt(connection: Connection, strays: Sequence[BlobRecord], lease_until: int, now: int) -> int:
