@@ -145,14 +145,7 @@ async def background(handover: Handover) -> None:
         rules = Rules.from_json(handover.rules_json)
         layers = RuleLayers(plugs.database.layers, rules.layers(), CLOCK)
         everywhere = [Loop("leases of the rules' layers", settings.gc.grace / 4, layers.keep)]
-        keep = settings.registry.read_only or not settings.registry.purge_uploads
-        loops = []
-        if not keep:
-            loops.append(Loop("abandoned uploads", settings.registry.upload_purge_interval, uploads.purge))
-        if isinstance(plugs.driver, PurgesTemporary) and not keep:
-            loops.append(Loop("temporary files", timedelta(hours=1), _purge_temporary(plugs.driver, settings)))
-        if settings.gc.enabled and not settings.registry.read_only:
-            loops += _collection(collector(plugs, settings), settings)
+        loops = [] if settings.registry.read_only else _removing(plugs, settings, uploads)
         owner = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
         await Background(loops, plugs.database.leases, owner, CLOCK, everywhere=everywhere).run()
 
@@ -198,6 +191,18 @@ def tag_history(plugs: Plugs, settings: Settings) -> TagHistory:
     """Return what reads the journal of tags, and puts tags back."""
     immutable = ImmutableTags.parse(settings.registry.immutable)
     return TagHistory(plugs.database.journal, plugs.database.manifests, CLOCK, immutable=immutable)
+
+
+def _removing(plugs: Plugs, settings: Settings, uploads: Uploads) -> list[Loop]:
+    """Return the loops that remove what nobody needs any more."""
+    loops = []
+    if settings.registry.purge_uploads:
+        loops.append(Loop("abandoned uploads", settings.registry.upload_purge_interval, uploads.purge))
+        if isinstance(plugs.driver, PurgesTemporary):
+            loops.append(Loop("temporary files", timedelta(hours=1), _purge_temporary(plugs.driver, settings)))
+    if settings.gc.enabled:
+        loops += _collection(collector(plugs, settings), settings)
+    return loops
 
 
 def _collection(collector: Collector, settings: Settings) -> list[Loop]:

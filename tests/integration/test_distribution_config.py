@@ -89,6 +89,9 @@ def test_the_images_configuration_serves(tmp_path: Path, environment: dict[str, 
         finally:
             process.stop()
 
+    collected = registry("garbage-collect", "--dry-run", "-m", "-q", environment=environment, directory=tmp_path)
+
+    assert (collected.returncode, "1 blob, 4: it was pushed" in collected.stdout) == (0, True)
     assert digest == Digest.of(b"blob")
     assert (
         root / f"docker/registry/v2/blobs/sha256/{digest.encoded[:2]}/{digest.encoded}/data"
@@ -128,6 +131,8 @@ def test_what_cannot_be_honoured_is_all_told_at_once(tmp_path: Path, environment
         "proxy.remoteurl",
         "redis",
     ]
+    assert "warning: " in served.stderr
+    assert "storage.filesystem.maxthreads: has no effect here" in served.stderr
     assert not (tmp_path / "root").exists()
 
 

@@ -64,7 +64,7 @@ def _findings(config: Path | None) -> tuple[Sequence[Finding], Sequence[Finding]
     try:
         loaded = load_unchecked(config, environment=os.environ)
     except SettingsInvalidError as error:
-        return error.findings, ()
+        return error.findings, error.warnings
     return check_loaded(loaded), loaded.warnings
 
 

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from roadstead.cli.gc import collect
 from roadstead.cli.main import version
 from roadstead.cli.report import report
 from roadstead.cli.serve import run
 from roadstead.errors import RoadsteadError
 from roadstead.settings.distribution import find_config
 from roadstead.settings.load import load
+from roadstead.settings.model import UntaggedManifests
 
 app = typer.Typer(
     name="registry",
@@ -25,19 +27,43 @@ app = typer.Typer(
 )
 
 
+ConfigArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="CONFIG",
+        help="distribution's config.yml; by default REGISTRY_CONFIGURATION_PATH, /etc/distribution/config.yml or "
+        "/etc/docker/registry/config.yml.",
+    ),
+]
+
+
 @app.command("serve", epilog="Example: registry serve /etc/distribution/config.yml")
-def serve(
-    config: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="CONFIG",
-            help="distribution's config.yml; by default REGISTRY_CONFIGURATION_PATH, /etc/distribution/config.yml or "
-            "/etc/docker/registry/config.yml.",
-        ),
-    ] = None,
-) -> None:
+def serve(config: ConfigArgument = None) -> None:
     """Serve images until SIGTERM or Ctrl-C; a second one ends it at once."""
     raise typer.Exit(run(load(find_config(config, os.environ), environment=os.environ)))
+
+
+@app.command("garbage-collect", epilog="Example: registry garbage-collect --dry-run /etc/distribution/config.yml")
+def garbage_collect(
+    config: ConfigArgument = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-d", help="Change nothing; say what goes, and why.")] = False,
+    delete_untagged: Annotated[
+        bool,
+        typer.Option(
+            "--delete-untagged",
+            "-m",
+            help="Remove manifests without a tag too, a week after they lost theirs (gc.untagged_after); what an index "
+            "lists stays, and so do signatures of what stays.",
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Taken, as distribution does; only sums are printed in any case.")
+    ] = False,
+) -> None:
+    """Collect blobs and manifests that nothing needs, whether the server runs or not; it does so by itself, too."""
+    overrides = {"gc.untagged": UntaggedManifests.DELETE} if delete_untagged else {}
+    loaded = load(find_config(config, os.environ), environment=os.environ, overrides=overrides)
+    collect(loaded.settings, dry_run=dry_run)
 
 
 def _print_version(wanted: bool) -> None:

@@ -22,7 +22,9 @@ EXAMPLE = "Example: roadstead gc --dry-run roadstead.toml"
 
 
 def gc(
-    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="The server's TOML file.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="[CONFIG]", help="The server's TOML file, or distribution's config.yml.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data directory (storage.path).")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what goes, and why.")] = False,
     as_json: Annotated[
@@ -35,7 +37,11 @@ def gc(
     or yours.
     """
     overrides = {} if data is None else {"storage.path": str(data)}
-    settings = load(config, environment=os.environ, overrides=overrides).settings
+    collect(load(config, environment=os.environ, overrides=overrides).settings, dry_run=dry_run, as_json=as_json)
+
+
+def collect(settings: Settings, *, dry_run: bool, as_json: bool = False) -> None:
+    """Run one pass of collection, or explain what it would do, and print the outcome."""
     configure_logging(format=LogFormat.TEXT, level=settings.log.level, threaded=False)
     asyncio.run(_explain(settings, as_json) if dry_run else _collect(settings, as_json))
 

@@ -11,6 +11,7 @@ from roadstead.settings.findings import Finding, SettingsInvalidError
 def report(error: RoadsteadError) -> None:
     """Write an error and its advice on standard error; of settings, a line for each finding."""
     if isinstance(error, SettingsInvalidError):
+        report_warnings(error.warnings)
         for finding in error.findings:
             _write(str(finding), finding.advice)
     else:

@@ -392,10 +392,18 @@ class _Reader:
 
     def sparse(self, key: Key, node: Node) -> None:
         text = self._text(key, node)
+        disabled = find(self._root, "validation.disabled")
+        if isinstance(disabled, Scalar) and disabled.truth:
+            return
         if text in ("all", "none", "list"):
             self._give("registry.sparse_indexes", text != "all", node)
         elif text is not None:
             self._expected(key, node, "one of all, none, list")
+
+    def unchecked(self, key: Key, node: Node) -> None:
+        if self._truth(key, node):
+            for setting in key.settings:
+                self._give(setting, raw=True, node=node)
 
     def catalog(self, key: Key, node: Node) -> None:
         number = self._number(key, node)
@@ -469,6 +477,7 @@ _READERS: Mapping[str, Callable[[_Reader, Key, Node], None]] = {
     "http.host": _Reader.host,
     "http.relativeurls": _Reader.relative_urls,
     "validation.manifests.indexes.platforms": _Reader.sparse,
+    "validation.disabled": _Reader.unchecked,
     "catalog.maxentries": _Reader.catalog,
 }
 

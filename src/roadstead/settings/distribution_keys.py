@@ -326,8 +326,14 @@ KEYS: tuple[Key, ...] = (
     _warned("proxy.ttl", "counts with proxy.remoteurl only"),
     _warned("proxy.cachewritetimeout", "counts with proxy.remoteurl only"),
     # validation
-    _warned("validation.disabled", "manifests are always checked", kind=Kind.TRUTH, quiet="false"),
-    _warned("validation.enabled", "manifests are always checked", kind=Kind.TRUTH, quiet="true"),
+    _honoured(
+        "validation.disabled",
+        Kind.TRUTH,
+        "registry.sparse_indexes",
+        "registry.sparse_images",
+        about="`true` lets manifests name what isn't here; their form is checked all the same",
+    ),
+    _warned("validation.enabled", "validation.disabled says it", kind=Kind.TRUTH, quiet="true"),
     _warned("validation.manifests.urls.allow", "addresses that layers name are kept and never followed"),
     _warned("validation.manifests.urls.deny", "addresses that layers name are kept and never followed"),
     _honoured(

@@ -23,11 +23,12 @@ class Finding:
 
 
 class SettingsInvalidError(InvalidError):
-    """Settings can't be used as they are; ``findings`` has every reason."""
+    """Settings can't be used as they are; ``findings`` has every reason, ``warnings`` what else is to be known."""
 
-    def __init__(self, findings: Sequence[Finding]) -> None:
+    def __init__(self, findings: Sequence[Finding], warnings: Sequence[Finding] = ()) -> None:
         super().__init__("; ".join(str(finding) for finding in findings))
         self.findings = tuple(findings)
+        self.warnings = tuple(warnings)
 
     def advice(self) -> str | None:
         """Return the advice of the findings that have one."""

@@ -54,7 +54,7 @@ def load(
     loaded = load_unchecked(config, environment=environment, overrides=overrides, directory=directory)
     findings = check_loaded(loaded)
     if findings:
-        raise SettingsInvalidError(findings)
+        raise SettingsInvalidError(findings, loaded.warnings)
     return loaded
 
 
@@ -86,7 +86,7 @@ def load_unchecked(
     given.update(_from_command_line(overrides or {}, environment, directory))
     values = _converted(given, findings)
     if findings:
-        raise SettingsInvalidError(findings)
+        raise SettingsInvalidError(findings, warnings)
     values.setdefault("storage.path", directory / Settings().storage.path)
     origins = {key: given[key].origin if key in given else Origin(OriginKind.DEFAULT) for key in keys()}
     return LoadedSettings(build(values), origins, warnings)

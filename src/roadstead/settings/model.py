@@ -206,8 +206,8 @@ class RegistrySettings:
     )
     read_only: bool = setting(
         False,
-        "Whether pushes, mounts and deletes are answered 405. Abandoned uploads stay too, so that a copy of the data "
-        "can be taken meanwhile.",
+        "Whether pushes, mounts and deletes are answered 405. Abandoned uploads stay too, and the server collects "
+        "nothing, so that a copy of the data can be taken meanwhile.",
     )
     upload_purge_interval: timedelta = setting(timedelta(hours=1), "How often abandoned uploads are looked for.")
 

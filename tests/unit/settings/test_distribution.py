@@ -103,6 +103,7 @@ HONOURED: list[tuple[str, str, Mapping[str, object]]] = [
     ("validation.manifests.indexes.platforms", "none", {"registry.sparse_indexes": True}),
     ("validation.manifests.indexes.platforms", "list", {"registry.sparse_indexes": True}),
     ("validation.manifests.indexes.platforms", "all", {"registry.sparse_indexes": False}),
+    ("validation.disabled", "true", {"registry.sparse_indexes": True, "registry.sparse_images": True}),
     ("catalog.maxentries", "50", {"registry.catalog_page_max": 50, "registry.catalog_page": 50}),
     ("catalog.maxentries", "5000", {"registry.catalog_page_max": 5000, "registry.catalog_page": 100}),
     ("tags.maxtags", "20", {"registry.tags_page_max": 20}),
