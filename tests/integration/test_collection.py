@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 
 from roadstead.db.engine import open_database
 from roadstead.oci.digest import Digest
+from roadstead.registry.errors import StoreBusyError
 from roadstead.registry.gc import Collector, Policy, Tally, Untagged
 from roadstead.storage import keys
 from roadstead.storage.drivers.filesystem import FilesystemDriver
@@ -111,9 +113,7 @@ async def test_what_was_acknowledged_can_be_pulled(server: RoadsteadServer, data
 
     working = asyncio.gather(*(asyncio.to_thread(pusher.work) for pusher in pushers))
     while not working.done():
-        tally = await collector.run()
-        await collector.sweep()
-        total.blobs += tally.blobs
+        total.blobs += await collect(collector)
         clock.advance(timedelta(minutes=2))
         await asyncio.sleep(0)
     await working
@@ -130,14 +130,21 @@ async def test_what_was_acknowledged_can_be_pulled(server: RoadsteadServer, data
     await driver.close()
 
 
+async def collect(collector: Collector) -> int:
+    """Do one pass, as the background process does: a busy database ends it, and the next goes on."""
+    with suppress(StoreBusyError):
+        await collector.sweep()
+        return (await collector.run()).blobs
+    return 0
+
+
 async def _nothing_is_left_over(
     collector: Collector, clock: FrozenClock, driver: FilesystemDriver, images: Sequence[object]
 ) -> None:
     """When all is quiet storage holds what the images need, and nothing else."""
-    for _ in range(3):
+    for _ in range(5):
         clock.advance(timedelta(days=2))
-        await collector.sweep()
-        await collector.run()
+        await collect(collector)
     needed = {digest for group in images for image in group for digest in image.blobs}  # type: ignore[attr-defined]
     stored = {keys.parse_blob_key(info.key) async for info in driver.iter_keys(keys.BLOBS)}
     assert stored == needed
