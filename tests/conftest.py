@@ -18,6 +18,8 @@ from roadstead.testing.dockerd import DockerEngine
 from roadstead.testing.keeper import shared_docker_engine, shared_postgres, wait_stopped
 from roadstead.testing.postgres import PostgresServer
 from roadstead.testing.registry_peer import RegistryPeer, open_registry_peer
+from roadstead.testing.seaweedfs import INSTALL as SEAWEEDFS_INSTALL
+from roadstead.testing.seaweedfs import SeaweedFS
 
 RUN_DIRECTORY = pytest.StashKey[Path]()
 SOAK_DESELECTED = pytest.StashKey[int]()
@@ -40,6 +42,16 @@ def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     url = postgres.create_database()
     yield url
     postgres.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def seaweedfs() -> Iterator[SeaweedFS]:
+    """An S3 server, one for each test process, with a bucket ``test``; take a prefix or a bucket of your own."""
+    if SeaweedFS.program() is None:
+        raise ComponentMissingError("weed", SEAWEEDFS_INSTALL)
+    with SeaweedFS() as server:
+        server.create_bucket("test")
+        yield server
 
 
 @pytest.fixture(scope="session")

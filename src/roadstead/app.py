@@ -4,10 +4,11 @@
 application of one worker, ``background`` is the life of the process beside them.
 """
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -55,14 +56,18 @@ from roadstead.settings.model import (
     StorageDriver,
     StorageSettings,
 )
+from roadstead.storage import keys
 from roadstead.storage.drivers.filesystem import FilesystemDriver
-from roadstead.storage.ports import Driver, OpensFile, PurgesTemporary
+from roadstead.storage.ports import Driver, Key, OpensFile, PurgesTemporary, StorageUnavailableError
 from roadstead.telemetry.metered import MeteredBlobs, MeteredDerivations, MeteredManifests, MeteredUploads
 from roadstead.telemetry.metrics import Metrics, RegistryMetrics, RequestMetrics
 from roadstead.telemetry.observer import RequestObserver
 from roadstead.web.table import ROUTES as PAGES
 
 CLOCK = SystemClock()
+STORAGE_PATIENCE_S = 5.0
+"""How long storage may take to answer whether it is there: probes wait about as long."""
+
 UPLOADS_SECRET = "uploads"  # noqa: S105 -- the name of the secret
 
 
@@ -92,6 +97,7 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
     from roadstead.augment.layers import prepare_rules
 
     async with open_plugs(settings, migrate=True) as plugs:
+        await _check_storage(plugs.driver)
         layers = KeptLayers(plugs.driver, plugs.database.layers)
         specs = [_rule_spec(rule) for rule in settings.augment.rules]
         rules = await prepare_rules(specs, layers, run_directory, CLOCK.now())
@@ -255,12 +261,25 @@ def open_driver(settings: StorageSettings) -> Driver:
     )
 
 
-async def _check(database: Database, down_files: Sequence[Path]) -> None:
+async def _check(database: Database, driver: Driver, down_files: Sequence[Path]) -> None:
     """Raise what is in the way of serving."""
     for path in down_files:
         if path.exists():
             raise OutOfRotationError(path)
     await database.check()
+    await _check_storage(driver)
+
+
+async def _check_storage(driver: Driver) -> None:
+    """Raise unless the storage answers: one listing of a folder that is nearly always empty."""
+    if isinstance(driver, OpensFile) and not (folder := driver.path(Key(keys.TEMPORARY[:-1]))).is_dir():
+        raise StorageUnavailableError(f"{folder} is gone: is the volume mounted?")
+    try:
+        async with asyncio.timeout(STORAGE_PATIENCE_S), aclosing(driver.iter_keys(keys.TEMPORARY)) as listing:
+            async for _ in listing:
+                break
+    except TimeoutError as error:
+        raise StorageUnavailableError(f"the storage didn't answer within {STORAGE_PATIENCE_S:g} s") from error
 
 
 def _outside(server: ServerSettings) -> Outside:
@@ -307,7 +326,7 @@ async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -
         catalog=catalog,
         augmenter=augmenter,
         files=driver if isinstance(driver, OpensFile) else None,
-        check=partial(_check, database, settings.server.down_files),
+        check=partial(_check, database, driver, settings.server.down_files),
         render_metrics=metrics.render,
         metrics_open=settings.metrics.open_to_network,
         strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,

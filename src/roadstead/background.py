@@ -13,6 +13,7 @@ from datetime import timedelta
 import structlog
 
 from roadstead.clock import Clock
+from roadstead.errors import RoadsteadError
 from roadstead.lease import Lease, LeaseStore
 
 LEASE_NAME = "background"
@@ -92,6 +93,9 @@ class Background:
         while True:
             try:
                 done = await loop.run()
+            except RoadsteadError as error:
+                # What is foreseen (a store that doesn't answer) is said in a line; the next time may go better.
+                _log.warning("background work failed", work=loop.name, error=str(error), advice=error.advice())
             except Exception:  # noqa: BLE001 -- the outermost frame of the work: told, and tried again at its time
                 _log.exception("background work failed", work=loop.name)
             else:

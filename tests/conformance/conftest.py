@@ -10,9 +10,8 @@ import pytest
 from tests.conformance.stores import STORES
 
 from roadstead.testing.client import Client
-from roadstead.testing.components import ComponentMissingError
 from roadstead.testing.postgres import PostgresServer
-from roadstead.testing.seaweedfs import INSTALL, SeaweedFS
+from roadstead.testing.seaweedfs import SeaweedFS
 from roadstead.testing.server import RoadsteadServer
 from roadstead.testing.wire import Wire
 
@@ -43,15 +42,6 @@ def _on_servers(request: pytest.FixtureRequest) -> str:
         [database]
         url = "{postgres.create_database()}"
         """
-
-
-@pytest.fixture(scope="session")
-def seaweedfs() -> Iterator[SeaweedFS]:
-    """An S3 server for each test process; take a bucket of your own."""
-    if SeaweedFS.program() is None:
-        raise ComponentMissingError("weed", INSTALL)
-    with SeaweedFS() as running:
-        yield running
 
 
 @pytest.fixture

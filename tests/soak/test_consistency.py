@@ -4,7 +4,7 @@ SOAK_ROUNDS is how many rounds each test makes (default 300); a round is 13 chan
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,6 @@ from roadstead.testing.seaweedfs import SeaweedFS
 from roadstead.testing.server import RoadsteadServer
 
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "300"))
-
-
-@pytest.fixture(scope="module")
-def seaweedfs() -> Iterator[SeaweedFS]:
-    with SeaweedFS() as server:
-        yield server
 
 
 def go_round(clients: Sequence[Client], rounds: int) -> None:

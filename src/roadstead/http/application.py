@@ -40,6 +40,7 @@ class Finished:
     started: float  # perf_counter
     sent: int = 0  # bytes of the body
     error: str | None = None
+    reason: str | None = None  # what the error says, for the operator
 
     @property
     def duration_s(self) -> float:
@@ -131,6 +132,7 @@ class Application:
             return _options(error) if request.method == "OPTIONS" else respond(error)
         except RoadsteadError as error:
             finished.error = type(error).__name__
+            finished.reason = str(error)
             return respond(error)
         except BodyBrokenError:
             raise

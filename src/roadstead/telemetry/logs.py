@@ -203,6 +203,8 @@ def configure_logging(
     root.handlers = [_ToStructlog()]
     # What libraries say below a warning is for whoever works on them.
     root.setLevel(_LEVELS[level] if level == "debug" else max(_LEVELS[level], logging.WARNING))
+    # Its pool tells of a database that went away with a traceback each time; what that meant for us, we say ourselves.
+    logging.getLogger("asyncpg").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
     return writer
 

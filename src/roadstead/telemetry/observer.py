@@ -26,6 +26,15 @@ class RequestObserver:
         self._metrics.observe(
             finished.route, request.method, finished.status, duration_s, request.received, finished.sent
         )
+        if finished.status >= 500:
+            _log.warning(
+                "request not served",
+                method=request.method,
+                path=request.path,
+                status=finished.status,
+                error=finished.error,
+                reason=finished.reason,
+            )
         if self._access:
             _log.info(
                 "request",

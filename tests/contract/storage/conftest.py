@@ -1,30 +1,17 @@
 """A real S3 server for the drivers' contract: one a test process, a folder of its own for each test."""
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 
 import pytest
 
 from roadstead.secret import Secret
 from roadstead.storage.drivers.s3 import S3Driver
-from roadstead.testing.seaweedfs import INSTALL, SeaweedFS
+from roadstead.testing.seaweedfs import SeaweedFS
 
 OpenS3Driver = Callable[[], S3Driver]
 
 _numbers = count()
-
-
-@pytest.fixture(scope="session")
-def seaweedfs() -> Iterator[SeaweedFS]:
-    """Start a server, with a bucket ``test``, and stop it when the last test is done."""
-    if SeaweedFS.program() is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"these tests need SeaweedFS: {INSTALL}")
-        pytest.skip(f"these tests need SeaweedFS: {INSTALL}")
-    with SeaweedFS() as server:
-        server.create_bucket("test")
-        yield server
 
 
 @pytest.fixture
