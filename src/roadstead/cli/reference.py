@@ -64,6 +64,19 @@ _METRICS_HEAD = """\
 *Made from the code by `python -m roadstead.cli.reference docs/reference`.*
 
 `/metrics` answers with the numbers of all processes of the server added up, in Prometheus' text format.
+
+The label `route` is the distribution specification's name of an endpoint:
+
+| route | request |
+|---|---|
+| `end-1` | `/v2/` |
+| `end-2`, `end-10` | a blob is read; is removed from its repository |
+| `end-3`, `end-7`, `end-9` | a manifest is read; is pushed; it or a tag is deleted |
+| `end-4` | an upload is started, or a blob pushed whole or mounted |
+| `end-5`, `end-6`, `end-13`, `end-14` | an upload gets a chunk; is finished; is asked about; is cancelled |
+| `end-8`, `catalog`, `end-12` | tags, repositories, referrers are listed |
+| `home`, `alive`, `ready`, `metrics` | `/`; `/healthz` and `/health`; `/readyz`; `/metrics` |
+| `none` | nothing is served there |
 """
 
 

@@ -124,7 +124,7 @@ class RequestMetrics:
         self._cells[self._in_flight] += 1.0
 
     def observe(self, route: str, method: str, status: int, duration_s: float, bytes_in: int, bytes_out: int) -> None:
-        """Count a request that has ended. `route` is the table's pattern, never the path."""
+        """Count a request that has ended. `route` is the endpoint's name in the table, never the path."""
         cells = self._cells
         cells[self._in_flight] -= 1.0
         answer = self._answers.get((route, method, status))
