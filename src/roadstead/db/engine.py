@@ -17,12 +17,23 @@ from roadstead.db.schema import HEAD, REVISIONS
 from roadstead.db.stores.blobs import DatabaseBlobs, DatabaseLayers
 from roadstead.db.stores.catalog import DatabaseCatalog
 from roadstead.db.stores.derivations import DatabaseDerivations
+from roadstead.db.stores.importing import DatabaseImports
 from roadstead.db.stores.instance import DatabaseInstance
 from roadstead.db.stores.leases import DatabaseLeases
+from roadstead.db.stores.links import DatabaseLinks
 from roadstead.db.stores.manifests import DatabaseManifests
 from roadstead.db.stores.uploads import DatabaseUploads
 from roadstead.lease import LeaseStore
-from roadstead.registry.ports import BlobStore, CatalogStore, InstanceStore, JournalStore, ManifestStore, UploadStore
+from roadstead.registry.ports import (
+    BlobStore,
+    CatalogStore,
+    ImportStore,
+    InstanceStore,
+    JournalStore,
+    LinkStore,
+    ManifestStore,
+    UploadStore,
+)
 
 DEFAULT_POOL_SIZE = 8
 """Connections a process keeps to PostgreSQL at most: these for reads, and half as many for writes."""
@@ -50,6 +61,8 @@ class Database:
     derivations: DerivationStore
     instance: InstanceStore
     leases: LeaseStore
+    imports: ImportStore
+    links: LinkStore
 
     def __init__(self, access: OpenAccess) -> None:
         self.access = access
@@ -63,6 +76,8 @@ class Database:
         self.derivations = DatabaseDerivations(access)
         self.instance = DatabaseInstance(access)
         self.leases = DatabaseLeases(access)
+        self.imports = DatabaseImports(access)
+        self.links = DatabaseLinks(access)
 
     async def check(self) -> None:
         """Raise StoreBusyError or StoreFailedError unless the database can be read and written."""
