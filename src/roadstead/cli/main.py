@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from roadstead.cli import config, layer, serve
+from roadstead.cli import config, import_tree, layer, serve
 from roadstead.cli.report import report
 from roadstead.errors import RoadsteadError
 
@@ -18,6 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
+app.command("import", epilog=import_tree.EXAMPLE)(import_tree.import_tree)
 app.add_typer(config.app, name="config")
 app.add_typer(layer.app, name="layer")
 

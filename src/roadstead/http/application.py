@@ -122,6 +122,8 @@ class Application:
         try:
             route, found = self._router.match(request.method, request.path)
             finished.route = route.name
+            if self._services is not None and not self._services.gate.is_open and request.path.startswith("/v2"):
+                await self._services.gate.check()
             return await route.handler(request, found, self._services)
         except RoadsteadError as error:
             finished.error = type(error).__name__

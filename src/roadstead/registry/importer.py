@@ -75,6 +75,13 @@ class NotImportedError(ConflictError):
         return "Run roadstead import without --finish first."
 
 
+class ImportUnderWayError(ConflictError):
+    """Another process takes the same tree up."""
+
+    def __init__(self) -> None:
+        super().__init__("another process is taking up the images in this storage just now")
+
+
 class ImportRunningError(UnavailableError):
     """The database is being built from the tree: what it doesn't know yet may well be there."""
 

@@ -446,6 +446,6 @@ class LinkStore(Protocol):
         """Return where the tag points."""
         ...
 
-    async def is_stored(self, digest: Digest) -> bool:
-        """Say whether these bytes are anybody's: a blob, or a manifest that was pushed to some repository."""
+    async def relocate(self, digest: Digest, old: Key, new: Key) -> bool:
+        """Note that a blob's bytes lie elsewhere now; False if they weren't at the old place any more."""
         ...

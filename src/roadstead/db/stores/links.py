@@ -81,15 +81,12 @@ TAG = Query(
     "repository",
     "tag",
 )
-ANY_MANIFEST = Query(
-    select(manifests.c.repository_id)
-    .where(manifests.c.digest == bindparam("digest"), manifests.c.derived.is_(false()))
-    .limit(1),
-    "digest",
-)
-ANY_BLOB = Query(select(blobs.c.size).where(blobs.c.digest == bindparam("digest")), "digest")
-
 _FORGET = delete(link_changes).where(link_changes.c.id == bindparam("position"))
+_RELOCATE = (
+    update(blobs)
+    .where(blobs.c.digest == bindparam("of"), blobs.c.storage_key == bindparam("old"))
+    .values(storage_key=bindparam("new"))
+)
 _SEEN = update(instance).where(instance.c.name == SWITCH).values(value=bindparam("at"))
 _SWITCH_ON = Upsert(
     instance, lambda insert: insert.on_conflict_do_nothing(index_elements=["name"]).returning(instance.c.name)
@@ -163,10 +160,9 @@ class DatabaseLinks:
         row = await self._access.row(TAG, repository.value, tag.value)
         return None if row is None else Digest.parse(row[0])
 
-    async def is_stored(self, digest: Digest) -> bool:
-        """Say whether these bytes are anybody's."""
-        found = await self._access.row(ANY_MANIFEST, str(digest)) or await self._access.row(ANY_BLOB, str(digest))
-        return found is not None
+    async def relocate(self, digest: Digest, old: Key, new: Key) -> bool:
+        """Note that a blob's bytes lie elsewhere now."""
+        return await self._access.write(_relocate, str(digest), old, new)
 
 
 def _change(row: Row) -> LinkChange:
@@ -187,6 +183,10 @@ def _switch_on(connection: Connection, *, complete: bool) -> None:
 def _switch_off(connection: Connection) -> None:
     connection.execute(_SWITCH_OFF)
     connection.execute(delete(link_changes))
+
+
+def _relocate(connection: Connection, digest: str, old: str, new: str) -> bool:
+    return connection.execute(_RELOCATE, {"of": digest, "old": old, "new": new}).rowcount == 1
 
 
 def _forget(connection: Connection, positions: Sequence[int], at: int) -> None:

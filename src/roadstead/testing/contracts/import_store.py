@@ -23,6 +23,7 @@ from roadstead.registry.ports import (
     LinkStore,
     ReferrerRecord,
 )
+from roadstead.storage.ports import Key
 from roadstead.testing.contracts.registry_stores import (
     APP,
     LATEST,
@@ -295,11 +296,17 @@ class LinkStoreContract:
         await stores.blobs.commit(APP, blob, upload=None, now=NOW)
         await stores.manifests.put(APP, manifest, [LATEST], now=NOW)
         assert await facts() == (blob, manifest.raw, manifest.digest)
-        assert await stores.links.is_stored(blob.digest)
-        assert await stores.links.is_stored(manifest.digest)
 
         await stores.manifests.delete(APP, manifest.digest, now=NOW)
         await stores.blobs.unlink(APP, blob.digest, now=NOW)
         assert await facts() == nothing
-        assert await stores.links.is_stored(blob.digest)
-        assert not await stores.links.is_stored(manifest.digest)
+
+    async def test_a_blob_moves(self, stores: ImportingStores) -> None:
+        """From where it was; not from elsewhere."""
+        blob = new_blob("layer")
+        await stores.blobs.commit(APP, blob, upload=None, now=NOW)
+
+        assert not await stores.links.relocate(blob.digest, Key("elsewhere"), Key("new"))
+        assert await stores.links.relocate(blob.digest, blob.key, Key("new"))
+
+        assert await stores.blobs.find(APP, blob.digest) == BlobRecord(blob.digest, blob.size, Key("new"))
