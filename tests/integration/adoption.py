@@ -107,10 +107,13 @@ def ask(host: str, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], A
 
 
 def listings(host: str) -> dict[str, list[str]]:
-    """Return the catalog with the tags of every repository."""
+    """Return the catalog with the tags of every repository.
+
+    Of one without tags distribution says null, or that there is no such name where its empty folder is gone.
+    """
     with closing(Client(host)) as client:
         names = client.get("/v2/_catalog?n=1000").json()["repositories"]
-        return {name: sorted(client.get(f"/v2/{name}/tags/list").json()["tags"] or ()) for name in names}
+        return {name: sorted(client.get(f"/v2/{name}/tags/list").json().get("tags") or ()) for name in names}
 
 
 def inodes(root: Path) -> dict[str, tuple[int, int]]:

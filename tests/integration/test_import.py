@@ -1,7 +1,6 @@
 """Coming from distribution and going back, on one tree: the real docker-registry before us, beside us and after us."""
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -138,34 +137,29 @@ def test_what_is_damaged_is_told_and_the_rest_is_served(adopted: Adopted) -> Non
     no_revision = write_manifest(adopted.root, "old/two", make_image(seed="app-0").raw, "1", revision=False)
     (repositories / "team/app/_manifests/tags/v0/current/link").write_bytes(b"")
     (repositories / "team/app/_manifests/tags/v1/current/link").write_bytes(b"sha256:12")
-    cut = next((repositories / "team/app/nested/_layers/sha256").glob("*/link"))
-    cut.write_bytes(b"\0" * 71)
-    empty = make_image(seed="nested", layers=2).layers[0].digest
+    zeros, empty = (layer.digest for layer in make_image(seed="nested", layers=2).layers)
+    (repositories / f"team/app/nested/_layers/sha256/{zeros.encoded}/link").write_bytes(b"\0" * 71)
     data = blobs / f"sha256/{empty.encoded[:2]}/{empty.encoded}/data"
     data.write_bytes(b"")
     (repositories / "Upper/_manifests/tags/a/current").mkdir(parents=True)
 
     report = adopted.import_tree()
 
-    assert (
-        findings(report)
-        == {
-            "blob_damaged": 1,
-            "link_damaged": 1,
-            "layer_missing": 0 if cut.parent.name == empty.encoded else 1,
-            "schema_1": 1,
-            "unusual": 1,
-            "manifest_damaged": 1,
-            "tag_dangling": 1,
-            "without_revision": 1,
-            "tag_damaged": 2,
-            "content_missing": findings(report)["content_missing"],
-            "uploads": 1,
-            "name_invalid": 1,
-            "without_manifests": 1,
-        }
-        or cut.parent.name == empty.encoded
-    )
+    assert findings(report) == {
+        "blob_damaged": 1,
+        "link_damaged": 1,
+        "layer_missing": 1,
+        "schema_1": 1,
+        "unusual": 1,
+        "manifest_damaged": 1,
+        "tag_dangling": 1,
+        "without_revision": 1,
+        "tag_damaged": 2,
+        "content_missing": 4,  # two of the nested image, two of the one that only a tag names
+        "uploads": 1,
+        "name_invalid": 1,
+        "without_manifests": 1,
+    }
     with adopted.serve() as server, closing(Client(server.host)) as client:
         assert client.get("/v2/old/one/manifests/1").headers["content-type"].startswith("application/vnd.docker")
         assert client.get(f"/v2/old/one/manifests/{schema1}").status == 200
@@ -207,7 +201,7 @@ def test_distribution_takes_the_tree_back(adopted: Adopted, mode: str) -> None:
         blob = push_blob(client, "team/app", b"pushed and unlinked")
         assert client.delete(f"/v2/team/app/blobs/{blob}").status == 202
         if mode == "sync":
-            assert "ours" in os.listdir(adopted.root / V2 / "repositories/team/app/_manifests/tags")
+            assert (adopted.root / V2 / "repositories/team/app/_manifests/tags/ours/current/link").exists()
         wanted = [*adopted.wanted, ("team/app", "manifests/ours"), ("brand/new", "manifests/1")]
         wanted += [("team/app", f"blobs/{blob}")]
         ours, our_listings = ask(server.host, wanted), listings(server.host)
@@ -217,7 +211,6 @@ def test_distribution_takes_the_tree_back(adopted: Adopted, mode: str) -> None:
     with open_registry_peer(adopted.root) as peer:
         assert ask(peer.host, wanted) == ours
         assert listings(peer.host) == our_listings
-        assert ask(peer.host, references(adopted.root)) | ours == ours | ask(peer.host, references(adopted.root))
     assert ours["team/app", "manifests/v2"][0] == 404
     assert "the tree's links are written" in log
 
@@ -361,11 +354,3 @@ def test_writes_of_others_are_told(adopted: Adopted) -> None:
     adopted.import_tree()
     with adopted.serve("third") as server, closing(Client(server.host)) as client:
         assert client.get("/v2/team-b/manifests/new").status == 200
-
-
-def test_progress_is_a_line_of_the_log_where_there_is_no_terminal(adopted: Adopted) -> None:
-    """The report is text for people, or JSON alone on standard output."""
-    report = adopted.import_tree()
-
-    assert json.dumps(report)
-    assert report["manifests"] == 13
