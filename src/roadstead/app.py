@@ -7,33 +7,41 @@ application of one worker, ``background`` is the life of the process beside them
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 
 import structlog
 
-from roadstead.augment.kept_layers import KeptLayers
+from roadstead.augment.kept_layers import KeptLayers, RuleLayers
 from roadstead.augment.ports import DerivationStore
 from roadstead.augment.rules import LayerSpec, Rules, RuleSpec
 from roadstead.augment.service import Augmenter
 from roadstead.background import Background, Loop
 from roadstead.clock import SystemClock
 from roadstead.db.engine import Database, open_database
+from roadstead.errors import UnavailableError
 from roadstead.http.application import Application
 from roadstead.http.context import Services
+from roadstead.http.health import side_table
+from roadstead.http.outside import Outside
 from roadstead.http.routes import Router
 from roadstead.http.v2.table import ROUTES as API
+from roadstead.http.v2.table import read_only
 from roadstead.lease import hold
 from roadstead.oci.descriptor import Platform
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.content_cache import ContentCache
 from roadstead.registry.foreign_writes import repositories_written_since
+from roadstead.registry.gc import Collector, Policy, Untagged
+from roadstead.registry.history import TagHistory
 from roadstead.registry.images import Images
+from roadstead.registry.immutable import ImmutableTags
 from roadstead.registry.importer import (
     Importer,
     ImportUnderWayError,
@@ -49,11 +57,14 @@ from roadstead.registry.ports import BlobStore, ImportState, ManifestStore, Uplo
 from roadstead.registry.tree import Tree
 from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
 from roadstead.registry.uploads import Uploads
+from roadstead.registry.validation import Sparseness
+from roadstead.registry.verify import Verifier
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import (
     AcceptRule,
     LinksMode,
     RuleSettings,
+    ServerSettings,
     Settings,
     StorageDriver,
     StorageSettings,
@@ -91,6 +102,14 @@ class Plugs:
     derivations: DerivationStore
 
 
+class OutOfRotationError(UnavailableError):
+    """A file is there that says not to send requests here."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path.name} exists, which takes this server out of rotation (server.down_files)")
+        self.path = path
+
+
 async def prepare(settings: Settings, run_directory: Path) -> Handover:
     """Bring the database up to date, store the layers of all rules, and return what the processes start with."""
     # Packing and hashing layers is the supervisor's work; the workers need not carry it.
@@ -123,8 +142,28 @@ def worker_application(handover: Handover, process: str) -> Application:
             finally:
                 await services.augmenter.aclose()
 
-    observer = RequestObserver(metrics, access=handover.settings.log.access)
-    return Application(Router([*API, *PAGES]), open_services, observer)
+    settings = handover.settings
+    routes = read_only(API) if settings.registry.read_only else API
+    observer = RequestObserver(metrics, access=settings.log.access)
+    return Application(Router([*routes, *PAGES]), open_services, observer, _outside(settings.server))
+
+
+def side_application(handover: Handover) -> Application:
+    """Return the ASGI application of the address that is for numbers and health alone."""
+    numbers = Metrics(handover.run_directory, "side")
+    metrics = RequestMetrics(numbers)
+
+    @asynccontextmanager
+    async def open_services() -> AsyncGenerator[Services, None]:
+        async with open_plugs(handover.settings, migrate=False) as plugs:
+            services = await _services(plugs, handover, metrics)
+            try:
+                yield replace(services, metrics_open=True)
+            finally:
+                await services.augmenter.aclose()
+
+    routes = side_table(handover.settings.metrics.path)
+    return Application(Router(routes), open_services, RequestObserver(metrics, access=False))
 
 
 async def background(handover: Handover) -> None:
@@ -134,16 +173,26 @@ async def background(handover: Handover) -> None:
         plugs = _metered(opened, Metrics(handover.run_directory, "background"))
         await take_up_if_begun(plugs, settings)
         uploads = await _uploads(plugs, settings)
-        loops = [Loop("abandoned uploads", settings.registry.upload_purge_interval, uploads.purge)]
-        if isinstance(plugs.driver, PurgesTemporary):
+        rules = Rules.from_json(handover.rules_json)
+        layers = RuleLayers(plugs.database.layers, rules.layers(), CLOCK)
+        everywhere = [Loop("leases of the rules' layers", settings.gc.grace / 4, layers.keep)]
+        keep = settings.registry.read_only or not settings.registry.purge_uploads
+        loops = []
+        if not keep:
+            loops.append(Loop("abandoned uploads", settings.registry.upload_purge_interval, uploads.purge))
+        if isinstance(plugs.driver, PurgesTemporary) and not keep:
             loops.append(Loop("temporary files", timedelta(hours=1), _purge_temporary(plugs.driver, settings)))
-        links = Links(plugs.database.links, plugs.driver, CLOCK)
-        if await links_mode(plugs, settings) is not LinksMode.OFF:
+        if settings.gc.enabled and not settings.registry.read_only:
+            loops += _collection(collector(plugs, settings), settings)
+        links = None
+        if await links_mode(plugs, settings) is not LinksMode.OFF and not settings.registry.read_only:
+            links = Links(plugs.database.links, plugs.driver, CLOCK)
             loops.append(Loop("links", LINKS_EVERY, _quietly(links)))
         try:
-            await Background(loops, plugs.database.leases, _owner(), CLOCK).run()
+            await Background(loops, plugs.database.leases, _owner(), CLOCK, everywhere=everywhere).run()
         finally:
-            await _finish_links(links)
+            if links is not None:
+                await _finish_links(links)
 
 
 async def take_up_if_begun(plugs: Plugs, settings: Settings) -> None:
@@ -277,12 +326,57 @@ def _owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
 
 
+def collector(plugs: Plugs, settings: Settings) -> Collector:
+    """Return what collects, with the policy that settings give."""
+    policy = Policy(
+        untagged=Untagged(settings.gc.untagged.value),
+        untagged_after=settings.gc.untagged_after,
+        stray_after=settings.gc.grace,
+    )
+    return Collector(plugs.database.collection, plugs.driver, CLOCK, policy, imports=plugs.database.imports)
+
+
+def verifier(plugs: Plugs, settings: Settings, *, repair: bool) -> Verifier:
+    """Return what checks everything."""
+    database = plugs.database
+    return Verifier(
+        database.audit,
+        database.blobs,
+        database.collection,
+        plugs.driver,
+        CLOCK,
+        repair=repair,
+        stray_after=settings.gc.grace,
+    )
+
+
+def tag_history(plugs: Plugs, settings: Settings) -> TagHistory:
+    """Return what reads the journal of tags, and puts tags back."""
+    immutable = ImmutableTags.parse(settings.registry.immutable)
+    return TagHistory(plugs.database.journal, plugs.database.manifests, CLOCK, immutable=immutable)
+
+
+def _collection(collector: Collector, settings: Settings) -> list[Loop]:
+    async def collect() -> int:
+        return (await collector.run()).total
+
+    return [
+        Loop("collection", settings.gc.interval, collect),
+        Loop("bytes without a row", settings.gc.sweep_interval, collector.sweep),
+    ]
+
+
 @asynccontextmanager
 async def open_plugs(settings: Settings, *, migrate: bool) -> AsyncGenerator[Plugs, None]:
     """Open database and storage, and close both at the end."""
     driver = open_driver(settings.storage)
     try:
-        database = await open_database(settings.database_url, migrate=migrate, pool_size=settings.database.pool_size)
+        database = await open_database(
+            settings.database_url,
+            migrate=migrate,
+            pool_size=settings.database.pool_size,
+            blob_lease=settings.gc.grace,
+        )
         try:
             with ExitStack() as held:
                 if isinstance(driver, OpensFile):
@@ -312,6 +406,25 @@ def open_driver(settings: StorageSettings) -> Driver:
         path_style=settings.path_style,
         access_key=settings.access_key.reveal() if settings.access_key else None,
         secret_key=settings.secret_key,
+        encrypt=settings.encrypt,
+        kms_key=settings.kms_key,
+        storage_class=settings.storage_class,
+    )
+
+
+async def _check(database: Database, down_files: Sequence[Path]) -> None:
+    """Raise what is in the way of serving."""
+    for path in down_files:
+        if path.exists():
+            raise OutOfRotationError(path)
+    await database.check()
+
+
+def _outside(server: ServerSettings) -> Outside:
+    return Outside(
+        prefix=server.prefix,
+        origin="" if server.relative_urls else (server.public_url or "").rstrip("/"),
+        headers=[(name.lower().encode(), value.encode("latin-1")) for name, value in server.headers.pairs],
     )
 
 
@@ -325,8 +438,9 @@ async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -
         cache=cache,
         max_bytes=settings.registry.max_manifest_bytes,
         max_tags_per_push=settings.registry.max_tags_per_push,
-        sparse_indexes=settings.registry.sparse_indexes,
+        sparse=Sparseness(indexes=settings.registry.sparse_indexes, images=settings.registry.sparse_images),
         delete_enabled=delete_enabled,
+        immutable=ImmutableTags.parse(settings.registry.immutable),
     )
     blobs = Blobs(plugs.blobs, driver, CLOCK, cache=cache, delete_enabled=delete_enabled)
     catalog = Catalog(
@@ -351,7 +465,7 @@ async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -
         augmenter=augmenter,
         files=driver if isinstance(driver, OpensFile) else None,
         gate=await open_gate(database.imports),
-        check=database.check,
+        check=partial(_check, database, settings.server.down_files),
         render_metrics=metrics.render,
         metrics_open=settings.metrics.open_to_network,
         strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,

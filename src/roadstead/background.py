@@ -1,10 +1,12 @@
 """The work that nobody waits for, in the process beside the workers.
 
-Among replicas one process does it: whoever holds the lease. The others wait to take over.
+Among replicas one process does it: whoever holds the lease. The others wait to take over. What each replica has to do
+for itself, it does besides.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -39,8 +41,10 @@ class Background:
         clock: Clock,
         *,
         lease_lifetime: timedelta = LEASE_LIFETIME,
+        everywhere: Sequence[Loop] = (),
     ) -> None:
         self._loops = loops
+        self._everywhere = everywhere
         self._leases = leases
         self._owner = owner
         self._clock = clock
@@ -48,13 +52,14 @@ class Background:
 
     async def run(self) -> None:
         """Wait for the lease, work for as long as it is held, and begin again."""
-        while True:
-            lease = await self._acquire()
-            try:
-                lease = await self._lead(lease)
-            finally:
-                await self._leases.release(lease)
-            _log.warning("another replica has taken the background work over", token=lease.token)
+        async with self._working(self._everywhere):
+            while True:
+                lease = await self._acquire()
+                try:
+                    lease = await self._lead(lease)
+                finally:
+                    await self._leases.release(lease)
+                _log.warning("another replica has taken the background work over", token=lease.token)
 
     async def _acquire(self) -> Lease:
         while True:
@@ -65,14 +70,19 @@ class Background:
 
     async def _lead(self, lease: Lease) -> Lease:
         """Work until the lease is lost; return it as it was last held."""
-        working = [asyncio.ensure_future(self._repeat(loop)) for loop in self._loops]
-        try:
+        async with self._working(self._loops):
             while True:
                 await asyncio.sleep(self._lifetime.total_seconds() / 3)
                 renewed = await self._leases.renew(lease, self._lifetime, self._clock.now())
                 if renewed is None:
                     return lease
                 lease = renewed
+
+    @asynccontextmanager
+    async def _working(self, loops: Sequence[Loop]) -> AsyncGenerator[None, None]:
+        working = [asyncio.ensure_future(self._repeat(loop)) for loop in loops]
+        try:
+            yield
         finally:
             for task in working:
                 task.cancel()

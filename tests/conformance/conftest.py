@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
+from tests.conformance.stores import STORES
 
 from roadstead.testing.client import Client
 from roadstead.testing.components import ComponentMissingError
@@ -16,11 +17,11 @@ from roadstead.testing.server import RoadsteadServer
 from roadstead.testing.wire import Wire
 
 
-@pytest.fixture(scope="session", params=["sqlite+filesystem", "postgresql+s3"])
+@pytest.fixture(scope="session", params=STORES)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RoadsteadServer]:
     """Roadstead with two workers, on the databases and stores that it supports."""
     directory = tmp_path_factory.mktemp("roadstead")
-    config = "" if request.param == "sqlite+filesystem" else _on_servers(request)
+    config = "" if request.param == STORES[0] else _on_servers(request)
     with RoadsteadServer(directory, config=config, workers=2) as running:
         yield running
 

@@ -2,6 +2,7 @@
 
 import pytest
 from tests.conformance.documents import CONFIG, push_image
+from tests.conformance.stores import WITHOUT_STORES
 
 from roadstead.oci.digest import Digest
 from roadstead.testing.client import Client
@@ -33,6 +34,7 @@ ALLOWED = [
 ]
 
 
+@WITHOUT_STORES
 @pytest.mark.parametrize(("path", "allowed"), ALLOWED)
 @pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "PROPFIND", "REPORT"])
 def test_other_methods_are_told_which_are_served(client: Client, path: str, allowed: str, method: str) -> None:
@@ -57,6 +59,7 @@ UNROUTABLE = [
 ]
 
 
+@WITHOUT_STORES
 @pytest.mark.parametrize("path", UNROUTABLE)
 def test_an_unknown_path_is_told_in_json(client: Client, path: str) -> None:
     """What isn't served is 404 with an error document, never a page or plain text (§1.3)."""

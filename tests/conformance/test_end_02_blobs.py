@@ -5,6 +5,7 @@ from email import message_from_bytes
 
 import pytest
 from tests.conformance.documents import push_image
+from tests.conformance.stores import WITHOUT_STORES
 
 from roadstead.oci.digest import Algorithm, Digest
 from roadstead.testing.client import Answer, Client
@@ -111,6 +112,7 @@ MALFORMED = [
 ]
 
 
+@WITHOUT_STORES
 @pytest.mark.parametrize("text", MALFORMED)
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_a_malformed_digest_is_refused(client: Client, name: str, method: str, text: str) -> None:

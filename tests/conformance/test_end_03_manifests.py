@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.conformance.documents import CONFIG, descriptor, index, manifest, push, push_bare, push_image
+from tests.conformance.stores import WITHOUT_STORES
 
 from roadstead.oci.digest import Algorithm, Digest
 from roadstead.oci.mediatypes import (
@@ -334,6 +335,7 @@ REFUSED: dict[str, tuple[str, bytes]] = {
 }
 
 
+@WITHOUT_STORES
 @pytest.mark.parametrize("kind", list(REFUSED))
 def test_what_isnt_a_manifest_is_refused(client: Client, filled: str, kind: str) -> None:
     """code-6: never kept, never half kept, whatever a lenient parser would make of it (CVE-2021-41190)."""
@@ -407,6 +409,7 @@ def test_a_digest_that_isnt_the_bodys_is_refused(client: Client, filled: str, re
 TAGS_REFUSED = [".", "..", "-a", ".a", "a" * 129, "a%20b", "a%0d%0ab", "%C3%A9", "a%00", "a+b", "a@b", "%2e%2e"]
 
 
+@WITHOUT_STORES
 @pytest.mark.parametrize("tag", TAGS_REFUSED)
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
 def test_a_malformed_tag_is_refused(client: Client, filled: str, method: str, tag: str) -> None:
@@ -466,7 +469,8 @@ def test_a_tag_said_twice_is_one(client: Client, filled: str) -> None:
     assert (answer.status, answer.every("oci-tag")) == (201, ["a", "b"])
 
 
-@pytest.mark.parametrize("count", [47, 255, 300, 1000])
+@WITHOUT_STORES
+@pytest.mark.parametrize("count", [47, 255, 256, 1000])
 def test_too_many_tags_are_refused(client: Client, filled: str, count: int) -> None:
     """414, and none of them is set."""
     raw = manifest(layers=_LAYERS)
@@ -477,6 +481,7 @@ def test_too_many_tags_are_refused(client: Client, filled: str, count: int) -> N
     assert client.head(f"/v2/{filled}/manifests/{Digest.of(raw)}").status == 404
 
 
+@WITHOUT_STORES
 @pytest.mark.parametrize("bad", ["", "-x", "a%2Fb", "sha256:x", "a%00", "a%0d%0aX-Injected:%20yes", "a" * 129])
 def test_one_malformed_tag_leaves_nothing(client: Client, filled: str, bad: str) -> None:
     """All or nothing: neither the manifest nor the good tags."""

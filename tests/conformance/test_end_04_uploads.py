@@ -5,6 +5,7 @@ import re
 
 import pytest
 from tests.conformance.documents import CONFIG
+from tests.conformance.stores import WITHOUT_STORES
 
 from roadstead.oci.digest import Algorithm, Digest
 from roadstead.testing.client import Answer, Client, with_query
@@ -68,6 +69,7 @@ def test_every_session_is_another(client: Client, name: str) -> None:
     assert len({_start(client, name) for _ in range(20)}) == 20
 
 
+@WITHOUT_STORES
 @pytest.mark.parametrize(("algorithm", "status"), [("sha256", 202), ("sha512", 202), ("md5", 400), ("", 400)])
 def test_an_algorithm_can_be_announced(client: Client, name: str, algorithm: str, status: int) -> None:
     """end-4c: what can't be checked later is refused before the bytes are sent."""
@@ -283,6 +285,7 @@ def test_a_forged_session_is_unknown(client: Client, name: str) -> None:
         assert _every_use(client, f"/v2/{name}/blobs/uploads/{forged}") == [(404, "BLOB_UPLOAD_UNKNOWN")] * 4, forged
 
 
+@WITHOUT_STORES
 @pytest.mark.parametrize("bad", ["Upper", "a..b", "-a", "a-", "a//b", "a/", "_a", "a__b_", "é", "a b", "a/../b"])
 def test_a_session_needs_a_lawful_name(client: Client, bad: str) -> None:
     """code-8: no session under a name that no repository can have."""

@@ -4,6 +4,7 @@ import random
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from tests.conformance.stores import WITHOUT_STORES
 
 from roadstead.oci.digest import Algorithm, Digest
 from roadstead.testing.client import Answer, Client, ConnectionBrokenError, with_query
@@ -158,6 +159,7 @@ def test_a_put_out_of_order_is_refused(client: Client, name: str, location: str,
     assert client.get(f"/v2/{name}/blobs/{Digest.of(BLOB)}").body == BLOB
 
 
+@WITHOUT_STORES
 @pytest.mark.parametrize(
     "text",
     ["x", "-", "0-", "-9", "9-0", "bytes", "bytes=0-9", "0-9-10", "1e3-2e3", "+0-9", "0x0-9", "0 - 9", "9" * 30 + "-0"],
@@ -261,10 +263,11 @@ def test_a_second_writer_doesnt_disturb_the_first(client: Client, location: str,
     empty = client.patch(location, b"")
     first = _rest(wire, LARGE[half:])
 
-    assert (first, second.status) in {(202, 409), (416, 202), (409, 202), (None, 202)}
+    # Both succeed where the second was over before the first was looked at: then one follows the other.
+    assert (first, second.status) in {(202, 409), (416, 202), (409, 202), (None, 202), (202, 202)}
     assert second.code in {None, "BLOB_UPLOAD_INVALID"}
     assert empty.status in {202, 409}
-    held = LARGE if first == 202 else b"x"
+    held = (b"x" if second.status == 202 else b"") + (LARGE if first == 202 else b"")
     _assert_stands_at(client.get(location), location, len(held))
     assert _commit(client, location, held).status == 201
 

@@ -6,6 +6,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from tests.conformance.documents import CONFIG, manifest, push, push_image
+from tests.conformance.stores import WITHOUT_STORES
 
 from roadstead.oci.digest import Digest
 from roadstead.testing.client import Answer, Client
@@ -125,6 +126,7 @@ NOT_NUMBERS = [
 ]
 
 
+@WITHOUT_STORES
 @pytest.mark.parametrize("n", NOT_NUMBERS)
 @pytest.mark.parametrize("path", ["/v2/{0}/tags/list", "/v2/_catalog", "/v2/{0}/referrers/sha256:" + "0" * 64])
 def test_what_isnt_a_number_is_refused(client: Client, name: str, path: str, n: str) -> None:
@@ -151,6 +153,7 @@ def test_a_repository_without_tags_has_an_empty_list(client: Client, name: str) 
     assert _list(client, name).json() == {"name": name, "tags": []}
 
 
+@WITHOUT_STORES
 @pytest.mark.parametrize(
     "bad", ["Upper", "a..b", "a/", "-a", "a--", "%2e%2e/etc", "a%5cb", "a%00b", "a%0ab", "%E2%80%AE"]
 )

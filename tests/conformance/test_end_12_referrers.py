@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from tests.conformance.documents import CONFIG, Pushed, descriptor, index, manifest, push, push_image
+from tests.conformance.stores import WITHOUT_STORES
 
 from roadstead.oci.digest import Algorithm, Digest
 from roadstead.oci.mediatypes import OCI_CONFIG, OCI_EMPTY, OCI_INDEX, OCI_MANIFEST
@@ -45,6 +46,7 @@ def test_nobody_refers_to_what_isnt_here(client: Client, name: str, subject: Pus
         assert _referrers(client, repository, asked).json()["manifests"] == []
 
 
+@WITHOUT_STORES
 @pytest.mark.parametrize("text", ["latest", "sha256:abc", "md5:" + "0" * 32, "sha256:" + "A" * 64, "%00"])
 def test_a_malformed_subject_is_refused(client: Client, name: str, text: str) -> None:
     """code-4."""

@@ -78,7 +78,7 @@ def test_an_acknowledged_change_is_seen_by_all(each_worker: list[Client], name: 
 
     turn = itertools.cycle(each_worker)
     stale: list[str] = []
-    for number in range(ROUNDS // 6):
+    for number in range(-(-ROUNDS // 6)):
         image = images[number % 2]
         push(next(turn), name, "moving", image.raw)
         if next(turn).head(f"/v2/{name}/manifests/moving").headers["docker-content-digest"] != str(image.digest):

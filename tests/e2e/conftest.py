@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.e2e.containers import Containers
 
 from roadstead.testing.server import RoadsteadServer
 
@@ -39,6 +40,14 @@ def greeter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RoadsteadServe
     )
     with RoadsteadServer(directory, config=CONFIG) as server:
         yield server
+
+
+@pytest.fixture
+def containers(tmp_path: Path) -> Iterator[Containers]:
+    """The programs with an empty storage, emptied again afterwards (its files belong to other users)."""
+    clients = Containers(tmp_path)
+    yield clients
+    clients.run("buildah", "rmi", "--all", "--force")
 
 
 def _write(path: Path, text: str) -> None:

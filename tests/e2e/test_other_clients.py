@@ -1,62 +1,18 @@
 """The main job with podman, skopeo and buildah, which share a library but not their habits."""
 
 import json
-import os
-import subprocess
 import tarfile
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from tests.e2e.conftest import GREETING
+from tests.e2e.containers import APT, Containers
 
 from roadstead.testing.components import require
 from roadstead.testing.images import make_image, make_index
 from roadstead.testing.server import RoadsteadServer
-
-APT = "apt-get install --no-install-recommends podman skopeo buildah busybox-static"
-
-
-class Containers:
-    """podman, skopeo and buildah with a storage of their own."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._environment = {
-            **os.environ,
-            "XDG_RUNTIME_DIR": str(directory / "run"),
-            "HOME": str(directory),
-            "REGISTRIES_CONFIG_PATH": str(directory / "registries.conf"),
-            "CONTAINERS_STORAGE_CONF": str(directory / "storage.conf"),
-            "BUILDAH_ISOLATION": "chroot",
-        }
-        (directory / "run").mkdir(mode=0o700)
-        (directory / "registries.conf").write_text("unqualified-search-registries = []\n")
-        (directory / "storage.conf").write_text(
-            f'[storage]\ndriver = "vfs"\nrunroot = "{directory}/run"\ngraphroot = "{directory}/graph"\n'
-        )
-        (directory / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-
-    def run(self, program: str, *arguments: str) -> str:
-        """Run one of the programs and return what it printed."""
-        command = [str(require(program, install=APT)), *arguments]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False, timeout=120)
-        assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
-        return done.stdout
-
-    def skopeo(self, *arguments: str) -> str:
-        """Run skopeo."""
-        return self.run("skopeo", "--policy", str(self.directory / "policy.json"), *arguments)
-
-
-@pytest.fixture
-def containers(tmp_path: Path) -> Iterator[Containers]:
-    """The programs with an empty storage, emptied again afterwards (its files belong to other users)."""
-    clients = Containers(tmp_path)
-    yield clients
-    clients.run("buildah", "rmi", "--all", "--force")
 
 
 @pytest.fixture
@@ -109,8 +65,13 @@ def test_skopeo_copies_every_platform_augmented_and_the_original_as_it_was(
     plain, augmented = tmp_path / "plain", tmp_path / "augmented"
 
     for source, target in ((f"as-pushed/{name}", plain), (name, augmented)):
-        containers.skopeo(
-            "copy", "--all", "--src-tls-verify=false", f"docker://{greeter.host}/{source}:multi", f"dir:{target}"
+        containers.run(
+            "skopeo",
+            "copy",
+            "--all",
+            "--src-tls-verify=false",
+            f"docker://{greeter.host}/{source}:multi",
+            f"dir:{target}",
         )
 
     assert (plain / "manifest.json").read_bytes() == index.raw
@@ -132,10 +93,10 @@ def test_skopeo_lists_and_deletes(greeter: RoadsteadServer, containers: Containe
         client.push_blob(name, blob)
     client.push_manifest(name, "1", image.raw, image.media_type)
     reference = f"docker://{greeter.host}/{name}"
-    listed = json.loads(containers.skopeo("list-tags", "--tls-verify=false", reference))
+    listed = json.loads(containers.run("skopeo", "list-tags", "--tls-verify=false", reference))
     assert listed["Tags"] == ["1"]
 
-    containers.skopeo("delete", "--tls-verify=false", f"{reference}:1")
+    containers.run("skopeo", "delete", "--tls-verify=false", f"{reference}:1")
 
     assert client.head(f"/v2/{name}/manifests/1").status == 404
     assert client.head(f"/v2/as-pushed/{name}/manifests/{image.digest}").status == 404

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from roadstead.augment.plan import Plan, PlanInvalidError, PlannedLayer, parse_variable
 from roadstead.augment.ports import LayerStore
-from roadstead.augment.rules import LayerSpec, Pattern, Rule, RuleInvalidError, Rules, RuleSpec
+from roadstead.augment.rules import LayerSpec, Rule, RuleInvalidError, Rules, RuleSpec
 from roadstead.oci.digest import DigestMismatchError
 from roadstead.oci.layer import GZIP_LEVEL, LayerInvalidError, PackedLayer, measure, pack
+from roadstead.oci.pattern import Pattern
 
 _PIECE = 1 << 20  # bytes compressed at a time
 
@@ -91,7 +92,7 @@ class _Preparation:
     async def _store(self, path: Path) -> PackedLayer:
         made = self._scratch / f"{len(self._packed)}.tar.gz"
         file, packed = await asyncio.to_thread(_packed, path, made)
-        if await self._layers.find(packed.gzip_digest) is None:
+        if await self._layers.find(packed.gzip_digest, now=self._now) is None:
             await self._layers.store_file(str(file), packed.gzip_digest, now=self._now)
         made.unlink(missing_ok=True)
         return packed

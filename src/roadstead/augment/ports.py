@@ -10,6 +10,7 @@ from typing import Protocol
 
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
+from roadstead.storage.arrivals import Arrival
 from roadstead.storage.ports import Key
 
 
@@ -87,6 +88,7 @@ class DerivationStore(Protocol):
     async def record(self, derivation: Derivation, *, now: datetime) -> None:
         """Store a derivation with its manifests, blobs and memberships in one transaction; idempotent.
 
+        The blobs are those that a LayerStore has just returned, and so are leased until this has made them needed.
         Raises ManifestUnknownError's family if the source is no longer in the repository.
         """
         ...
@@ -97,9 +99,12 @@ class DerivationStore(Protocol):
 
 
 class LayerStore(Protocol):
-    """Where layers of rules and derived configs are kept: the content-addressed store."""
+    """Where layers of rules and derived configs are kept: the content-addressed store.
 
-    async def find(self, digest: Digest) -> DerivedBlob | None:
+    What it returns is leased: collection leaves it alone for hours, whoever may serve it by then.
+    """
+
+    async def find(self, digest: Digest, *, now: datetime) -> DerivedBlob | None:
         """Return the blob if its bytes are stored."""
         ...
 
@@ -119,9 +124,21 @@ class LayerRecords(Protocol):
         """Return the blob if its bytes are stored, whoever may serve them."""
         ...
 
-    async def remember(self, blob: DerivedBlob, *, now: datetime) -> DerivedBlob:
-        """Record durable bytes; idempotent.
+    async def keep(self, digest: Digest, *, now: datetime) -> DerivedBlob | None:
+        """Return the blob if its bytes are stored; at least half a lease is left to it."""
+        ...
+
+    async def expect(self, digest: Digest, *, now: datetime) -> Arrival:
+        """Return what is known of a digest whose bytes are about to be written under the digest's own key.
+
+        Raises StoreBusyError's family while its bytes are being removed.
+        """
+        ...
+
+    async def remember(self, blob: DerivedBlob, *, now: datetime, arrival: Arrival | None = None) -> DerivedBlob:
+        """Record durable bytes, leased; idempotent.
 
         Where the digest is stored already its row stays as it is and is returned: the caller then drops its copy.
+        Raises StoreBusyError's family where collection came between since `arrival`.
         """
         ...

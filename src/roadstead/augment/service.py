@@ -11,6 +11,7 @@ What *was* derived is never remembered here: it may be deleted with its source, 
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from roadstead.augment.plan import Plan
 from roadstead.augment.ports import (
@@ -149,7 +150,7 @@ class Augmenter:
             self._remember(source.digest, plan.digest, outcome)
             return outcome
         now = self._clock.now()
-        blobs = [await self._layer(digest) for digest in work.added]
+        blobs = [await self._layer(digest, now) for digest in work.added]
         blobs += [await self._layers.store(config, now=now) for config in work.configs.values()]
         await self._derivations.record(
             Derivation(
@@ -164,8 +165,8 @@ class Augmenter:
         )
         return Served(outcome.digest, outcome.media_type, outcome.size)
 
-    async def _layer(self, digest: Digest) -> DerivedBlob:
-        blob = await self._layers.find(digest)
+    async def _layer(self, digest: Digest, now: datetime) -> DerivedBlob:
+        blob = await self._layers.find(digest, now=now)
         if blob is None:
             raise LayerMissingError(digest)
         return blob

@@ -2,23 +2,27 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from roadstead.cli.report import finding_lines
-from roadstead.settings.check import check_settings
+from roadstead.cli.report import finding_lines, report_warnings
 from roadstead.settings.findings import Finding, SettingsInvalidError
-from roadstead.settings.load import LoadedSettings, load_unchecked
+from roadstead.settings.load import LoadedSettings, check_loaded, load_unchecked
 from roadstead.settings.plain import as_shown
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 app = typer.Typer(
     help="Show and check the settings.", no_args_is_help=True, epilog="Example: roadstead config check roadstead.toml"
 )
 
-ConfigArgument = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A TOML file; none is needed.")]
+ConfigArgument = Annotated[
+    Path | None, typer.Argument(metavar="CONFIG", help="A TOML file, or distribution's config.yml; none is needed.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -26,6 +30,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def show(config: ConfigArgument = None, as_json: JsonOption = False) -> None:
     """Print every setting with where its value came from, as TOML; secrets are masked."""
     loaded = load_unchecked(config, environment=os.environ)
+    report_warnings(loaded.warnings)
     if as_json:
         typer.echo(json.dumps(_described(loaded), indent=2))
         return
@@ -41,7 +46,8 @@ def show(config: ConfigArgument = None, as_json: JsonOption = False) -> None:
 @app.command("check", epilog="Example: roadstead config check roadstead.toml && roadstead serve roadstead.toml")
 def check(config: ConfigArgument = None, as_json: JsonOption = False) -> None:
     """Say what is wrong with the settings: all of it in one run; status 1 if anything is."""
-    findings = _findings(config)
+    findings, warnings = _findings(config)
+    report_warnings(warnings)
     if as_json:
         described = [{"key": f.key, "message": f.message, "where": f.where, "advice": f.advice} for f in findings]
         typer.echo(json.dumps(described, indent=2))
@@ -54,11 +60,12 @@ def check(config: ConfigArgument = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def _findings(config: Path | None) -> Sequence[Finding]:
+def _findings(config: Path | None) -> tuple[Sequence[Finding], Sequence[Finding]]:
     try:
-        return check_settings(load_unchecked(config, environment=os.environ).settings)
+        loaded = load_unchecked(config, environment=os.environ)
     except SettingsInvalidError as error:
-        return error.findings
+        return error.findings, ()
+    return check_loaded(loaded), loaded.warnings
 
 
 def _described(loaded: LoadedSettings) -> dict[str, dict[str, Any]]:
@@ -78,6 +85,12 @@ def _toml(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items() if each is not None) + " }"
+        return (
+            "{ " + ", ".join(f"{_name(key)} = {_toml(each)}" for key, each in value.items() if each is not None) + " }"
+        )
     # Texts, numbers and truth values are written alike in both; TOML takes JSON's escapes.
     return json.dumps(value, ensure_ascii=False)
+
+
+def _name(key: str) -> str:
+    return key if _BARE.fullmatch(key) else json.dumps(key)

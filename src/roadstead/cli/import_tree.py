@@ -16,8 +16,9 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from roadstead.errors import InvalidError
 from roadstead.registry.importer import Report
-from roadstead.settings.load import LoadedSettings, OriginKind, load
+from roadstead.settings.load import LoadedSettings, load
 from roadstead.settings.model import Settings, StorageDriver
+from roadstead.settings.origin import OriginKind
 from roadstead.telemetry.logs import configure_logging
 
 EXAMPLE = "Example: roadstead import /var/lib/registry --config roadstead.toml"

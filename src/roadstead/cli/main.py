@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from roadstead.cli import config, import_tree, layer, serve
+from roadstead.cli import config, gc, import_tree, layer, serve, tag, verify
 from roadstead.cli.report import report
 from roadstead.errors import RoadsteadError
 
@@ -19,11 +19,15 @@ app = typer.Typer(
 )
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("import", epilog=import_tree.EXAMPLE)(import_tree.import_tree)
+app.command("gc", epilog=gc.EXAMPLE)(gc.gc)
+app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
 app.add_typer(config.app, name="config")
 app.add_typer(layer.app, name="layer")
+app.add_typer(tag.app, name="tag")
 
 
-def _version() -> str:
+def version() -> str:
+    """Return the version of the package as it is installed."""
     # 40 ms that only this answer should cost.
     from importlib import metadata
 
@@ -35,7 +39,7 @@ def _version() -> str:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"roadstead {_version()}")
+        typer.echo(f"roadstead {version()}")
         raise typer.Exit
 
 

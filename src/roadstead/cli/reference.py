@@ -12,10 +12,16 @@ from typing import Any, get_args, get_origin
 from roadstead.secret import Secret
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.convert import field_types
+from roadstead.settings.distribution_keys import KEYS
 from roadstead.settings.load import variable
 from roadstead.settings.model import ABOUT, LayerSettings, RuleSettings, Settings
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
+from roadstead.settings.tables import Headers, LogFields
 from roadstead.telemetry.metrics import BUCKETS, FAMILIES, PROCESS_FAMILIES
+
+_TABLE_START = "<!-- The table is made from the code by `python -m roadstead.cli.reference docs/reference`. -->"
+_TABLE_END = "<!-- The end of the table. -->"
+_HOW_TO = Path("how-to") / "use-a-distribution-config.md"
 
 _WORDS: Mapping[Any, str] = {
     str: "text",
@@ -28,6 +34,8 @@ _WORDS: Mapping[Any, str] = {
     ListenAddress: "host:port",
     LayerSettings: "path or table",
     RuleSettings: "table",
+    Headers: "table of lists",
+    LogFields: "table",
 }
 
 _SETTINGS_HEAD = """\
@@ -42,7 +50,7 @@ says what is wrong.
 - A **duration** is written `30s`, `500ms`, `1h30m` or `168h`; a **size** `4MiB` (1024²), `10MB` (1000²) or as a number
   of bytes.
 - A relative **path** in the file begins at the file; elsewhere it begins at the working directory.
-- In the environment, lists are JSON: `ROADSTEAD_AUGMENT_RULES='[{"match": "library/*:latest", "env": ["A=1"]}]'`.
+- In the environment, lists and tables are JSON: `ROADSTEAD_AUGMENT_RULES='[{"match": "library/*:latest", "env": ["A=1"]}]'`.
 - Inside any value `${env:NAME}` stands for an environment variable and `${file:PATH}` for a file's content;
   `$${` is a plain `${`.
 - An unknown key or `ROADSTEAD_` variable is an error. The variables that Kubernetes makes for a Service called
@@ -90,6 +98,25 @@ def metrics_page() -> str:
     )
 
 
+def distribution_table() -> str:
+    """Return the table of distribution's keys, as it stands in docs/how-to/use-a-distribution-config.md."""
+    rows = []
+    for key in KEYS:
+        members = f"; so are {', '.join(f'`{name}`' for name in key.members)}" if key.members else ""
+        settings = ", ".join(f"`{setting}`" for setting in key.settings)
+        said = "; ".join(part for part in (settings, key.about) if part)
+        quiet = f" (fine: {', '.join(f'`{value}`' for value in sorted(key.quiet))})" if key.quiet else ""
+        rows.append(f"| `{key.path}`{members} | {key.fate} | {said}{quiet} |")
+    return "\n".join(["| key | | what becomes of it |", "|---|---|---|", *rows])
+
+
+def with_table(page: str) -> str:
+    """Return the how-to page with the table between its marks."""
+    before, start, rest = page.partition(_TABLE_START)
+    _, end, after = rest.partition(_TABLE_END)
+    return f"{before}{start}\n{distribution_table()}\n{end}{after}"
+
+
 def _section(title: str, table: Any, section: str | None) -> Iterator[str]:
     yield f"## `{title}`\n"
     yield f"{_sentence(table.__doc__)}\n"
@@ -120,6 +147,8 @@ def _kind(kind: Any) -> str:
 def _default(value: object, kind: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, Headers | LogFields):
+        return "`{}`" if not value.pairs else f"`{json.dumps(value.as_table())}`"
     if isinstance(value, timedelta):
         return f"`{format_duration(value)}`"
     if kind is ByteSize and isinstance(value, int):
@@ -130,11 +159,14 @@ def _default(value: object, kind: Any) -> str:
 
 
 def main() -> None:
-    """Write both pages into the directory that the command line names."""
+    """Write both pages into the directory that the command line names, and the table into the page beside it."""
     directory = Path(sys.argv[1])
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "settings.md").write_text(settings_page(), encoding="utf-8")
     (directory / "metrics.md").write_text(metrics_page(), encoding="utf-8")
+    how_to = directory.parent / _HOW_TO
+    if how_to.exists():
+        how_to.write_text(with_table(how_to.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """How commands tell what went wrong: ``error: …`` on standard error, then what to try."""
 
+from collections.abc import Iterable
+
 import typer
 
 from roadstead.errors import RoadsteadError
@@ -13,6 +15,13 @@ def report(error: RoadsteadError) -> None:
             _write(str(finding), finding.advice)
     else:
         _write(str(error), error.advice())
+
+
+def report_warnings(warnings: Iterable[Finding]) -> None:
+    """Write on standard error what to know although nothing speaks against serving."""
+    for finding in warnings:
+        typer.secho("warning: ", err=True, fg=typer.colors.YELLOW, bold=True, nl=False)
+        typer.echo(finding_lines(finding), err=True)
 
 
 def finding_lines(finding: Finding) -> str:

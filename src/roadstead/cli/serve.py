@@ -16,11 +16,11 @@ import typer
 from roadstead.cli.apart import Apart
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.handover import Handover
-from roadstead.settings.load import load
+from roadstead.settings.load import LoadedSettings, load
 from roadstead.settings.model import LogFormat, LogLevel, Settings, StorageDriver
 from roadstead.settings.plain import without_password
 from roadstead.supervisor import Role, Supervisor, listen
-from roadstead.telemetry.logs import configure_logging
+from roadstead.telemetry.logs import LineWriter, configure_logging
 
 EXAMPLE = "Example: roadstead serve --data ./images --listen 127.0.0.1:5000"
 
@@ -28,7 +28,9 @@ _log = structlog.get_logger()
 
 
 def serve(
-    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="A TOML file; none is needed.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="A TOML file, or distribution's config.yml; none is needed.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data directory (storage.path).")] = None,
     listen_at: Annotated[
         str | None, typer.Option("--listen", metavar="HOST:PORT", help="Where to listen (server.listen).")
@@ -51,16 +53,19 @@ def serve(
         "log.level": log_level,
     }
     overrides = {key: value for key, value in given.items() if value is not None}
-    settings = load(config, environment=os.environ, overrides=overrides).settings
-    raise typer.Exit(run(settings))
+    raise typer.Exit(run(load(config, environment=os.environ, overrides=overrides)))
 
 
-def run(settings: Settings) -> int:
+def run(loaded: LoadedSettings) -> int:
     """Prepare and serve with these settings until a signal; return the exit status."""
-    configure_logging(format=settings.log.format, level=settings.log.level, threaded=False)
+    settings = loaded.settings
+    _configure_logging(settings, threaded=False)
+    for warning in loaded.warnings:
+        _log.warning("setting", key=warning.key, where=warning.where, message=warning.message)
     # Until the supervisor listens to signals, SIGTERM ends like Ctrl-C: what was made so far is cleaned up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     listeners = listen(settings.server.listen, settings.server.workers)
+    side_listeners = listen(settings.metrics.listen, 1) if settings.metrics.listen else []
     with tempfile.TemporaryDirectory(prefix="roadstead-") as directory:
         preparation = Apart(partial(_prepare, settings, Path(directory)))
         # Meanwhile here: what the workers need, so that they have it the moment they are forked.
@@ -73,6 +78,10 @@ def run(settings: Settings) -> int:
             application = app.worker_application(handover, process)
             return worker.serve(application, listener, shutdown_timeout_s=timeout_s, ready=ready)
 
+        def answer_aside(listener: socket.socket, ready: Callable[[], None]) -> int:
+            application = app.side_application(handover)
+            return worker.serve(application, listener, shutdown_timeout_s=timeout_s, ready=ready)
+
         def work_behind(ready: Callable[[], None]) -> int:
             background = partial(app.background, handover)
             return worker.run_background(background, shutdown_timeout_s=timeout_s, ready=ready)
@@ -81,10 +90,16 @@ def run(settings: Settings) -> int:
             _role(name, settings, partial(answer, name, listener), listener)
             for name, listener in zip(_names(listeners), listeners, strict=True)
         ]
+        roles += [_role("side", settings, partial(answer_aside, listener), listener) for listener in side_listeners]
         roles.append(_role("background", settings, work_behind))
         address = ListenAddress(settings.server.listen.host, listeners[0].getsockname()[1])
         announce = partial(_announce, settings, address)
         return Supervisor(roles, shutdown_timeout_s=timeout_s, when_ready=announce).run()
+
+
+def _configure_logging(settings: Settings, *, threaded: bool = True) -> LineWriter:
+    log = settings.log
+    return configure_logging(format=log.format, level=log.level, threaded=threaded, fields=log.fields.as_table())
 
 
 def _names(listeners: Sequence[socket.socket]) -> Sequence[str]:
@@ -100,7 +115,7 @@ async def _prepare(settings: Settings, run_directory: Path) -> str:
 
 def _role(name: str, settings: Settings, work: Callable[[Callable[[], None]], int], *sockets: socket.socket) -> Role:
     def start(ready: Callable[[], None]) -> int:
-        writer = configure_logging(format=settings.log.format, level=settings.log.level)
+        writer = _configure_logging(settings)
         try:
             return work(ready)
         finally:

@@ -14,8 +14,10 @@ from roadstead.db import postgres, sqlite
 from roadstead.db.access import Access, Query
 from roadstead.db.errors import DatabaseUrlError, SchemaOutdatedError, SchemaTooNewError
 from roadstead.db.schema import HEAD, REVISIONS
+from roadstead.db.stores.audit import DatabaseAudit
 from roadstead.db.stores.blobs import DatabaseBlobs, DatabaseLayers
 from roadstead.db.stores.catalog import DatabaseCatalog
+from roadstead.db.stores.collection import DatabaseCollection
 from roadstead.db.stores.derivations import DatabaseDerivations
 from roadstead.db.stores.importing import DatabaseImports
 from roadstead.db.stores.instance import DatabaseInstance
@@ -25,8 +27,10 @@ from roadstead.db.stores.manifests import DatabaseManifests
 from roadstead.db.stores.uploads import DatabaseUploads
 from roadstead.lease import LeaseStore
 from roadstead.registry.ports import (
+    AuditStore,
     BlobStore,
     CatalogStore,
+    CollectionStore,
     ImportStore,
     InstanceStore,
     JournalStore,
@@ -37,6 +41,9 @@ from roadstead.registry.ports import (
 
 DEFAULT_POOL_SIZE = 8
 """Connections a process keeps to PostgreSQL at most: these for reads, and half as many for writes."""
+
+BLOB_LEASE = timedelta(hours=24)
+"""Longer than any client goes on between asking for a blob and pushing the manifest that needs it."""
 
 _PROBE = Query(select(literal_column("1")))
 
@@ -59,21 +66,25 @@ class Database:
     blobs: BlobStore
     layers: LayerRecords
     derivations: DerivationStore
+    collection: CollectionStore
+    audit: AuditStore
     instance: InstanceStore
     leases: LeaseStore
     imports: ImportStore
     links: LinkStore
 
-    def __init__(self, access: OpenAccess) -> None:
+    def __init__(self, access: OpenAccess, *, blob_lease: timedelta = BLOB_LEASE) -> None:
         self.access = access
         catalog = DatabaseCatalog(access)
         self.manifests = DatabaseManifests(access)
         self.catalog = catalog
         self.journal = catalog
         self.uploads = DatabaseUploads(access)
-        self.blobs = DatabaseBlobs(access)
-        self.layers = DatabaseLayers(access)
-        self.derivations = DatabaseDerivations(access)
+        self.blobs = DatabaseBlobs(access, blob_lease)
+        self.layers = DatabaseLayers(access, blob_lease)
+        self.derivations = DatabaseDerivations(access, blob_lease)
+        self.collection = DatabaseCollection(access)
+        self.audit = DatabaseAudit(access)
         self.instance = DatabaseInstance(access)
         self.leases = DatabaseLeases(access)
         self.imports = DatabaseImports(access)
@@ -95,22 +106,27 @@ async def open_database(
     migrate: bool,
     busy_timeout: timedelta = sqlite.BUSY_TIMEOUT,
     pool_size: int = DEFAULT_POOL_SIZE,
+    blob_lease: timedelta = BLOB_LEASE,
 ) -> Database:
     """Open the database at ``sqlite:///path`` or ``postgresql://…``.
 
     With *migrate* it is brought to this release's schema first, made where there is none; any number of processes
     may do that at once. Without, it has to be there, which costs a worker next to nothing.
 
+    `blob_lease` is how long collection leaves a blob alone after somebody was told that it is here.
+
     Raises DatabaseUrlError, SchemaTooNewError, SchemaOutdatedError, StoreBusyError and
     StoreFailedError.
     """
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
-        return await _open_sqlite(_sqlite_path(parsed), migrate=migrate, busy_timeout=busy_timeout)
-    return await _open_postgres(url, migrate=migrate, busy_timeout=busy_timeout, pool_size=pool_size)
+        access: OpenAccess = await _open_sqlite(_sqlite_path(parsed), migrate=migrate, busy_timeout=busy_timeout)
+    else:
+        access = await _open_postgres(url, migrate=migrate, busy_timeout=busy_timeout, pool_size=pool_size)
+    return Database(access, blob_lease=blob_lease)
 
 
-async def _open_sqlite(path: Path, *, migrate: bool, busy_timeout: timedelta) -> Database:
+async def _open_sqlite(path: Path, *, migrate: bool, busy_timeout: timedelta) -> OpenAccess:
     if migrate:
         await asyncio.to_thread(sqlite.migrate, path)
     elif not path.exists():
@@ -121,7 +137,7 @@ async def _open_sqlite(path: Path, *, migrate: bool, busy_timeout: timedelta) ->
     except BaseException:
         await access.close()
         raise
-    return Database(access)
+    return access
 
 
 def _require_head(found: str | None) -> None:
@@ -152,7 +168,7 @@ def _nothing(_: Connection) -> None:
     """Write nothing: it shows that a transaction can be begun and committed."""
 
 
-async def _open_postgres(url: str, *, migrate: bool, busy_timeout: timedelta, pool_size: int) -> Database:
+async def _open_postgres(url: str, *, migrate: bool, busy_timeout: timedelta, pool_size: int) -> OpenAccess:
     access = await postgres.PostgresAccess.open(url, busy_timeout=busy_timeout, pool_size=pool_size)
     try:
         if migrate:
@@ -161,4 +177,4 @@ async def _open_postgres(url: str, *, migrate: bool, busy_timeout: timedelta, po
     except BaseException:
         await access.close()
         raise
-    return Database(access)
+    return access

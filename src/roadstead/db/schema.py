@@ -24,7 +24,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISIONS = ("0001", "0003")
+REVISIONS = ("0001", "0002", "0003")
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
 HEAD = REVISIONS[-1]
@@ -84,6 +84,11 @@ blobs = Table(
 )
 Index("ix_blobs_dying", blobs.c.state, blobs.c.state_since, sqlite_where=blobs.c.state != "live",
       postgresql_where=blobs.c.state != "live")  # fmt: skip
+
+# Distribution keeps what was pushed under its sha512 under its sha256: such a blob has two rows at one key, and whoever
+# removes bytes has to know.
+Index("ix_blobs_aliases", blobs.c.storage_key, sqlite_where=blobs.c.digest >= "sha512:",
+      postgresql_where=blobs.c.digest >= "sha512:")  # fmt: skip
 
 # Which repository may serve which blob.
 repository_blobs = Table(
@@ -193,6 +198,15 @@ tag_journal = Table(
     Column("origin", Text, nullable=False),
     Index("ix_tag_journal_tag", "repository_id", "tag", "id"),
     sqlite_autoincrement=True,
+)
+# Tells when a manifest lost a tag.
+Index(
+    "ix_tag_journal_previous",
+    tag_journal.c.repository_id,
+    tag_journal.c.previous,
+    tag_journal.c.at,
+    sqlite_where=tag_journal.c.previous.is_not(None),
+    postgresql_where=tag_journal.c.previous.is_not(None),
 )
 
 # Upload sessions from their first durable byte on (registry.ports.UploadRecord). The repository is a name: it may

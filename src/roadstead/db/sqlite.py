@@ -31,6 +31,7 @@ from roadstead.db.errors import StoreFailedError
 from roadstead.db.migrating import upgrade
 from roadstead.errors import RoadsteadError
 from roadstead.registry.errors import StoreBusyError
+from roadstead.storage.folders import make_folder
 
 MAX_BATCH = 256
 """Intentions in one transaction: enough to share an fsync, few enough that the first need not wait long for it."""
@@ -348,13 +349,20 @@ def migrate(path: Path) -> None:
 
     Processes that start together take turns. Raises SchemaTooNewError.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():  # else it was made by one who had the folder's name durable before
+        make_folder(str(path.parent))
     try:
-        with closing(Turns(path)) as turns, turns.turn(), closing(connect_for_writing(path)) as driver:
+        with (
+            closing(Turns(path)) as turns,
+            turns.turn(),
+            closing(connect_for_writing(path)) as driver,
+            engine_over(driver).connect() as connection,
+        ):
+            # Not before: as it connects, SQLAlchemy asks the database what it is, and rolls back. Whoever is killed
+            # in the middle must leave no half of a schema.
             driver.execute("BEGIN IMMEDIATE")
-            with engine_over(driver).connect() as connection:
-                upgrade(connection)
-                connection.commit()
+            upgrade(connection)
+            connection.commit()
     except sqlite3.Error as error:
         raise our_error(error) from error
     except DBAPIError as error:

@@ -11,7 +11,6 @@ from roadstead.errors import RoadsteadError
 from roadstead.http.asgi import (
     AnyResponse,
     FileResponse,
-    Headers,
     Receive,
     Request,
     Response,
@@ -21,7 +20,8 @@ from roadstead.http.asgi import (
 )
 from roadstead.http.context import Services
 from roadstead.http.errors import respond
-from roadstead.http.routes import Router
+from roadstead.http.outside import Outside
+from roadstead.http.routes import MethodUnknownError, Router
 from roadstead.registry.pump import BodyBrokenError
 
 API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
@@ -71,8 +71,10 @@ class Application:
         router: Router,
         open_services: Callable[[], AbstractAsyncContextManager[Services]],
         observer: Observer,
+        outside: Outside | None = None,
     ) -> None:
         self._router = router
+        self._outside = outside or Outside()
         self._open_services = open_services
         self._observer = observer
         self._services: Services | None = None
@@ -104,7 +106,8 @@ class Application:
             head = [API_VERSION] if await request.drain() else [API_VERSION, CLOSE]
             # Most broken bodies are of clients that are gone; one whose chunks can't be read hears our answer.
             finished.status = CLIENT_GONE if request.is_broken else response.status
-            await _send(request, response, head, receive, send, finished)
+            headers = self._outside.dressed([*head, *response.headers])
+            await _send(request, response, headers, receive, send, finished)
         except asyncio.CancelledError:
             finished.status = CLIENT_GONE
             raise
@@ -120,11 +123,14 @@ class Application:
 
     async def _respond(self, request: Request, finished: Finished) -> AnyResponse:
         try:
-            route, found = self._router.match(request.method, request.path)
+            route, found = self._router.match(request.method, self._outside.inside(request.path))
             finished.route = route.name
             if self._services is not None and not self._services.gate.is_open and request.path.startswith("/v2"):
                 await self._services.gate.check()
             return await route.handler(request, found, self._services)
+        except MethodUnknownError as error:
+            finished.error = None if request.method == "OPTIONS" else type(error).__name__
+            return _options(error) if request.method == "OPTIONS" else respond(error)
         except RoadsteadError as error:
             finished.error = type(error).__name__
             return respond(error)
@@ -136,10 +142,19 @@ class Application:
             return respond(error)
 
 
+def _options(error: MethodUnknownError) -> Response:
+    """Say what is served here: browsers ask before they let a page of another origin read (Fetch, CORS preflight)."""
+    return Response(200, [(b"allow", ", ".join(error.allowed).encode())])
+
+
 async def _send(
-    request: Request, response: AnyResponse, head: Headers, receive: Receive, send: Send, finished: Finished
+    request: Request,
+    response: AnyResponse,
+    headers: list[tuple[bytes, bytes]],
+    receive: Receive,
+    send: Send,
+    finished: Finished,
 ) -> None:
-    headers = [*head, *response.headers]
     match response:
         case Response(body=body, content_length=length):
             head_only = request.method == "HEAD"

@@ -54,6 +54,12 @@ class Request:
         self.is_broken = False
         self._ended = False
 
+    @property
+    def client(self) -> str | None:
+        """Return the address of the other end, IPv4 as such where the socket takes both (``::ffff:127.0.0.1``)."""
+        client = self.scope.get("client")
+        return None if client is None else str(client[0]).removeprefix("::ffff:")
+
     def header(self, name: bytes) -> str | None:
         """Return the first header of that (lower-case) name."""
         for key, value in self.scope["headers"]:

@@ -69,6 +69,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     registry.TagsTooManyError: Answer(414, "TAG_INVALID"),
     registry.PageSizeInvalidError: Answer(400, "PAGINATION_NUMBER_INVALID"),
     registry.DeleteDisabledError: Answer(405, "UNSUPPORTED"),
+    registry.ReadOnlyError: Answer(405, "UNSUPPORTED"),
     registry.ReadOnlyNameError: Answer(405, "UNSUPPORTED"),
 }
 
@@ -123,7 +124,7 @@ def _headers(error: BaseException) -> list[tuple[bytes, bytes]]:
     match error:
         case MethodUnknownError(allowed=allowed):
             return [(b"allow", ", ".join(allowed).encode())]
-        case registry.ReadOnlyNameError() | registry.DeleteDisabledError():
+        case registry.ReadOnlyNameError() | registry.ReadOnlyError() | registry.DeleteDisabledError():
             return [(b"allow", ", ".join(_READ_ONLY).encode())]
         case registry.UploadOffsetError(repository=repository, upload_id=upload_id, received=received):
             return upload_headers(str(repository), upload_id, received)

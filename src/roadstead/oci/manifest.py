@@ -3,7 +3,7 @@
 A manifest's digest is that of its bytes, so they are never written anew here; what the spec doesn't know stays in
 ``raw``. What a manifest is, is settled once, by ``parse_manifest``: everybody sees the same kind (CVE-2021-41190).
 
-    ManifestInvalidError            the bytes aren't a manifest (distribution-spec code-7)
+    ManifestInvalidError            the bytes aren't a manifest (distribution-spec code-6)
     ├── ManifestUnsupportedError    a media type that isn't a manifest's
     └── Schema1UnsupportedError     Docker's first format, gone since Docker 28
 """
@@ -44,7 +44,7 @@ _FOLDED = frozenset(name.casefold() for name in _GUARDED)
 
 
 class ManifestInvalidError(InvalidError):
-    """Bytes aren't a manifest that can be accepted (distribution-spec code-7); ``reason`` says why."""
+    """Bytes aren't a manifest that can be accepted (distribution-spec code-6); ``reason`` says why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"invalid manifest: {reason}")

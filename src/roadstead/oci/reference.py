@@ -1,6 +1,6 @@
 """What names an image: repository names, tags and whole references (distribution-spec, Pulling manifests).
 
-NameInvalidError        a repository name that breaks the grammar (code-6)
+NameInvalidError        a repository name that breaks the grammar (code-8)
 TagInvalidError         a tag that breaks the grammar
 ReferenceInvalidError   an image reference of which some part can't be read
 """
@@ -28,7 +28,7 @@ _HOST = re.compile(
 
 
 class NameInvalidError(InvalidError):
-    """A repository name breaks the grammar (distribution-spec code-6)."""
+    """A repository name breaks the grammar (distribution-spec code-8)."""
 
     def __init__(self, text: str, reason: str) -> None:
         super().__init__(f"{text[:80]!r} isn't a repository name: {reason}")

@@ -31,6 +31,13 @@ class Blobs:
             raise BlobUnknownError(repository, digest)
         return record
 
+    async def promise(self, repository: RepositoryName, digest: Digest) -> BlobRecord:
+        """Return the blob as `get` does, for a client that may rely on it: to push less, and refer to it later."""
+        record = await self._store.promise(repository, digest, now=self._clock.now())
+        if record is None:
+            raise BlobUnknownError(repository, digest)
+        return record
+
     def is_small(self, blob: BlobRecord) -> bool:
         """Tell whether the blob is served from memory, whole."""
         return blob.size <= self._cache.max_item_bytes

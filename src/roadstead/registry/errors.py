@@ -70,7 +70,7 @@ class ContentTooLargeError(InvalidError):
 
 
 class SizeMismatchError(InvalidError):
-    """The bytes that came aren't as many as were announced (SIZE_INVALID, code-11)."""
+    """The bytes that came aren't as many as were announced (SIZE_INVALID, code-10)."""
 
     def __init__(self, announced: int, received: int) -> None:
         super().__init__(f"{announced} bytes were announced, but {received} came")
@@ -108,6 +108,20 @@ class TagConditionError(ConflictError):
         self.current = current
 
 
+class TagImmutableError(DeniedError):
+    """A tag that stays where it is would be moved or removed (DENIED, 403)."""
+
+    def __init__(self, repository: RepositoryName, tag: Tag, current: Digest) -> None:
+        super().__init__(f"{repository}:{tag} is immutable and stays at {current}")
+        self.repository = repository
+        self.tag = tag
+        self.current = current
+
+    def advice(self) -> str:
+        """Return what to do instead."""
+        return "push another tag; which tags are immutable is set by registry.immutable"
+
+
 class TagsTooManyError(InvalidError):
     """More `tag` parameters than are taken in one request (414)."""
 
@@ -130,6 +144,13 @@ class DeleteDisabledError(DeniedError):
 
     def __init__(self) -> None:
         super().__init__("this registry is set not to delete (storage.delete = false)")
+
+
+class ReadOnlyError(DeniedError):
+    """Nothing may change for now (UNSUPPORTED, 405)."""
+
+    def __init__(self) -> None:
+        super().__init__("this registry is set to be read only (registry.read_only = true)")
 
 
 class ReadOnlyNameError(DeniedError):

@@ -20,9 +20,11 @@ import structlog
 from roadstead.clock import Clock
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
+from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
 from roadstead.registry.ports import (
     BlobRecord,
     BlobStore,
+    ChangeOrigin,
     LinkChange,
     LinkKind,
     LinkStore,
@@ -32,6 +34,7 @@ from roadstead.registry.ports import (
     UploadRecord,
 )
 from roadstead.storage import keys
+from roadstead.storage.arrivals import Arrival
 from roadstead.storage.ports import Driver, Key, KeyUnknownError
 
 T = TypeVar("T")
@@ -212,21 +215,51 @@ class LinkedManifests:
         tags: Sequence[Tag],
         *,
         condition: TagCondition | None = None,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
         now: datetime,
     ) -> None:
         """Store a manifest, and its links."""
-        await self._store.put(repository, manifest, tags, condition=condition, now=now)
+        await self._store.put(repository, manifest, tags, condition=condition, immutable=immutable, now=now)
         await self._links.catch_up(repository)
 
-    async def delete(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> Sequence[Tag] | None:
+    async def restore(
+        self,
+        repository: RepositoryName,
+        tag: Tag,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+    ) -> bool:
+        """Put a tag back, and its links."""
+        is_here = await self._store.restore(repository, tag, digest, immutable=immutable, now=now)
+        await self._links.catch_up(repository)
+        return is_here
+
+    async def delete(
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+    ) -> Sequence[Tag] | None:
         """Delete a manifest, and its links."""
-        tags = await self._store.delete(repository, digest, now=now)
+        tags = await self._store.delete(repository, digest, immutable=immutable, now=now)
         await self._links.catch_up(repository)
         return tags
 
-    async def delete_tag(self, repository: RepositoryName, tag: Tag, *, now: datetime) -> bool:
+    async def delete_tag(
+        self,
+        repository: RepositoryName,
+        tag: Tag,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+        origin: ChangeOrigin = ChangeOrigin.UNTAG,
+    ) -> bool:
         """Remove a tag, and its links."""
-        was_there = await self._store.delete_tag(repository, tag, now=now)
+        was_there = await self._store.delete_tag(repository, tag, immutable=immutable, now=now, origin=origin)
         await self._links.catch_up(repository)
         return was_there
 
@@ -236,14 +269,23 @@ class LinkedBlobs:
 
     def __init__(self, store: BlobStore, links: Links) -> None:
         self.find = store.find
+        self.find_stored = store.find_stored
+        self.promise = store.promise
+        self.expect = store.expect
         self._store = store
         self._links = links
 
     async def commit(
-        self, repository: RepositoryName, blob: BlobRecord, *, upload: UploadRecord | None, now: datetime
+        self,
+        repository: RepositoryName,
+        blob: BlobRecord,
+        *,
+        upload: UploadRecord | None,
+        now: datetime,
+        arrival: Arrival | None = None,
     ) -> BlobRecord:
         """Record durable bytes, and their link."""
-        stored = await self._store.commit(repository, blob, upload=upload, now=now)
+        stored = await self._store.commit(repository, blob, upload=upload, now=now, arrival=arrival)
         await self._links.catch_up(repository)
         return stored
 

@@ -7,8 +7,9 @@ from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.content_cache import ContentCache
 from roadstead.registry.errors import ContentTooLargeError, DeleteDisabledError, ManifestUnknownError, TagsTooManyError
+from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
 from roadstead.registry.ports import ManifestRecord, ManifestStore, NewManifest, TagCondition
-from roadstead.registry.validation import check_manifest
+from roadstead.registry.validation import Sparseness, check_manifest
 
 
 class Manifests:
@@ -22,16 +23,18 @@ class Manifests:
         cache: ContentCache,
         max_bytes: int,
         max_tags_per_push: int,
-        sparse_indexes: bool,
+        sparse: Sparseness,
         delete_enabled: bool,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
     ) -> None:
         self._store = store
         self._clock = clock
         self._cache = cache
         self.max_bytes = max_bytes
         self._max_tags_per_push = max_tags_per_push
-        self._sparse_indexes = sparse_indexes
+        self._sparse = sparse
         self._delete_enabled = delete_enabled
+        self._immutable = immutable
 
     async def get(self, repository: RepositoryName, reference: Tag | Digest) -> ManifestRecord:
         """Return what the reference stands for now; raises ManifestUnknownError."""
@@ -70,19 +73,25 @@ class Manifests:
             expected, tags = None, [reference]
         else:
             expected = reference
-        manifest = check_manifest(raw, media_type, expected=expected, sparse_indexes=self._sparse_indexes)
-        await self._store.put(repository, manifest, tags, condition=condition, now=self._clock.now())
+        manifest = check_manifest(raw, media_type, expected=expected, sparse=self._sparse)
+        await self._store.put(
+            repository, manifest, tags, condition=condition, immutable=self._immutable, now=self._clock.now()
+        )
         self._cache.keep(manifest.digest, raw)
         return manifest
 
     async def delete(self, repository: RepositoryName, reference: Tag | Digest) -> None:
-        """Remove a tag, or a manifest with all its tags; raises ManifestUnknownError, DeleteDisabledError."""
+        """Remove a tag, or a manifest with all its tags.
+
+        Raises ManifestUnknownError, DeleteDisabledError, TagImmutableError.
+        """
         if not self._delete_enabled:
             raise DeleteDisabledError
         now = self._clock.now()
         if isinstance(reference, Tag):
-            gone = await self._store.delete_tag(repository, reference, now=now)
+            gone = await self._store.delete_tag(repository, reference, immutable=self._immutable, now=now)
         else:
-            gone = await self._store.delete(repository, reference, now=now) is not None
+            removed = await self._store.delete(repository, reference, immutable=self._immutable, now=now)
+            gone = removed is not None
         if not gone:
             raise ManifestUnknownError(repository, reference)

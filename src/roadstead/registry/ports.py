@@ -15,6 +15,8 @@ from typing import Protocol
 
 from roadstead.oci.digest import Algorithm, Digest
 from roadstead.oci.reference import RepositoryName, Tag
+from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
+from roadstead.storage.arrivals import Arrival
 from roadstead.storage.ports import Key, Staged
 
 
@@ -48,7 +50,7 @@ class ReferenceKind(StrEnum):
 class ManifestReference:
     """Something that a manifest needs in its own repository.
 
-    ``optional`` content is recorded but need not be there: non-distributable layers.
+    ``optional`` content is recorded but need not be there: non-distributable layers, and what a sparse registry lacks.
     """
 
     kind: ReferenceKind
@@ -93,6 +95,17 @@ class ReferrerRecord:
     annotations: Mapping[str, str]
 
 
+class ChangeOrigin(StrEnum):
+    """Why a tag moved."""
+
+    PUSH = "push"  # a manifest was pushed to it
+    UNTAG = "untag"  # the tag was removed
+    DELETE = "delete"  # what it pointed at was removed
+    RESTORE = "restore"  # it was put back to where it was earlier
+    RETENTION = "retention"  # a retention rule removed it
+    IMPORT = "import"  # it was found so in a tree that another registry had written
+
+
 class ManifestStore(Protocol):
     """Manifests and tags of repositories."""
 
@@ -115,6 +128,7 @@ class ManifestStore(Protocol):
         tags: Sequence[Tag],
         *,
         condition: TagCondition | None = None,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
         now: datetime,
     ) -> None:
         """Store a manifest, point the tags at it, write their journal: all or nothing; idempotent.
@@ -122,20 +136,51 @@ class ManifestStore(Protocol):
         The repository comes to be with its first manifest or blob. What the manifest references must be in this
         repository, blobs live and of the declared size, children as manifests: else ManifestBlobUnknownError with
         every digest that is missing, or DescriptorSizeError. The condition is checked in the same transaction
-        against each tag: TagConditionError.
+        against each tag: TagConditionError. So is whether the tag may move: TagImmutableError.
         """
         ...
 
-    async def delete(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> Sequence[Tag] | None:
+    async def restore(
+        self,
+        repository: RepositoryName,
+        tag: Tag,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+    ) -> bool:
+        """Point a tag at a manifest that the repository holds, and note it; False if it doesn't hold it.
+
+        Raises TagImmutableError.
+        """
+        ...
+
+    async def delete(
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+    ) -> Sequence[Tag] | None:
         """Remove a manifest and every tag at it; return those tags, or None if it wasn't there.
 
         A digest that was derived from a source (augmentation) stands for its source: the source goes, with its tags
-        and all that was derived from it.
+        and all that was derived from it. TagImmutableError while an immutable tag is at the manifest, or at an index
+        that lists it, directly or through others.
         """
         ...
 
-    async def delete_tag(self, repository: RepositoryName, tag: Tag, *, now: datetime) -> bool:
-        """Remove a tag, not what it points at; False if it wasn't there."""
+    async def delete_tag(
+        self,
+        repository: RepositoryName,
+        tag: Tag,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+        origin: ChangeOrigin = ChangeOrigin.UNTAG,
+    ) -> bool:
+        """Remove a tag, not what it points at; False if it wasn't there. Raises TagImmutableError."""
         ...
 
 
@@ -215,19 +260,46 @@ class UploadStore(Protocol):
 
 
 class BlobStore(Protocol):
-    """Which blobs exist, and which repository may serve which (membership)."""
+    """Which blobs exist, and which repository may serve which (membership).
+
+    Whatever tells a client that a blob is here gives it a lease: collection leaves it alone until that has run out
+    (design decision 5).
+    """
 
     async def find(self, repository: RepositoryName, digest: Digest) -> BlobRecord | None:
         """Return the blob if this repository may serve it."""
         ...
 
+    async def find_stored(self, digest: Digest) -> BlobRecord | None:
+        """Return the blob if its bytes are in storage, whoever may serve them: to check them, never to answer."""
+        ...
+
+    async def promise(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> BlobRecord | None:
+        """Return the blob as `find` does, for a client that will rely on it: at least half a lease is left to it."""
+        ...
+
+    async def expect(self, digest: Digest, *, now: datetime) -> Arrival:
+        """Return what is known of a digest whose bytes are about to be written under the digest's own key.
+
+        Raises StoreBusyError while its bytes are being removed.
+        """
+        ...
+
     async def commit(
-        self, repository: RepositoryName, blob: BlobRecord, *, upload: UploadRecord | None, now: datetime
+        self,
+        repository: RepositoryName,
+        blob: BlobRecord,
+        *,
+        upload: UploadRecord | None,
+        now: datetime,
+        arrival: Arrival | None = None,
     ) -> BlobRecord:
         """Record durable bytes, give the repository the blob, close the session: one transaction.
 
         Where the digest is stored already its row stays as it is and is returned: the caller then drops its copy.
-        The session's row becomes COMMITTED with the digest, so that a repeated PUT is answered the same.
+        The session's row becomes COMMITTED with the digest, so that a repeated PUT is answered the same. `arrival` is
+        None for bytes under a key that is theirs alone. Raises StoreBusyError where collection came between, so that
+        nobody knows whether the bytes are still there.
         """
         ...
 
@@ -248,15 +320,6 @@ class InstanceStore(Protocol):
     async def secret(self, name: str) -> bytes:
         """Return 32 random bytes that are made at the first call, the same for every process from then on."""
         ...
-
-
-class ChangeOrigin(StrEnum):
-    """Why a tag moved."""
-
-    PUSH = "push"  # a manifest was pushed to it
-    UNTAG = "untag"  # the tag was removed
-    DELETE = "delete"  # what it pointed at was removed
-    IMPORT = "import"  # it was found so in a tree that another registry had written
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,7 +474,7 @@ class LinkStore(Protocol):
     """The durable list of links to be written, and the facts that they are to agree with.
 
     While links are switched on, every transaction that changes what a repository serves, holds or tags writes its
-    notes, whatever it is (docs/decisions/0010-links.md).
+    notes, whatever it is (docs/decisions/0011-links.md).
     """
 
     async def switch_on(self, *, complete: bool) -> None:
@@ -448,4 +511,189 @@ class LinkStore(Protocol):
 
     async def relocate(self, digest: Digest, old: Key, new: Key) -> bool:
         """Note that a blob's bytes lie elsewhere now; False if they weren't at the old place any more."""
+        ...
+
+
+class BlobState(StrEnum):
+    """Where a blob stands on its way out (design decision 5). Only live ones are served."""
+
+    LIVE = "live"
+    CONDEMNED = "condemned"  # nothing refers to it; whoever brings or mounts it brings it back
+    DELETING = "deleting"  # its bytes are being removed; nothing brings it back, a new one follows it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobFacts:
+    """What decides about a blob. Facts age: what is done upon them is decided again where it is done."""
+
+    digest: Digest
+    size: int  # bytes
+    state: BlobState
+    since: datetime  # of this state
+    lease_until: datetime
+    referenced: bool  # by a manifest of some repository, pushed or derived
+    idle_link: bool  # some repository may serve it and has no manifest that needs it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestFacts:
+    """What decides about a manifest in a repository."""
+
+    position: tuple[int, str]  # where to go on behind it
+    repository: RepositoryName
+    digest: Digest
+    size: int
+    tagged: bool
+    listed: bool  # an index of the repository names it
+    subject_here: bool  # it refers to a subject that the repository holds
+    derived: bool  # made by augmentation
+    source_here: bool  # a source that it was derived from is still there
+    since: datetime  # when it was pushed, or lost a tag, whichever was later
+
+
+@dataclass(frozen=True, slots=True)
+class DoomedBlob:
+    """A blob in state `deleting`: its bytes are to be removed by whoever took it, and its row then."""
+
+    digest: Digest
+    size: int
+    key: Key
+    since: datetime  # when it was taken: who takes it later has another
+
+
+class CollectionStore(Protocol):
+    """What collection reads and does (``registry.gc``).
+
+    Reads are pages by key and say what was true then. Every write looks again, under the lock of each row it
+    changes: what a push, a mount or a lease has saved meanwhile is left alone. Rows that others hold are passed over.
+    """
+
+    async def blobs(self, *, after: str, limit: int) -> Sequence[BlobFacts]:
+        """Return up to `limit` blobs, digests greater than `after`, ascending."""
+        ...
+
+    async def needed_by(self, digest: Digest) -> tuple[RepositoryName, Digest] | None:
+        """Return a manifest that needs the blob, to explain why it stays; the first by repository and digest."""
+        ...
+
+    async def condemn(self, digests: Sequence[Digest], *, now: datetime) -> Sequence[Digest]:
+        """Review live blobs whose lease has run out; return which became condemned.
+
+        Repositories that have no manifest that needs such a blob may serve it no more; if none is left, and no
+        manifest anywhere refers to it, it is condemned.
+        """
+        ...
+
+    async def take_doomed(
+        self, *, condemned_before: datetime, abandoned_before: datetime, limit: int, now: datetime
+    ) -> Sequence[DoomedBlob]:
+        """Take up to `limit` blobs for deletion; from then on nothing brings them back.
+
+        Condemned ones, of that state since `condemned_before` or earlier and without a lease, and ones that somebody
+        took before `abandoned_before` and never finished. A condemned blob that is needed again is live again.
+        """
+        ...
+
+    async def forget(self, doomed: Sequence[DoomedBlob]) -> int:
+        """Remove rows of blobs whose bytes are gone; return how many. One that somebody else has taken stays.
+
+        No repository may serve such a blob any more.
+        """
+        ...
+
+    async def take_damaged(self, blob: BlobRecord, *, now: datetime) -> DoomedBlob | None:
+        """Take a live blob for deletion, needed or not: its bytes aren't what they should be. None if it changed."""
+        ...
+
+    async def spare(self, doomed: DoomedBlob, *, now: datetime) -> bool:
+        """Bring back what was taken: its bytes were right after all. False if somebody else has taken it."""
+        ...
+
+    async def adopt(self, strays: Sequence[BlobRecord], *, lease_until: datetime, now: datetime) -> int:
+        """Make rows, condemned, for bytes in storage that have none; return how many were made."""
+        ...
+
+    async def manifests(self, *, after: tuple[int, str], limit: int) -> Sequence[ManifestFacts]:
+        """Return up to `limit` manifests behind the position, a repository at a time; (0, "") is the start."""
+        ...
+
+    async def collect_manifest(
+        self, repository: RepositoryName, digest: Digest, *, idle_since: datetime, now: datetime
+    ) -> bool:
+        """Remove a manifest, with all that was derived from it, if nothing has needed it since that moment.
+
+        Looks again first: no tag, no index that names it, no subject here, pushed and last tagged before
+        `idle_since`; of a derived one, no source.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldManifest:
+    """A manifest as a repository holds it, with its bytes: for checking."""
+
+    position: tuple[int, str]
+    repository: RepositoryName
+    digest: Digest
+    media_type: str
+    size: int
+    subject: Digest | None
+    derived: bool
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenReference:
+    """What a manifest needs and its repository doesn't hold."""
+
+    repository: RepositoryName
+    manifest: Digest
+    digest: Digest
+    kind: ReferenceKind
+    stored: bool  # the bytes are there; only this repository may not serve them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TagFacts:
+    """A tag, what it points at, and what its journal says it points at."""
+
+    position: tuple[int, str]
+    repository: RepositoryName
+    tag: Tag
+    digest: Digest
+    manifest_here: bool
+    journal: Digest | None
+
+
+ReferencePosition = tuple[int, str, str, str]
+"""Where a page of references goes on: repository, manifest, kind, digest."""
+
+
+class AuditStore(Protocol):
+    """What checking reads of a database (``registry.verify``), in pages by key, and the one thing it mends there."""
+
+    async def live_blobs(self, *, after: str, limit: int) -> Sequence[BlobRecord]:
+        """Return up to `limit` live blobs, digests greater than `after`, ascending."""
+        ...
+
+    async def held_manifests(self, *, after: tuple[int, str], limit: int) -> Sequence[HeldManifest]:
+        """Return up to `limit` manifests behind the position; (0, "") is the start."""
+        ...
+
+    async def broken_references(
+        self, *, after: ReferencePosition, limit: int
+    ) -> tuple[Sequence[BrokenReference], ReferencePosition | None]:
+        """Look at `limit` references; return which are broken, and where to go on, None at the end."""
+        ...
+
+    async def tag_facts(self, *, after: tuple[int, str], limit: int) -> Sequence[TagFacts]:
+        """Return up to `limit` tags behind the position; (0, "") is the start."""
+        ...
+
+    async def unknown(self, digests: Sequence[Digest]) -> Sequence[Digest]:
+        """Return those of the digests that have no row."""
+        ...
+
+    async def relink(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> bool:
+        """Let a repository serve a blob again that one of its manifests needs; False if it isn't live or needed."""
         ...

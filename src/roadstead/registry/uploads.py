@@ -18,6 +18,7 @@ from roadstead.registry.ports import BlobRecord, BlobStore, UploadRecord, Upload
 from roadstead.registry.pump import Body, BodyBrokenError, pump
 from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
 from roadstead.storage import keys
+from roadstead.storage.arrivals import Arrival
 from roadstead.storage.hashing import HashStateInvalidError, ResumableHasher
 from roadstead.storage.ports import (
     Driver,
@@ -137,14 +138,21 @@ class Uploads:
         if record.state is not UploadState.OPEN:
             raise UploadUnknownError(record.repository)
         _check_chunk(record, body, start=start, size=size)
+        try:
+            return await self._finish(record, body, expected, start=start, size=size)
+        except StagedBusyError as error:
+            raise UploadBusyError(record.upload_id) from error
+        except StagedLostError as error:
+            raise await self._lost(record) from error
+
+    async def _finish(
+        self, record: UploadRecord, body: Body, expected: Digest, *, start: int | None, size: int | None
+    ) -> BlobRecord:
         if record.staged.size == 0:
             return await self._commit_whole(replace(record, algorithm=expected.algorithm), body, expected, size)
         if body.announced != 0:
             record = await self.append(record, body, start=start, size=size)
-        try:
-            return await self._publish(record, expected, await self._digest_of(record, expected.algorithm))
-        except StagedLostError as error:
-            raise await self._lost(record) from error
+        return await self._publish(record, expected, await self._digest_of(record, expected.algorithm))
 
     async def _committed_before(self, record: UploadRecord, expected: Digest) -> BlobRecord:
         blob = await self._blobs.find(record.repository, expected)
@@ -193,29 +201,33 @@ class Uploads:
         if actual != expected:
             await self._sessions.cancel(record, now=self._clock.now())
             raise DigestMismatchError(expected, actual)
+        arrival = await self._blobs.expect(expected, now=self._clock.now())
         key = keys.blob(expected)
         async with self._driver.write(key) as handle:
             await handle.append(data)
             await handle.commit()
-        return await self._blobs.commit(
-            record.repository, BlobRecord(expected, len(data), key), upload=record, now=self._clock.now()
-        )
+        if record.version:  # chunks of no bytes came before: they left an empty staged upload
+            await self._driver.discard(record.upload_id, record.staged)
+        return await self._commit(record, BlobRecord(expected, len(data), key), arrival)
 
     async def _publish(self, record: UploadRecord, expected: Digest, actual: Digest) -> BlobRecord:
         """Make the staged bytes the blob: verified, renamed, then the row. The order is the promise."""
         if actual != expected:
             await self.cancel(record)
             raise DigestMismatchError(expected, actual)
+        arrival = await self._blobs.expect(expected, now=self._clock.now())
         key = await self._driver.publish(record.upload_id, record.staged, keys.blob(expected))
-        blob = await self._blobs.commit(
-            record.repository,
-            BlobRecord(expected, record.staged.size, key),
-            upload=record,
-            now=self._clock.now(),
+        return await self._commit(record, BlobRecord(expected, record.staged.size, key), arrival)
+
+    async def _commit(self, record: UploadRecord, blob: BlobRecord, arrival: Arrival) -> BlobRecord:
+        """Make the row of published bytes."""
+        own_key = blob.key != keys.blob(blob.digest)  # an object store left them where they came in
+        stored = await self._blobs.commit(
+            record.repository, blob, upload=record, now=self._clock.now(), arrival=None if own_key else arrival
         )
-        if blob.key != key:  # the digest was stored before, elsewhere: one copy is enough
-            await self._driver.delete(key)
-        return blob
+        if stored.key != blob.key:  # the digest was stored before, elsewhere: one copy is enough
+            await self._driver.delete(blob.key)
+        return stored
 
     async def cancel(self, record: UploadRecord) -> None:
         """End a session and drop its bytes (end-14); raises UploadUnknownError if it was ended before."""

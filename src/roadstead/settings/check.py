@@ -3,22 +3,27 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from roadstead.oci.pattern import Pattern, PatternInvalidError
 from roadstead.settings.findings import Finding
 from roadstead.settings.model import LayerSettings, Settings, StorageDriver
 from roadstead.settings.mounts import filesystem_of, is_network
 
 _SQLITE = "sqlite"
 _POSTGRESQL = frozenset({"postgresql", "postgres"})
+_SHORTEST_GRACE = timedelta(hours=1)
+_PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
+_METRICS_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(?:/[a-z0-9.]+)?")
 
 
 def check_settings(settings: Settings) -> Sequence[Finding]:
     """Return everything that speaks against serving with these settings; empty if nothing does."""
     return tuple(
-        finding for question in (_server, _storage, _database, _limits, _rules) for finding in question(settings)
+        finding for question in (_server, _storage, _database, _limits, _rules, _gc) for finding in question(settings)
     )
 
 
@@ -45,6 +50,22 @@ def _server(settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 "server.public_url", f"expected http(s)://HOST[:PORT] without a path, got {server.public_url!r}"
             )
+    elif not server.relative_urls:
+        yield Finding(
+            "server.relative_urls",
+            "false needs server.public_url: which host and scheme a client used can't be known behind a proxy",
+        )
+    if not _PREFIX.fullmatch(server.prefix):
+        yield Finding("server.prefix", f"expected a path with a slash at both ends, got {server.prefix!r}")
+    yield from _metrics(settings)
+
+
+def _metrics(settings: Settings) -> Iterator[Finding]:
+    listen, path = settings.metrics.listen, settings.metrics.path
+    if listen is not None and listen.port and listen == settings.server.listen:
+        yield Finding("metrics.listen", f"{listen} is server.listen already; leave it out or take another port")
+    if not _METRICS_PATH.fullmatch(path):
+        yield Finding("metrics.path", f"expected a path such as /metrics, got {path!r}")
 
 
 def _storage(settings: Settings) -> Iterator[Finding]:
@@ -57,6 +78,8 @@ def _storage(settings: Settings) -> Iterator[Finding]:
         yield Finding("storage.bucket", "the s3 driver needs the name of a bucket")
     if storage.endpoint is not None and urlsplit(storage.endpoint).scheme not in ("http", "https"):
         yield Finding("storage.endpoint", f"expected http(s)://HOST[:PORT], got {storage.endpoint!r}")
+    if storage.kms_key is not None and not storage.encrypt:
+        yield Finding("storage.kms_key", "encrypts nothing without storage.encrypt = true")
     if (storage.access_key is None) != (storage.secret_key is None):
         yield Finding("storage.access_key", "access_key and secret_key belong together: set both or neither")
 
@@ -75,8 +98,8 @@ def _sqlite(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "database.url",
             "SQLite with storage in S3: the bytes would outlive the machine and what they are would not",
-            advice='Set database.url = "postgresql://…", or keep the bytes beside SQLite with '
-            'storage.driver = "filesystem".',
+            advice='Set database.url = "postgresql://…" (in the environment ROADSTEAD_DATABASE_URL), or keep the bytes '
+            'beside SQLite with storage.driver = "filesystem".',
         )
         return
     path = sqlite_path(settings.database_url)
@@ -109,11 +132,18 @@ def _limits(settings: Settings) -> Iterator[Finding]:
     for key, value in at_least_one.items():
         if value < 1:
             yield Finding(key, f"expected 1 or more, got {value}")
+    for number, pattern in enumerate(registry.immutable):
+        try:
+            Pattern.parse(pattern)
+        except PatternInvalidError as error:
+            yield Finding(f"registry.immutable[{number}]", str(error), advice=error.advice())
     if registry.catalog_page > registry.catalog_page_max:
         yield Finding("registry.catalog_page", f"is larger than registry.catalog_page_max, {registry.catalog_page_max}")
     for key, duration in (
         ("registry.upload_max_age", registry.upload_max_age),
         ("registry.upload_purge_interval", registry.upload_purge_interval),
+        ("gc.interval", settings.gc.interval),
+        ("gc.sweep_interval", settings.gc.sweep_interval),
     ):
         if not duration:
             yield Finding(key, "expected more than 0s")
@@ -140,3 +170,13 @@ def _layer(key: str, layer: LayerSettings) -> Iterator[Finding]:
         yield Finding(key, f"{layer.path} cannot be read")
     if layer.platform is not None and not _PLATFORM.fullmatch(layer.platform):
         yield Finding(key, f"expected a platform such as linux/amd64 or linux/arm64/v8, got {layer.platform!r}")
+
+
+def _gc(settings: Settings) -> Iterator[Finding]:
+    if settings.gc.grace < _SHORTEST_GRACE:
+        yield Finding(
+            "gc.grace",
+            "expected 1h or more: a client may go on for long between pushing a layer and the manifest that needs it",
+        )
+    if settings.gc.untagged_after < _SHORTEST_GRACE:
+        yield Finding("gc.untagged_after", "expected 1h or more: an index is pushed after the images that it lists")

@@ -19,6 +19,7 @@ from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import LayerSettings, RuleSettings
 from roadstead.settings.quantity import ByteSize, parse_duration, parse_size
 from roadstead.settings.references import resolve_references
+from roadstead.settings.tables import Headers, LogFields
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -77,6 +78,8 @@ def convert(kind: Any, raw: object, key: str, source: Source) -> Any:
         return _many(typing.get_args(kind)[0], raw, key, source, textual=textual)
     if kind in (RuleSettings, LayerSettings):
         return _table(kind, raw, key, source)
+    if kind in (Headers, LogFields):
+        return _free_table(kind, raw, key, source, textual=textual)
     try:
         return _one(kind, raw, source, textual=textual)
     except InvalidError as error:
@@ -119,6 +122,29 @@ def _table(kind: type, raw: object, key: str, source: Source) -> object:
         return convert(known[name], raw[name], f"{key}.{name}", source)
 
     return kind(**_collect(field, raw))
+
+
+def _free_table(kind: type[Headers | LogFields], raw: object, key: str, source: Source, *, textual: bool) -> object:
+    if textual and isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except ValueError as error:
+            raise ConversionError(Finding(key, f"expected a table as JSON, got {raw!r}", source.name)) from error
+    if not isinstance(raw, Mapping):
+        raise ConversionError(Finding(key, f"expected a table, got {_told(raw)}", source.name))
+    try:
+        return kind.parse({str(name): _resolved(value, source) for name, value in raw.items()})
+    except InvalidError as error:
+        raise ConversionError(Finding(key, str(error), source.name)) from error
+
+
+def _resolved(raw: object, source: Source) -> object:
+    """Follow the references in a text, or in the texts of a list."""
+    if isinstance(raw, list | tuple):
+        return [_resolved(each, source) for each in raw]
+    if isinstance(raw, str) and source.environment is not None and "${" in raw:
+        return resolve_references(raw, environment=source.environment, directory=source.directory)
+    return raw
 
 
 def _collect(read: Callable[[Any], object], names: typing.Iterable[Any]) -> dict[Any, Any]:

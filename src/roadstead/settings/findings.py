@@ -41,12 +41,6 @@ class SettingsFileError(InvalidError):
         super().__init__(f"cannot read the settings in {path}: {reason}")
         self.path = path
 
-    def advice(self) -> str | None:
-        """Say which format is read, where the name looks like another."""
-        if self.path.suffix in (".yml", ".yaml"):
-            return "Settings are read from TOML; YAML files are not supported yet."
-        return None
-
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``; did you mean X?`` for the known word most like this one, or nothing."""

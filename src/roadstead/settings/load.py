@@ -2,20 +2,22 @@
 
 Precedence: command line > environment > file > default. The environment has a variable for every setting,
 ``ROADSTEAD_<SECTION>_<KEY>``; lists are JSON there. Mistakes are collected: one run tells all of them.
+A file may be distribution's instead (``distribution.py``), and then its ``REGISTRY_…`` variables count as part of it.
 """
 
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from roadstead.settings.check import check_settings
 from roadstead.settings.convert import ConversionError, Source, convert, field_types
+from roadstead.settings.distribution import is_distribution, read_distribution
 from roadstead.settings.findings import Finding, SettingsFileError, SettingsInvalidError, nearest
 from roadstead.settings.model import Settings
+from roadstead.settings.origin import Given, Origin, OriginKind
 from roadstead.settings.references import find_references
 
 PREFIX = "ROADSTEAD_"
@@ -27,43 +29,13 @@ _SERVICE_LINK = re.compile(
 )
 
 
-class OriginKind(StrEnum):
-    """The ways a setting can get its value, from the weakest to the strongest."""
-
-    DEFAULT = "default"
-    FILE = "file"
-    ENVIRONMENT = "environment"
-    COMMAND_LINE = "command line"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a setting's value came from."""
-
-    kind: OriginKind
-    name: str = ""  # the file's path or the variable's name
-    references: tuple[str, ...] = ()  # as written: `${env:NAME}`
-
-    def __str__(self) -> str:
-        through = f" through {', '.join(self.references)}" if self.references else ""
-        return f"{self.kind} {self.name}".rstrip() + through
-
-
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """Settings, and for each key (`server.listen`) where its value came from."""
+    """Settings, for each key (`server.listen`) where its value came from, and what to know although it serves."""
 
     settings: Settings
     origins: Mapping[str, Origin]
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """A raw value for a key."""
-
-    raw: object
-    origin: Origin
-    source: Source
+    warnings: Sequence[Finding] = ()
 
 
 def load(
@@ -80,10 +52,15 @@ def load(
     file begin at the file.
     """
     loaded = load_unchecked(config, environment=environment, overrides=overrides, directory=directory)
-    findings = check_settings(loaded.settings)
+    findings = check_loaded(loaded)
     if findings:
         raise SettingsInvalidError(findings)
     return loaded
+
+
+def check_loaded(loaded: LoadedSettings) -> Sequence[Finding]:
+    """Return everything that speaks against serving with these settings, with where it was said."""
+    return [_placed(finding, loaded.origins) for finding in check_settings(loaded.settings)]
 
 
 def load_unchecked(
@@ -96,18 +73,23 @@ def load_unchecked(
     """Return settings whose values are of the right types, not yet judged together; otherwise like `load`."""
     directory = directory or Path.cwd()
     findings: list[Finding] = []
-    given: dict[str, _Given] = {}
+    given: dict[str, Given] = {}
+    warnings: Sequence[Finding] = ()
     if config is not None:
-        given.update(_from_file(directory / config, environment, findings))
+        path = directory / config
+        text = _text(path)
+        if is_distribution(path, text):
+            warnings = _from_distribution(path, text, environment, directory, given, findings)
+        else:
+            given.update(_from_file(path, text, environment, findings))
     given.update(_from_environment(environment, directory, findings))
     given.update(_from_command_line(overrides or {}, environment, directory))
     values = _converted(given, findings)
     if findings:
         raise SettingsInvalidError(findings)
     values.setdefault("storage.path", directory / Settings().storage.path)
-    return LoadedSettings(
-        build(values), {key: given[key].origin if key in given else Origin(OriginKind.DEFAULT) for key in keys()}
-    )
+    origins = {key: given[key].origin if key in given else Origin(OriginKind.DEFAULT) for key in keys()}
+    return LoadedSettings(build(values), origins, warnings)
 
 
 def keys() -> Mapping[str, Any]:
@@ -133,7 +115,7 @@ def build(values: Mapping[str, object]) -> Settings:
     return Settings(**sections)
 
 
-def _converted(given: Mapping[str, _Given], findings: list[Finding]) -> dict[str, object]:
+def _converted(given: Mapping[str, Given], findings: list[Finding]) -> dict[str, object]:
     values: dict[str, object] = {}
     kinds = keys()
     for key, value in given.items():
@@ -155,22 +137,56 @@ def _anchored(url: str, directory: Path) -> str:
     return f"{match[1]}{directory / match[2]}{match[3]}"
 
 
-def _from_file(path: Path, environment: Mapping[str, str], findings: list[Finding]) -> dict[str, _Given]:
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsFileError(path, error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise SettingsFileError(path, str(error)) from error
+
+
+def _from_file(path: Path, text: str, environment: Mapping[str, str], findings: list[Finding]) -> dict[str, Given]:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsFileError(path, str(error)) from error
+    return _from_document(document, path, environment, findings)
+
+
+def _from_document(
+    document: Mapping[str, object], path: Path, environment: Mapping[str, str], findings: list[Finding]
+) -> dict[str, Given]:
     source = Source(str(path), path.parent, environment)
-    origin = OriginKind.FILE
     return {
-        key: _Given(raw, Origin(origin, str(path), _references(raw)), source)
-        for key, raw in _walk(_parsed(path), str(path), findings)
+        key: Given(raw, Origin(OriginKind.FILE, str(path), _references(raw)), source)
+        for key, raw in _walk(document, str(path), findings)
     }
 
 
-def _parsed(path: Path) -> Mapping[str, object]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsFileError(path, error.strerror or str(error)) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsFileError(path, str(error)) from error
+def _from_distribution(
+    path: Path,
+    text: str,
+    environment: Mapping[str, str],
+    directory: Path,
+    given: dict[str, Given],
+    findings: list[Finding],
+) -> Sequence[Finding]:
+    """Put what distribution's file says into `given`, above it what its section of ours says; return the warnings."""
+    reading = read_distribution(path, text, environment, directory)
+    findings.extend(reading.findings)
+    given.update(reading.given)
+    given.update(_from_document(reading.ours, path, environment, findings))
+    return reading.warnings
+
+
+def _placed(finding: Finding, origins: Mapping[str, Origin]) -> Finding:
+    """Name the file and key, or the variable, of a finding that names only our key."""
+    origin = origins.get(finding.key)
+    said = (OriginKind.FILE, OriginKind.ENVIRONMENT)
+    return (
+        finding if finding.where or origin is None or origin.kind not in said else replace(finding, where=origin.name)
+    )
 
 
 def _walk(document: Mapping[str, object], where: str, findings: list[Finding]) -> Iterator[tuple[str, object]]:
@@ -207,7 +223,7 @@ def _nearest_key(name: str, siblings: Sequence[str]) -> str:
     return f"; did you mean {elsewhere[other[len('; did you mean ') : -1]]}?" if other else ""
 
 
-def _from_environment(environment: Mapping[str, str], directory: Path, findings: list[Finding]) -> dict[str, _Given]:
+def _from_environment(environment: Mapping[str, str], directory: Path, findings: list[Finding]) -> dict[str, Given]:
     names = {variable(key): key for key in keys()}
     given = {}
     for name, text in environment.items():
@@ -215,7 +231,7 @@ def _from_environment(environment: Mapping[str, str], directory: Path, findings:
             continue
         if name in names:
             origin = Origin(OriginKind.ENVIRONMENT, name, find_references(text))
-            given[names[name]] = _Given(text, origin, Source(name, directory, environment, textual=True))
+            given[names[name]] = Given(text, origin, Source(name, directory, environment, textual=True))
         elif not _SERVICE_LINK.fullmatch(name):
             findings.append(Finding(name, f"unknown setting{nearest(name, names)}", "environment"))
     return given
@@ -223,9 +239,9 @@ def _from_environment(environment: Mapping[str, str], directory: Path, findings:
 
 def _from_command_line(
     overrides: Mapping[str, object], environment: Mapping[str, str], directory: Path
-) -> dict[str, _Given]:
+) -> dict[str, Given]:
     source = Source(OriginKind.COMMAND_LINE, directory, environment, textual=True)
-    return {key: _Given(raw, Origin(OriginKind.COMMAND_LINE, ""), source) for key, raw in overrides.items()}
+    return {key: Given(raw, Origin(OriginKind.COMMAND_LINE, ""), source) for key, raw in overrides.items()}
 
 
 def _references(raw: object) -> tuple[str, ...]:

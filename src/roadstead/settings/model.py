@@ -14,6 +14,7 @@ from typing import TypeVar
 from roadstead.secret import Secret
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.quantity import ByteSize
+from roadstead.settings.tables import Headers, LogFields
 
 T = TypeVar("T")
 
@@ -39,6 +40,13 @@ class LinksMode(StrEnum):
     OFF = "off"
     ASYNC = "async"
     SYNC = "sync"
+
+
+class UntaggedManifests(StrEnum):
+    """What becomes of manifests that no tag, index or subject keeps."""
+
+    KEEP = "keep"
+    DELETE = "delete"
 
 
 class LogFormat(StrEnum):
@@ -72,7 +80,28 @@ class ServerSettings:
     public_url: str | None = setting(
         None,
         "The address that clients use, `http://…` or `https://…` without a path, where it differs from `listen` "
-        "(behind a proxy). It is shown when the server starts; locations in answers are relative and don't need it.",
+        "(behind a proxy). It is shown when the server starts; locations in answers need it only where "
+        "`relative_urls` is false.",
+    )
+    relative_urls: bool = setting(
+        True,
+        "Whether locations and links in answers are paths, which are right behind every proxy. `false` writes "
+        "`public_url` before them, for clients that can't follow a path.",
+    )
+    prefix: str = setting(
+        "/",
+        "What stands before `/v2/` in every path, with a slash at both ends (`/registry/`): for a proxy that hands on "
+        "a part of its paths as they are. Health and metrics answer without it too.",
+    )
+    headers: Headers = setting(
+        Headers(),
+        'Headers that every answer carries, `{ Name = ["value"] }`. What an answer says of itself (its length, type, '
+        "digest, location) can't be set here.",
+    )
+    down_files: tuple[Path, ...] = setting(
+        (),
+        "Files that take this server out of rotation: while one of them exists, `/readyz` and `/` answer 503, so that "
+        "load balancers send requests elsewhere. What comes all the same is served.",
     )
     open_to_network: bool = setting(
         False,
@@ -108,6 +137,15 @@ class StorageSettings:
         None,
         "`s3`: put the bucket in the path of the URL instead of the host. By default where there is an `endpoint`, "
         "since most services other than Amazon's need it.",
+    )
+    encrypt: bool = setting(
+        False,
+        "`s3`: ask for each object to be encrypted where it lies (SSE-S3, or SSE-KMS with `kms_key`). Amazon does the "
+        "former by itself.",
+    )
+    kms_key: str | None = setting(None, "`s3`: the id of the key in KMS that encrypts; needs `encrypt`.")
+    storage_class: str | None = setting(
+        None, "`s3`: the storage class of objects, such as `STANDARD_IA`; by default that of the bucket's service."
     )
     delete: bool = setting(
         True,
@@ -159,13 +197,31 @@ class RegistrySettings:
         False,
         "Whether an index may name manifests that its repository doesn't hold (yet).",
     )
+    sparse_images: bool = setting(
+        False,
+        "Whether an image may name layers that its repository doesn't hold (yet), as one that is fetched lazily does. "
+        "Its config must be there all the same.",
+    )
     tags_page_max: int = setting(1000, "Tags in one page of `tags/list` at the most; a larger `n` gets this many.")
     catalog_page: int = setting(100, "Repositories in one page of `_catalog` if the client doesn't say `n`.")
     catalog_page_max: int = setting(1000, "Repositories in one page of `_catalog` at the most; a larger `n` is 400.")
     referrers_page_max: int = setting(1000, "Referrers in one page at the most.")
     max_tags_per_push: int = setting(46, "Values of `tag=` that one push of a manifest by digest may carry.")
+    immutable: tuple[str, ...] = setting(
+        (),
+        "Tags that stay where they are once they were pushed, as patterns of `repository:tag` (`team/*:v*`). Moving or "
+        "removing one is answered 403, and so is deleting the manifest it is at.",
+    )
     upload_max_age: timedelta = setting(
         timedelta(hours=168), "Uploads that were started longer ago than this and not finished are removed: a week."
+    )
+    purge_uploads: bool = setting(
+        True, "Whether unfinished uploads are removed at all; `false` keeps them for ever, and what they take."
+    )
+    read_only: bool = setting(
+        False,
+        "Whether pushes, mounts and deletes are answered 405. Abandoned uploads stay too, so that a copy of the data "
+        "can be taken meanwhile.",
     )
     upload_purge_interval: timedelta = setting(timedelta(hours=1), "How often abandoned uploads are looked for.")
 
@@ -200,6 +256,35 @@ class AugmentSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GcSettings:
+    """``[gc]``: collection of what nothing needs, while the registry serves."""
+
+    enabled: bool = setting(
+        True, "Whether the server collects by itself. `roadstead gc` does in any case, beside a running server or not."
+    )
+    interval: timedelta = setting(timedelta(hours=1), "How often a pass begins; one of the replicas does it.")
+    sweep_interval: timedelta = setting(
+        timedelta(hours=24),
+        "How often storage is listed for bytes that a crash has left without a row. Listing a large bucket takes a "
+        "while and costs requests.",
+    )
+    grace: timedelta = setting(
+        timedelta(hours=24),
+        "How long a blob stays after it was last pushed, mounted or asked for by HEAD, even if no manifest refers to "
+        "it: a client may rely on it until it has pushed the manifest. An hour at the least.",
+    )
+    untagged: UntaggedManifests = setting(
+        UntaggedManifests.KEEP,
+        "What becomes of manifests that no tag points at, no index lists and no subject keeps. They are kept by "
+        "default, as in distribution: deployments pin digests.",
+    )
+    untagged_after: timedelta = setting(
+        timedelta(hours=168),
+        "`delete`: how long ago such a manifest was pushed, or lost its last tag, at the least: a week.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """``[log]``: what is written on standard error, one line an event."""
 
@@ -208,6 +293,7 @@ class LogSettings:
         LogLevel.INFO, "The least important events that are written: `debug`, `info`, `warning` or `error`."
     )
     access: bool = setting(True, "Whether each request is written as a line when it ends.")
+    fields: LogFields = setting(LogFields(), 'Fields that every line carries, `{ service = "registry" }`.')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +304,12 @@ class MetricsSettings:
         False,
         "Whether `/metrics` answers other machines than this one (404 otherwise): the numbers tell what is in use.",
     )
+    listen: ListenAddress | None = setting(
+        None,
+        "An address of their own, `HOST:PORT`, where the numbers and the answers to health checks (`/healthz`, "
+        "`/readyz`, `/debug/health`) are given to whoever reaches it. It takes a process more.",
+    )
+    path: str = setting("/metrics", "The path of the numbers at `listen`; at the registry's port it is `/metrics`.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -229,6 +321,7 @@ class Settings:
     database: DatabaseSettings = DatabaseSettings()
     registry: RegistrySettings = RegistrySettings()
     augment: AugmentSettings = AugmentSettings()
+    gc: GcSettings = GcSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
 

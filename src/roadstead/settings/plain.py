@@ -12,6 +12,7 @@ from roadstead.settings.convert import Source, convert, field_types
 from roadstead.settings.load import build
 from roadstead.settings.model import LayerSettings, RuleSettings, Settings
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
+from roadstead.settings.tables import Headers, LogFields
 
 _ALREADY_RESOLVED = Source(None, Path("/"), None)
 
@@ -62,6 +63,8 @@ def _plain(value: object, kind: Any, *, masked: bool) -> Any:
         return format_duration(value)
     if isinstance(value, ListenAddress | Path):
         return str(value)
+    if isinstance(value, Headers | LogFields):
+        return value.as_table()
     if isinstance(value, tuple):
         return [_plain(item, None, masked=masked) for item in value]
     if isinstance(value, LayerSettings | RuleSettings):

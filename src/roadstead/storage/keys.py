@@ -11,6 +11,7 @@
         ├── lock                                            which installation writes here (file systems)
         ├── uploads/<upload id>                             bytes on their way in
         ├── staged/<upload id>                              blobs that an object store keeps where they came in
+        ├── quarantine/<algorithm>/<hex>                    bytes that weren't their digest's, put aside by hand
         └── tmp/<random>                                    objects being written, never seen under a key
 
 Every component is one or more of ``[A-Za-z0-9._-]`` (what distribution's drivers accept) and neither ``.`` nor
@@ -30,6 +31,7 @@ REPOSITORIES: Final = f"{ROOT}/repositories/"
 LOCK: Final = f"{ROOT}/roadstead/lock"
 UPLOADS: Final = f"{ROOT}/roadstead/uploads/"
 STAGED: Final = f"{ROOT}/roadstead/staged/"
+QUARANTINE: Final = f"{ROOT}/roadstead/quarantine/"
 TEMPORARY: Final = f"{ROOT}/roadstead/tmp/"
 
 _KEY = re.compile(r"[A-Za-z0-9._-]{1,255}(?:/[A-Za-z0-9._-]{1,255})*", re.ASCII)
@@ -123,6 +125,11 @@ def tag_index_link(repository: RepositoryName, tag: Tag, digest: Digest) -> Key:
 def upload(upload_id: str) -> Key:
     """Return where bytes on their way in are staged."""
     return Key(UPLOADS + check_upload_id(upload_id))
+
+
+def quarantine(digest: Digest) -> Key:
+    """Return where bytes are put that were stored as this digest and aren't."""
+    return Key(f"{QUARANTINE}{digest.algorithm}/{digest.encoded}")
 
 
 def staged(upload_id: str) -> Key:

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final
@@ -182,17 +182,19 @@ def configure_logging(
     level: str,
     descriptor: int = 2,
     threaded: bool = True,
+    fields: Mapping[str, Any] | None = None,
 ) -> LineWriter:
     """Send structlog's and the standard library's events to `descriptor`; return the writer, to be closed at the end.
 
     `format` is ``text`` or ``json``, `level` the least important one that is written. Without `threaded` every line
     is written at once: for a process that forks and so must have no other thread. A forked child configures anew.
+    Every line carries `fields`, unless the event itself says something under that name.
     """
     writer = LineWriter(descriptor)
     atexit.register(writer.close)
     renderer = render_json if format == "json" else text_renderer(colours=os.isatty(descriptor))
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, add_time, add_exception, renderer],
+        processors=[structlog.contextvars.merge_contextvars, *_always(fields or {}), add_time, add_exception, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda *_: LineLogger(writer, threaded=threaded),
         cache_logger_on_first_use=True,
@@ -203,6 +205,11 @@ def configure_logging(
     root.setLevel(_LEVELS[level] if level == "debug" else max(_LEVELS[level], logging.WARNING))
     logging.captureWarnings(capture=True)
     return writer
+
+
+def _always(fields: Mapping[str, Any]) -> Sequence[Callable[[object, str, Event], Event]]:
+    """Return the step that puts fields into every event; none where there are none, since it costs every line."""
+    return [lambda _logger, _method, event: {**fields, **event}] if fields else []
 
 
 class _ToStructlog(logging.Handler):

@@ -6,6 +6,7 @@ from datetime import datetime
 from roadstead.augment.ports import Derivation, DerivationStore
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
+from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
 from roadstead.registry.ports import (
     BlobRecord,
     BlobStore,
@@ -15,6 +16,7 @@ from roadstead.registry.ports import (
     UploadRecord,
     UploadStore,
 )
+from roadstead.storage.arrivals import Arrival
 from roadstead.telemetry.metrics import RegistryMetrics
 
 
@@ -23,14 +25,23 @@ class MeteredBlobs:
 
     def __init__(self, store: BlobStore, metrics: RegistryMetrics) -> None:
         self.find = store.find
+        self.find_stored = store.find_stored
+        self.promise = store.promise
+        self.expect = store.expect
         self._store = store
         self._metrics = metrics
 
     async def commit(
-        self, repository: RepositoryName, blob: BlobRecord, *, upload: UploadRecord | None, now: datetime
+        self,
+        repository: RepositoryName,
+        blob: BlobRecord,
+        *,
+        upload: UploadRecord | None,
+        now: datetime,
+        arrival: Arrival | None = None,
     ) -> BlobRecord:
         """Record durable bytes, and count them."""
-        stored = await self._store.commit(repository, blob, upload=upload, now=now)
+        stored = await self._store.commit(repository, blob, upload=upload, now=now, arrival=arrival)
         self._metrics.blobs_stored.add()
         self._metrics.blob_bytes_stored.add(blob.size)
         return stored
@@ -60,6 +71,7 @@ class MeteredManifests:
         self.find_by_digest = store.find_by_digest
         self.content = store.content
         self.delete_tag = store.delete_tag
+        self.restore = store.restore
         self._store = store
         self._metrics = metrics
 
@@ -70,15 +82,23 @@ class MeteredManifests:
         tags: Sequence[Tag],
         *,
         condition: TagCondition | None = None,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
         now: datetime,
     ) -> None:
         """Store a manifest, and count it."""
-        await self._store.put(repository, manifest, tags, condition=condition, now=now)
+        await self._store.put(repository, manifest, tags, condition=condition, immutable=immutable, now=now)
         self._metrics.manifests_stored.add()
 
-    async def delete(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> Sequence[Tag] | None:
+    async def delete(
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+    ) -> Sequence[Tag] | None:
         """Delete a manifest, and count it where it was there."""
-        tags = await self._store.delete(repository, digest, now=now)
+        tags = await self._store.delete(repository, digest, immutable=immutable, now=now)
         if tags is not None:
             self._metrics.manifests_deleted.add()
         return tags

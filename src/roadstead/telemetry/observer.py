@@ -27,7 +27,6 @@ class RequestObserver:
             finished.route, request.method, finished.status, duration_s, request.received, finished.sent
         )
         if self._access:
-            client = request.scope.get("client")
             _log.info(
                 "request",
                 method=request.method,
@@ -36,7 +35,7 @@ class RequestObserver:
                 duration_s=round(duration_s, 6),
                 received=request.received,
                 sent=finished.sent,
-                client=client[0] if client else None,
+                client=request.client,
                 agent=request.header(b"user-agent"),
                 **({"error": finished.error} if finished.error else {}),
             )

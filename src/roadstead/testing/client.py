@@ -52,15 +52,15 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
     @property
     def local_port(self) -> int:
         """Return our end's port; a request was made and the connection is still open."""
         port: int = self._connection.sock.getsockname()[1]
         return port
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
 
     def request(
         self,

@@ -25,7 +25,7 @@ class MemoryLayers:
     def __init__(self) -> None:
         self.blobs: dict[Digest, bytes] = {}
 
-    async def find(self, digest: Digest) -> DerivedBlob | None:
+    async def find(self, digest: Digest, *, now: datetime) -> DerivedBlob | None:
         """Return the blob if its bytes are stored."""
         data = self.blobs.get(digest)
         return None if data is None else _blob(digest, len(data))

@@ -1,6 +1,7 @@
 """Roadstead itself as a server for tests: the real command, its workers and its background process, on a free port."""
 
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from contextlib import closing
@@ -9,7 +10,11 @@ from pathlib import Path
 from typing import Self
 
 from roadstead.testing.client import Client, ConnectionBrokenError
-from roadstead.testing.servers import Process, free_port
+from roadstead.testing.processes import children, connection_owner, group_members, listeners
+from roadstead.testing.servers import Process, ServerNotReadyError, free_port, wait_until
+
+CONNECTION_ATTEMPTS = 200
+"""How many connections are opened to reach one worker: the kernel shares them out among all by chance."""
 
 _SOURCE = str(Path(__file__).parents[2])  # the command is the one beside us, whatever else is installed
 
@@ -61,6 +66,23 @@ class RoadsteadServer:
         """Return everything the server wrote so far."""
         return (self.directory / "roadstead.log").read_text()
 
+    @property
+    def workers(self) -> list[int]:
+        """Return the process ids of the workers: the children that listen."""
+        listening = listeners(self.port)
+        return [pid for pid in children(self.pid) if pid in listening]
+
+    def client_of(self, worker: int) -> Client:
+        """Return a client whose kept-alive connection is surely answered by the worker with that process id."""
+        for _ in range(CONNECTION_ATTEMPTS):
+            client = Client(self.host)
+            client.get("/healthz")
+            if connection_owner(self.port, client.local_port, [worker]) == worker:
+                self._clients.append(client)
+                return client
+            client.close()
+        raise ServerNotReadyError("roadstead", f"gave no connection to the worker {worker}", self._process.log_tail())
+
     def client(self) -> Client:
         """Return a client with one kept-alive connection of its own, closed when the server is stopped."""
         client = Client(self.host)
@@ -78,6 +100,15 @@ class RoadsteadServer:
         while self._clients:
             self._clients.pop().close()
         self._process.stop()
+
+    def kill(self) -> None:
+        """End all its processes at once, as a crash does: nothing is finished, nothing is told."""
+        while self._clients:
+            self._clients.pop().close()
+        if self._process.running:
+            os.killpg(self.pid, signal.SIGKILL)  # it leads a session, and so a group, of its own
+        self._process.stop()
+        wait_until(lambda: not group_members(self.pid), timeout=timedelta(seconds=10))
 
     def __enter__(self) -> Self:
         return self.start()

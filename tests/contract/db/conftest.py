@@ -39,6 +39,14 @@ async def migrated_postgres_url(postgres_template: str) -> AsyncIterator[str]:
     await administration.close()
 
 
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated file with nothing in it, closed, to be copied: quicker than migrating each."""
+    path = tmp_path_factory.mktemp("template") / "roadstead.db"
+    asyncio.run(migrated(f"sqlite:///{path}"))
+    return path
+
+
 async def migrated(url: str) -> None:
     """Bring a database to this release's schema."""
     database = await open_database(url, migrate=True)

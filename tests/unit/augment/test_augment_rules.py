@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from roadstead.augment.plan import Plan, PlanInvalidError
-from roadstead.augment.rules import Glob, Pattern, PatternInvalidError, Rule, Rules, RulesInvalidError
+from roadstead.augment.rules import Rule, Rules, RulesInvalidError
+from roadstead.oci.pattern import Glob, Pattern, PatternInvalidError
 from roadstead.oci.reference import RepositoryName, Tag
 
 UNHURRIED = settings(deadline=None)  # a busy machine isn't a mistake of ours

@@ -10,13 +10,14 @@ from roadstead.augment import service
 from roadstead.augment.plan import Plan, PlannedLayer
 from roadstead.augment.ports import Derivation, Served
 from roadstead.augment.rewrite import MARK
-from roadstead.augment.rules import Pattern, Rule, Rules
+from roadstead.augment.rules import Rule, Rules
 from roadstead.augment.service import Augmenter, IndexTooLargeError, LayerMissingError, PlatformNotServedError
 from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
 from roadstead.oci.image_config import ImageConfig
 from roadstead.oci.manifest import ImageIndex, ImageManifest, parse_manifest
 from roadstead.oci.mediatypes import DOCKER_SCHEMA1_SIGNED
+from roadstead.oci.pattern import Pattern
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.errors import BlobUnknownError, ContentTooLargeError, ManifestUnknownError
 from roadstead.testing.images import (

@@ -13,9 +13,10 @@ import pytest
 from roadstead.augment.layers import LayerUnusableError, prepare_rules
 from roadstead.augment.plan import Plan
 from roadstead.augment.ports import DerivedBlob
-from roadstead.augment.rules import LayerSpec, PatternInvalidError, RuleInvalidError, Rules, RuleSpec
+from roadstead.augment.rules import LayerSpec, RuleInvalidError, Rules, RuleSpec
 from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
+from roadstead.oci.pattern import PatternInvalidError
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.testing.memory_stores import MemoryLayers
 
@@ -205,7 +206,7 @@ async def test_a_layer_that_changes_under_our_hands_is_refused(tmp_path: Path) -
     """The bytes stored are those measured, or none."""
 
     class Racing(MemoryLayers):
-        async def find(self, digest: Digest) -> None:
+        async def find(self, digest: Digest, *, now: datetime) -> None:
             path.write_bytes(gzip.compress(TAR + TAR))
 
     path = tmp_path / "layer.tar.gz"

@@ -363,3 +363,21 @@ async def test_a_file_that_shrinks_while_it_is_read_is_an_error(driver: Filesyst
         await collect(pieces)
 
     assert (caught.value.expected, caught.value.found) == (3 << 20, 2 << 20)
+
+
+async def test_staged_bytes_that_nobody_knows_are_removed_after_their_time(tmp_path: Path) -> None:
+    """A worker killed before its first row was written leaves a staged file that no session names."""
+    driver = FilesystemDriver(tmp_path)
+    for upload_id in ("lost", "going-on"):
+        async with driver.stage(upload_id, Staged()) as handle:
+            await handle.append(b"bytes")
+            await handle.checkpoint()
+    lost = tmp_path / keys.upload("lost")
+    os.utime(lost, (0, 0))
+
+    purged = await driver.purge_temporary(datetime.now(UTC) - timedelta(days=1))
+
+    assert purged == 1
+    assert not lost.exists()
+    assert (tmp_path / keys.upload("going-on")).exists()
+    await driver.close()

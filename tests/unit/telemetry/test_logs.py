@@ -27,8 +27,10 @@ def configure(tmp_path: Path) -> Iterator[Configure]:
     descriptor = os.open(tmp_path / "log", os.O_CREAT | os.O_RDWR | os.O_APPEND)
     writers: list[LineWriter] = []
 
-    def begin(form: str, level: str = "info", *, threaded: bool = True) -> Lines:
-        writers.append(configure_logging(format=form, level=level, descriptor=descriptor, threaded=threaded))
+    def begin(form: str, level: str = "info", *, threaded: bool = True, **fields: str) -> Lines:
+        writers.append(
+            configure_logging(format=form, level=level, descriptor=descriptor, threaded=threaded, fields=fields)
+        )
 
         def lines() -> list[str]:
             writers[-1].flush()
@@ -43,6 +45,18 @@ def configure(tmp_path: Path) -> Iterator[Configure]:
     root.handlers, root.level = before
     logging.captureWarnings(capture=False)
     structlog.reset_defaults()
+
+
+def test_fields_of_every_line(configure: Configure) -> None:
+    """They come behind the event; what an event says itself under that name goes before them."""
+    lines = configure("json", service="registry", site="here")
+
+    structlog.get_logger().info("request", status=200, site="there")
+
+    [line] = lines()
+    event = json.loads(line)
+    assert list(event)[:3] == ["time", "level", "event"]
+    assert (event["service"], event["site"], event["status"]) == ("registry", "there", 200)
 
 
 def test_json_lines_carry_facts(configure: Configure) -> None:

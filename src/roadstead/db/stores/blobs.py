@@ -6,7 +6,7 @@ one that is being deleted can't any more, and whoever brings it has to wait (des
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -21,10 +21,13 @@ from roadstead.db.stores import uploads as upload_rows
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
 from roadstead.registry.errors import StoreBusyError
-from roadstead.registry.ports import BlobRecord, BlobStore, UploadRecord
+from roadstead.registry.ports import BlobRecord, BlobState, BlobStore, UploadRecord
+from roadstead.storage.arrivals import MAX_ARRIVAL, Arrival
 from roadstead.storage.ports import Key
 
-LIVE, CONDEMNED, DELETING = "live", "condemned", "deleting"
+LIVE, CONDEMNED, DELETING = BlobState.LIVE.value, BlobState.CONDEMNED.value, BlobState.DELETING.value
+
+_MICROSECOND = timedelta(microseconds=1)
 
 MAX_IN_LIST = 500
 """Digests in one statement; a database takes tens of thousands of parameters, and slows down before that."""
@@ -41,16 +44,18 @@ FIND = Query(
     "repository",
     "digest",
 )
+FIND_WITH_LEASE = Query(FIND.statement.add_columns(blobs.c.lease_until), *FIND.names)
 FIND_STORED = Query(
     select(blobs.c.size, blobs.c.storage_key).where(blobs.c.digest == bindparam("digest"), _IS_LIVE), "digest"
 )
+STATE = Query(select(blobs.c.state).where(blobs.c.digest == bindparam("digest")), "digest")
 
 _INSERT = Upsert(
     blobs, lambda insert: insert.on_conflict_do_nothing(index_elements=["digest"]).returning(blobs.c.digest)
 )
 # The lock keeps collection, which takes a row for itself before it condemns or deletes, away until we are done.
 _HOLD = (
-    select(blobs.c.size, blobs.c.storage_key, blobs.c.state)
+    select(blobs.c.size, blobs.c.storage_key, blobs.c.state, blobs.c.lease_until)
     .where(blobs.c.digest == bindparam("digest"))
     .with_for_update(read=True, key_share=True)
 )
@@ -58,6 +63,11 @@ _REVIVE = (
     update(blobs)
     .where(blobs.c.digest == bindparam("revived"), blobs.c.state == CONDEMNED)
     .values(state=LIVE, state_since=bindparam("at"))
+)
+_EXTEND = (
+    update(blobs)
+    .where(blobs.c.digest == bindparam("leased"), blobs.c.lease_until < bindparam("until"))
+    .values(lease_until=bindparam("until"))
 )
 _LINK = Upsert(
     repository_blobs, lambda insert: insert.on_conflict_do_nothing(index_elements=["repository_id", "digest"])
@@ -84,6 +94,21 @@ _UNLINK = delete(repository_blobs).where(
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """How long collection leaves a blob alone after somebody was told that it is here; moments in microseconds."""
+
+    lifetime: timedelta
+
+    def until(self, at: int) -> int:
+        """Return when a lease given now runs out."""
+        return at + self.lifetime // _MICROSECOND
+
+    def is_ample(self, lease_until: int, at: int) -> bool:
+        """Say whether more than half of a lease is left, so that it need not be written anew."""
+        return lease_until - at > self.lifetime // _MICROSECOND // 2
+
+
+@dataclass(frozen=True, slots=True)
 class HeldBlob:
     """A blob that a repository may serve, as seen inside a transaction."""
 
@@ -94,25 +119,51 @@ class HeldBlob:
 class DatabaseBlobs:
     """`BlobStore` on a database."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, lease: timedelta) -> None:
         self._access = access
+        self._lease = Lease(lease)
 
     async def find(self, repository: RepositoryName, digest: Digest) -> BlobRecord | None:
         """Return the blob if this repository may serve it."""
         row = await self._access.row(FIND, repository.value, str(digest))
         return None if row is None else BlobRecord(digest, row[0], Key(row[1]))
 
+    async def find_stored(self, digest: Digest) -> BlobRecord | None:
+        """Return the blob if its bytes are in storage."""
+        row = await self._access.row(FIND_STORED, str(digest))
+        return None if row is None else BlobRecord(digest, row[0], Key(row[1]))
+
+    async def promise(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> BlobRecord | None:
+        """Return the blob if this repository may serve it, leased; written to only where the lease is half over."""
+        row = await self._access.row(FIND_WITH_LEASE, repository.value, str(digest))
+        if row is None:
+            return None
+        at = to_micros(now)
+        if self._lease.is_ample(row[2], at):
+            return BlobRecord(digest, row[0], Key(row[1]))
+        return await self._access.write(_promise, repository, digest, self._lease, at)
+
+    async def expect(self, digest: Digest, *, now: datetime) -> Arrival:
+        """Return what is known of a digest whose bytes are about to be written."""
+        return await _expect(self._access, digest, now)
+
     async def commit(
-        self, repository: RepositoryName, blob: BlobRecord, *, upload: UploadRecord | None, now: datetime
+        self,
+        repository: RepositoryName,
+        blob: BlobRecord,
+        *,
+        upload: UploadRecord | None,
+        now: datetime,
+        arrival: Arrival | None = None,
     ) -> BlobRecord:
         """Record durable bytes, give the repository the blob, close the session."""
-        return await self._access.write(_commit, repository, blob, upload, to_micros(now))
+        return await self._access.write(_commit, repository, blob, upload, self._lease, to_micros(now), arrival)
 
     async def mount(
         self, repository: RepositoryName, digest: Digest, *, source: RepositoryName | None, now: datetime
     ) -> BlobRecord | None:
         """Give the repository a blob that `source` (None: any repository) may serve."""
-        return await self._access.write(_mount, repository, digest, source, to_micros(now))
+        return await self._access.write(_mount, repository, digest, source, self._lease, to_micros(now))
 
     async def unlink(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> bool:
         """Take the blob from the repository."""
@@ -122,34 +173,59 @@ class DatabaseBlobs:
 class DatabaseLayers:
     """`LayerRecords` on a database."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, lease: timedelta) -> None:
         self._access = access
+        self._lease = Lease(lease)
 
     async def find(self, digest: Digest) -> DerivedBlob | None:
         """Return the blob if its bytes are stored."""
         row = await self._access.row(FIND_STORED, str(digest))
         return None if row is None else DerivedBlob(digest, row[0], Key(row[1]))
 
-    async def remember(self, blob: DerivedBlob, *, now: datetime) -> DerivedBlob:
+    async def keep(self, digest: Digest, *, now: datetime) -> DerivedBlob | None:
+        """Return the blob if its bytes are stored, leased."""
+        stored = await self._access.write(_hold_alive, digest, self._lease, to_micros(now))
+        return None if stored is None else DerivedBlob(digest, stored.size, stored.key)
+
+    async def expect(self, digest: Digest, *, now: datetime) -> Arrival:
+        """Return what is known of a digest whose bytes are about to be written."""
+        return await _expect(self._access, digest, now)
+
+    async def remember(self, blob: DerivedBlob, *, now: datetime, arrival: Arrival | None = None) -> DerivedBlob:
         """Record durable bytes."""
-        stored = await self._access.write(remember, BlobRecord(blob.digest, blob.size, blob.key), to_micros(now))
+        record = BlobRecord(blob.digest, blob.size, blob.key)
+        stored = await self._access.write(remember, record, self._lease, to_micros(now), arrival)
         return DerivedBlob(stored.digest, stored.size, stored.key)
 
 
-def remember(connection: Connection, blob: BlobRecord, at: int) -> BlobRecord:
-    """Make the row of durable bytes, or return the one that is there, alive again if it was condemned."""
+async def _expect(access: Access, digest: Digest, now: datetime) -> Arrival:
+    row = await access.row(STATE, str(digest))
+    if row is not None and row[0] == DELETING:
+        raise _being_deleted(digest)
+    return Arrival(known=row is not None, at=now)
+
+
+def remember(
+    connection: Connection, blob: BlobRecord, lease: Lease, at: int, arrival: Arrival | None = None
+) -> BlobRecord:
+    """Make the row of durable bytes, or return the one that is there, alive again if it was condemned.
+
+    Raises StoreBusyError where collection may have removed the bytes since `arrival`.
+    """
     new = {
         "digest": str(blob.digest),
         "size": blob.size,
         "storage_key": blob.key,
         "state": LIVE,
         "state_since": at,
-        "lease_until": 0,
+        "lease_until": lease.until(at),
         "created_at": at,
     }
     if connection.execute(_INSERT.on(connection), new).first() is not None:
+        if arrival is not None and (arrival.known or at > to_micros(arrival.at + MAX_ARRIVAL)):
+            raise StoreBusyError(f"{blob.digest} was collected while it was pushed; push it again")
         return blob
-    stored = _hold_alive(connection, blob.digest, at)
+    stored = _hold_alive(connection, blob.digest, lease, at)
     if stored is None:  # it was there a moment ago
         raise _being_deleted(blob.digest)
     return stored
@@ -187,30 +263,56 @@ def revive(connection: Connection, digests: Iterable[Digest], at: int) -> None:
 
 
 def _commit(
-    connection: Connection, repository: RepositoryName, blob: BlobRecord, upload: UploadRecord | None, at: int
+    connection: Connection,
+    repository: RepositoryName,
+    blob: BlobRecord,
+    upload: UploadRecord | None,
+    lease: Lease,
+    at: int,
+    arrival: Arrival | None,
 ) -> BlobRecord:
     if upload is not None:
         upload_rows.close(connection, upload, blob.digest, at)
-    stored = remember(connection, blob, at)
+    stored = remember(connection, blob, lease, at, arrival)
     link(connection, repository_rows.make(connection, repository, at), [blob.digest])
     return stored
 
 
 def _mount(
-    connection: Connection, repository: RepositoryName, digest: Digest, source: RepositoryName | None, at: int
+    connection: Connection,
+    repository: RepositoryName,
+    digest: Digest,
+    source: RepositoryName | None,
+    lease: Lease,
+    at: int,
 ) -> BlobRecord | None:
-    arguments: dict[str, object] = {"digest": str(digest)}
-    if source is None:
-        statement = _HELD_BY_ANY
-    else:
-        statement = _HELD_BY
-        arguments["repository"] = repository_rows.find(connection, source)
-    if connection.execute(statement, arguments).first() is None:
+    if not _is_held(connection, digest, source):
         return None
-    stored = _hold_alive(connection, digest, at)
+    stored = _hold_alive(connection, digest, lease, at)
     if stored is not None:
         link(connection, repository_rows.make(connection, repository, at), [digest])
     return stored
+
+
+def _is_held(connection: Connection, digest: Digest, by: RepositoryName | None) -> bool:
+    """Say whether a repository (None: any) may serve the blob; no unlink crosses what follows."""
+    arguments: dict[str, object] = {"digest": str(digest)}
+    if by is None:
+        return connection.execute(_HELD_BY_ANY, arguments).first() is not None
+    arguments["repository"] = repository_rows.find(connection, by)
+    return connection.execute(_HELD_BY, arguments).first() is not None
+
+
+def _promise(
+    connection: Connection, repository: RepositoryName, digest: Digest, lease: Lease, at: int
+) -> BlobRecord | None:
+    if not _is_held(connection, digest, repository):
+        return None
+    row = connection.execute(_HOLD, {"digest": str(digest)}).first()
+    if row is None or row.state != LIVE:  # it isn't served any more: whoever wants it back brings it
+        return None
+    _extend(connection, digest, row.lease_until, lease, at)
+    return BlobRecord(digest, row.size, Key(row.storage_key))
 
 
 def _unlink(connection: Connection, repository: RepositoryName, digest: Digest) -> bool:
@@ -220,7 +322,7 @@ def _unlink(connection: Connection, repository: RepositoryName, digest: Digest) 
     return connection.execute(_UNLINK, {"repository": number, "digest": str(digest)}).rowcount == 1
 
 
-def _hold_alive(connection: Connection, digest: Digest, at: int) -> BlobRecord | None:
+def _hold_alive(connection: Connection, digest: Digest, lease: Lease, at: int) -> BlobRecord | None:
     row = connection.execute(_HOLD, {"digest": str(digest)}).first()
     if row is None:
         return None
@@ -228,7 +330,13 @@ def _hold_alive(connection: Connection, digest: Digest, at: int) -> BlobRecord |
         raise _being_deleted(digest)
     if row.state == CONDEMNED:
         revive(connection, [digest], at)
+    _extend(connection, digest, row.lease_until, lease, at)
     return BlobRecord(digest, row.size, Key(row.storage_key))
+
+
+def _extend(connection: Connection, digest: Digest, lease_until: int, lease: Lease, at: int) -> None:
+    if not lease.is_ample(lease_until, at):
+        connection.execute(_EXTEND, {"leased": str(digest), "until": lease.until(at)})
 
 
 def _being_deleted(digest: Digest) -> StoreBusyError:

@@ -1,7 +1,7 @@
 """What was derived from what (``augment.ports.DerivationStore``)."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, and_, bindparam, select, true
@@ -79,8 +79,9 @@ _STORE_DERIVED = Upsert(
 class DatabaseDerivations:
     """`DerivationStore` on a database."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, lease: timedelta) -> None:
         self._access = access
+        self._lease = blob_rows.Lease(lease)
 
     async def find(self, repository: RepositoryName, source: Digest, plan_digest: Digest) -> Served | None:
         """Return what answers a pull of this source under this plan."""
@@ -89,7 +90,7 @@ class DatabaseDerivations:
 
     async def record(self, derivation: Derivation, *, now: datetime) -> None:
         """Store a derivation with its manifests, blobs and memberships."""
-        await self._access.write(_record, derivation, to_micros(now))
+        await self._access.write(_record, derivation, self._lease, to_micros(now))
 
     async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:
         """Return the source manifests that a derived root digest was made from, ascending."""
@@ -97,13 +98,13 @@ class DatabaseDerivations:
         return [Digest.parse(text) for text in sorted({row[0] for row in rows})]  # several plans may give one result
 
 
-def _record(connection: Connection, derivation: Derivation, at: int) -> None:
+def _record(connection: Connection, derivation: Derivation, lease: blob_rows.Lease, at: int) -> None:
     number = repository_rows.share(connection, derivation.repository)
     source = {"repository": number, "source": str(derivation.source)}
     if number is None or connection.execute(_SOURCE, source).first() is None:
         raise ManifestUnknownError(derivation.repository, derivation.source)
     for blob in derivation.blobs:
-        blob_rows.remember(connection, BlobRecord(blob.digest, blob.size, blob.key), at)
+        blob_rows.remember(connection, BlobRecord(blob.digest, blob.size, blob.key), lease, at)
     blob_rows.link(connection, number, [blob.digest for blob in derivation.blobs])
     for manifest in derivation.manifests:
         _store(connection, number, manifest, at)

@@ -6,6 +6,7 @@ manifest needs was there when it came.
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,9 @@ from roadstead.registry.errors import (
     ManifestBlobUnknownError,
     StoreBusyError,
     TagConditionError,
+    TagImmutableError,
 )
+from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
 from roadstead.registry.ports import (
     ChangeOrigin,
     ManifestRecord,
@@ -44,6 +47,7 @@ from roadstead.registry.ports import (
 )
 
 _MOVE_ATTEMPTS = 5
+_STILL_YOUNG = 3_600_000_000  # microseconds: a push repeated within the hour writes nothing
 
 _IN_REPOSITORY = repositories.c.name == bindparam("repository")
 
@@ -67,7 +71,12 @@ FIND_BY_DIGEST = Query(
 CONTENT = Query(select(contents.c.body).where(contents.c.digest == bindparam("digest")), "digest")
 
 _ONE = and_(manifests.c.repository_id == bindparam("repository"), manifests.c.digest == bindparam("digest"))
-_HELD = select(manifests.c.media_type, manifests.c.derived).where(_ONE)
+_HELD = select(manifests.c.media_type, manifests.c.derived, manifests.c.pushed_at).where(_ONE)
+_PUSHED_AGAIN = (
+    update(manifests)
+    .where(manifests.c.repository_id == bindparam("repository"), manifests.c.digest == bindparam("pushed"))
+    .values(pushed_at=bindparam("at"))
+)
 _SIZES_AMONG = select(manifests.c.digest, manifests.c.size).where(
     manifests.c.repository_id == bindparam("repository"), manifests.c.digest.in_(bindparam("digests", expanding=True))
 )
@@ -102,6 +111,14 @@ _REMOVE_TAGS_AT = (
     delete(tags)
     .where(tags.c.repository_id == bindparam("repository"), tags.c.digest == bindparam("digest"))
     .returning(tags.c.name)
+)
+_TAGS_AT = select(tags.c.name).where(
+    tags.c.repository_id == bindparam("repository"), tags.c.digest == bindparam("digest")
+)
+_LISTED_BY = select(manifest_references.c.manifest).where(
+    manifest_references.c.repository_id == bindparam("repository"),
+    manifest_references.c.digest == bindparam("digest"),
+    manifest_references.c.kind == ReferenceKind.CHILD.value,
 )
 _NOTE = insert(tag_journal)
 
@@ -171,60 +188,115 @@ class DatabaseManifests:
         tags: Sequence[Tag],
         *,
         condition: TagCondition | None = None,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
         now: datetime,
     ) -> None:
         """Store a manifest, point the tags at it, write their journal."""
-        await self._access.write(_put, repository, manifest, tags, condition, to_micros(now))
+        move = _Move(repository, immutable, condition, ChangeOrigin.PUSH, to_micros(now))
+        await self._access.write(_put, manifest, tags, move)
 
-    async def delete(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> Sequence[Tag] | None:
+    async def restore(
+        self,
+        repository: RepositoryName,
+        tag: Tag,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+    ) -> bool:
+        """Point a tag at a manifest that the repository holds."""
+        move = _Move(repository, immutable, None, ChangeOrigin.RESTORE, to_micros(now))
+        return await self._access.write(_restore, tag, digest, move)
+
+    async def delete(
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+    ) -> Sequence[Tag] | None:
         """Remove a manifest, or the source of a derived one, and every tag at it; return those tags."""
-        return await self._access.write(_delete, repository, digest, to_micros(now))
+        return await self._access.write(_delete, repository, digest, immutable, to_micros(now))
 
-    async def delete_tag(self, repository: RepositoryName, tag: Tag, *, now: datetime) -> bool:
+    async def delete_tag(
+        self,
+        repository: RepositoryName,
+        tag: Tag,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+        origin: ChangeOrigin = ChangeOrigin.UNTAG,
+    ) -> bool:
         """Remove a tag, not what it points at."""
-        return await self._access.write(_delete_tag, repository, tag, to_micros(now))
+        return await self._access.write(_delete_tag, repository, tag, immutable, to_micros(now), origin)
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """How tags of a repository move in one transaction."""
+
+    repository: RepositoryName
+    immutable: ImmutableTags
+    condition: TagCondition | None
+    origin: ChangeOrigin
+    at: int
 
 
 def _record(row: Row | None) -> ManifestRecord | None:
     return None if row is None else ManifestRecord(Digest.parse(row[0]), row[1], row[2])
 
 
-def _put(
-    connection: Connection,
-    repository: RepositoryName,
-    manifest: NewManifest,
-    new_tags: Sequence[Tag],
-    condition: TagCondition | None,
-    at: int,
-) -> None:
-    number = repository_rows.make_listed(connection, repository, at)
-    _require(connection, repository, number, manifest.references, at)
+def _put(connection: Connection, manifest: NewManifest, new_tags: Sequence[Tag], move: _Move) -> None:
+    at = move.at
+    number = repository_rows.make_listed(connection, move.repository, at)
+    _require(connection, move.repository, number, manifest.references, at)
     held = connection.execute(_HELD, {"repository": number, "digest": str(manifest.digest)}).first()
     if held is None or held.derived or held.media_type != manifest.media_type:
         _store(connection, number, manifest, at)
         _store_references(connection, number, manifest, replace=held is not None)
+    elif at - held.pushed_at > _STILL_YOUNG:
+        # Untagged manifests are collected by age: whoever pushes a part of an index again has all the time anew.
+        connection.execute(_PUSHED_AGAIN, {"repository": number, "pushed": str(manifest.digest), "at": at})
     # One order for everybody, so that two pushes of the same tags don't wait for each other.
     for tag in sorted(set(new_tags)):
-        _point(connection, number, tag, str(manifest.digest), condition, at)
+        _point(connection, number, tag, manifest.digest, move)
+
+
+def _restore(connection: Connection, tag: Tag, digest: Digest, move: _Move) -> bool:
+    number = repository_rows.share(connection, move.repository)
+    if number is None:
+        return False
+    held = connection.execute(_HELD, {"repository": number, "digest": str(digest)}).first()
+    if held is None or held.derived:  # no tag was ever at what was derived
+        return False
+    _point(connection, number, tag, digest, move)
+    return True
 
 
 def _require(
     connection: Connection, repository: RepositoryName, number: int, references: Sequence[ManifestReference], at: int
 ) -> None:
-    """Raise unless the repository holds what is needed; what collection has condemned lives on."""
-    needed = [reference for reference in references if not reference.optional]
-    children = [reference.digest for reference in needed if reference.kind is ReferenceKind.CHILD]
+    """Raise unless the repository holds what is needed; what collection has condemned lives on.
+
+    Of what is optional a repository may hold some: that has to fit and lives on just the same.
+    """
+    children = [reference.digest for reference in references if reference.kind is ReferenceKind.CHILD]
     held = blob_rows.held_among(
-        connection, number, [reference.digest for reference in needed if reference.kind is not ReferenceKind.CHILD]
+        connection, number, [reference.digest for reference in references if reference.kind is not ReferenceKind.CHILD]
     )
     sizes = {digest: blob.size for digest, blob in held.items() if blob.state != blob_rows.DELETING}
     child_sizes = _sizes_among(connection, number, children)
     actual = [(child_sizes if reference.kind is ReferenceKind.CHILD else sizes).get(reference.digest)
-              for reference in needed]  # fmt: skip
-    missing = [reference.digest for reference, size in zip(needed, actual, strict=True) if size is None]
+              for reference in references]  # fmt: skip
+    missing = [
+        reference.digest
+        for reference, size in zip(references, actual, strict=True)
+        if size is None and not reference.optional
+    ]
     if missing:
         raise ManifestBlobUnknownError(repository, list(dict.fromkeys(missing)))
-    for reference, size in zip(needed, actual, strict=True):
+    for reference, size in zip(references, actual, strict=True):
         if size is not None and size != reference.size:
             raise DescriptorSizeError(reference.digest, reference.size, size)
     blob_rows.revive(connection, [d for d, blob in held.items() if blob.state == blob_rows.CONDEMNED], at)
@@ -275,22 +347,47 @@ def _store_references(connection: Connection, number: int, manifest: NewManifest
         connection.execute(STORE_REFERENCES.on(connection), references)
 
 
-def _point(connection: Connection, number: int, tag: Tag, digest: str, condition: TagCondition | None, at: int) -> None:
+def _point(connection: Connection, number: int, tag: Tag, digest: Digest, move: _Move) -> None:
     """Point a tag at a manifest and note it; nothing is noted where it points there already."""
     key: dict[str, Any] = {"repository": number, "tag": tag.value}
-    new = {"repository_id": number, "name": tag.value, "digest": digest, "updated_at": at}
+    new = {"repository_id": number, "name": tag.value, "digest": str(digest), "updated_at": move.at}
     for _ in range(_MOVE_ATTEMPTS):
         previous = connection.execute(_TAG_NOW, key).scalar_one_or_none()
-        _check(condition, tag, previous)
-        if previous == digest:
+        _check(move.condition, tag, previous)
+        if previous == str(digest):
             return
         if previous is not None:
-            connection.execute(_MOVE_TAG, key | {"to": digest, "at": at})
+            _require_mutable(move.repository, tag, previous, digest, move.immutable)
+            connection.execute(_MOVE_TAG, key | {"to": str(digest), "at": move.at})
         elif connection.execute(_MAKE_TAG.on(connection), new).first() is None:
             continue  # made by another push since we looked: it is the previous one
-        _note(connection, number, [tag.value], digest, previous, at, ChangeOrigin.PUSH)
+        _note(connection, number, [tag.value], str(digest), previous, move.at, move.origin)
         return
     raise StoreBusyError(f"tag {tag} is made and removed faster than it can be moved; try again")
+
+
+def _require_mutable(
+    repository: RepositoryName, tag: Tag, current: str, new: Digest | None, immutable: ImmutableTags
+) -> None:
+    if immutable.patterns and immutable.forbids(repository, tag, Digest.parse(current), new):
+        raise TagImmutableError(repository, tag, Digest.parse(current))
+
+
+def _require_untied(
+    connection: Connection, repository: RepositoryName, number: int, digest: str, immutable: ImmutableTags
+) -> None:
+    """Raise while an immutable tag is at the manifest, or at an index that it is a part of."""
+    if not immutable.patterns:
+        return
+    waiting, seen = [digest], {digest}
+    while waiting:
+        current = waiting.pop()
+        key: dict[str, Any] = {"repository": number, "digest": current}
+        for name in connection.execute(_TAGS_AT, key).scalars():
+            _require_mutable(repository, Tag.parse(name), current, None, immutable)
+        listing = set(connection.execute(_LISTED_BY, key).scalars()) - seen
+        seen |= listing
+        waiting += listing
 
 
 def _check(condition: TagCondition | None, tag: Tag, previous: str | None) -> None:
@@ -306,7 +403,9 @@ def _check(condition: TagCondition | None, tag: Tag, previous: str | None) -> No
         raise TagConditionError(tag, None if previous is None else Digest.parse(previous))
 
 
-def _delete(connection: Connection, repository: RepositoryName, digest: Digest, at: int) -> Sequence[Tag] | None:
+def _delete(
+    connection: Connection, repository: RepositoryName, digest: Digest, immutable: ImmutableTags, at: int
+) -> Sequence[Tag] | None:
     number = repository_rows.have_alone(connection, repository)
     if number is None:
         return None
@@ -318,8 +417,9 @@ def _delete(connection: Connection, repository: RepositoryName, digest: Digest, 
     there = False
     removed: list[str] = []
     for text in doomed:
+        _require_untied(connection, repository, number, text, immutable)
         removed += _untag(connection, number, text, at)
-        there = _remove(connection, number, text) or there
+        there = remove(connection, number, text) or there
     if not there:
         return None
     repository_rows.unlist_if_empty(connection, number)
@@ -333,7 +433,7 @@ def _untag(connection: Connection, number: int, digest: str, at: int) -> list[st
     return names
 
 
-def _remove(connection: Connection, number: int, digest: str) -> bool:
+def remove(connection: Connection, number: int, digest: str) -> bool:
     """Remove a manifest and all that came of it alone; False if it wasn't there."""
     key: dict[str, Any] = {"repository": number, "digest": digest}
     derived = list(connection.execute(_DERIVED_FROM, key).scalars())
@@ -346,14 +446,22 @@ def _remove(connection: Connection, number: int, digest: str) -> bool:
     return there
 
 
-def _delete_tag(connection: Connection, repository: RepositoryName, tag: Tag, at: int) -> bool:
+def _delete_tag(
+    connection: Connection,
+    repository: RepositoryName,
+    tag: Tag,
+    immutable: ImmutableTags,
+    at: int,
+    origin: ChangeOrigin,
+) -> bool:
     number = repository_rows.find(connection, repository)
     if number is None:
         return False
     previous = connection.execute(_REMOVE_TAG, {"repository": number, "tag": tag.value}).scalar_one_or_none()
     if previous is None:
         return False
-    _note(connection, number, [tag.value], None, previous, at, ChangeOrigin.UNTAG)
+    _require_mutable(repository, tag, previous, None, immutable)  # what is raised undoes the removal
+    _note(connection, number, [tag.value], None, previous, at, origin)
     return True
 
 

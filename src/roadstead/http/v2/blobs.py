@@ -25,7 +25,9 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     repository = parse_name(found["name"]).repository
     digest = parse_digest(found["digest"])
     try:
-        blob = await services.blobs.get(repository, digest)
+        # A client that asks whether it need push relies on the answer until it has pushed the manifest.
+        find = services.blobs.promise if request.method == "HEAD" else services.blobs.get
+        blob = await find(repository, digest)
     except BlobUnknownError:
         return await _manifest_as_blob(request, services, repository, digest)
     headers = _headers(str(digest))

@@ -1,8 +1,14 @@
 """The table of routes of the registry's API, each with the spec's name of the endpoint."""
 
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
 from roadstead.http import health
+from roadstead.http.asgi import AnyResponse, Request
+from roadstead.http.context import Services
 from roadstead.http.routes import Route
 from roadstead.http.v2 import base, blobs, listings, manifests, uploads
+from roadstead.registry.errors import ReadOnlyError
 
 READ = ("GET", "HEAD")
 
@@ -28,3 +34,13 @@ ROUTES = (
     Route("ready", READ, "/readyz", health.ready),
     Route("metrics", READ, "/metrics", health.metrics),
 )
+
+
+def read_only(routes: Iterable[Route]) -> Iterator[Route]:
+    """Yield the routes with every one that isn't for reading answered 405."""
+    for route in routes:
+        yield route if route.methods == READ else replace(route, handler=_refuse)
+
+
+async def _refuse(request: Request, found: Mapping[str, str], services: Services) -> AnyResponse:
+    raise ReadOnlyError

@@ -141,7 +141,8 @@ class S3Driver:
 
     ``endpoint`` is the URL of a server other than Amazon's; ``path_style`` puts the bucket into the path rather than
     into the host name, as such servers mostly want it (the default where there is an endpoint). Without keys the
-    usual chain of credentials applies: environment, profile, container or instance role. ``part_size`` is that of
+    usual chain of credentials applies: environment, profile, container or instance role. ``encrypt`` asks for
+    encryption where the object lies, under ``kms_key`` if there is one. ``part_size`` is that of
     the first thousand parts, 5 MiB at least: S3 refuses to complete an upload of smaller ones.
     """
 
@@ -156,6 +157,9 @@ class S3Driver:
         access_key: str | None = None,
         secret_key: Secret | None = None,
         session_token: Secret | None = None,
+        encrypt: bool = False,
+        kms_key: str | None = None,
+        storage_class: str | None = None,
         part_size: int = 8 << 20,
         connections: int = 64,
         connect_timeout: timedelta = timedelta(seconds=5),
@@ -169,6 +173,7 @@ class S3Driver:
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self._part_size = part_size
+        self._wishes = _wishes(kms_key, storage_class, encrypt=encrypt)
         self._options: dict[str, Any] = {
             "region_name": region,
             "endpoint_url": endpoint,
@@ -369,7 +374,7 @@ class S3Driver:
     async def _put(self, key: Key, body: io.BytesIO) -> None:
         with _translated(key):
             client = await self._open()
-            await client.put_object(Bucket=self._bucket, Key=self._name(key), Body=body)
+            await client.put_object(Bucket=self._bucket, Key=self._name(key), Body=body, **self._wishes)
 
     async def _copy(self, source: Key, target: Key) -> None:
         with _translated(source):
@@ -378,6 +383,7 @@ class S3Driver:
                 Bucket=self._bucket,
                 Key=self._name(target),
                 CopySource={"Bucket": self._bucket, "Key": self._name(source)},
+                **self._wishes,
             )
 
     async def _delete_all(self, gone: list[Key]) -> None:
@@ -415,7 +421,7 @@ class S3Driver:
     async def _begin(self, key: Key) -> str:
         with _translated(key):
             client = await self._open()
-            begun = await client.create_multipart_upload(Bucket=self._bucket, Key=self._name(key))
+            begun = await client.create_multipart_upload(Bucket=self._bucket, Key=self._name(key), **self._wishes)
             return str(begun["UploadId"])
 
     async def _put_part(self, key: Key, upload: str, number: int, body: io.BytesIO) -> str:
@@ -784,6 +790,18 @@ def _tail_key(upload_id: str, tail: str) -> Key:
 
 def _addressing_style(endpoint: str | None, *, path_style: bool | None) -> str:
     return "path" if (endpoint is not None if path_style is None else path_style) else "virtual"
+
+
+def _wishes(kms_key: str | None, storage_class: str | None, *, encrypt: bool) -> dict[str, str]:
+    """Return what every request that makes an object asks for besides."""
+    wishes = {}
+    if encrypt:
+        wishes["ServerSideEncryption"] = "aws:kms" if kms_key else "AES256"
+        if kms_key:
+            wishes["SSEKMSKeyId"] = kms_key
+    if storage_class:
+        wishes["StorageClass"] = storage_class
+    return wishes
 
 
 def _utc(moment: datetime) -> datetime:

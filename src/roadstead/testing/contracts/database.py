@@ -155,10 +155,12 @@ class DatabaseContract:
         blob = new_blob("condemned")
         await stores.blobs.commit(APP, blob, upload=None, now=NOW)
         manifest = new_manifest("{}", [layer(blob)])
+        sparse = new_manifest("[]", [layer(blob, optional=True)])
         revivals: tuple[Callable[[], Awaitable[object]], ...] = (
             lambda: elsewhere.blobs.commit(OTHER, blob, upload=None, now=NOW),
             lambda: elsewhere.blobs.mount(OTHER, blob.digest, source=APP, now=NOW),
             lambda: elsewhere.manifests.put(APP, manifest, [LATEST], now=NOW),
+            lambda: elsewhere.manifests.put(APP, sparse, [LATEST], now=NOW),
         )
         for revive in revivals:
             await stores.access.write(set_state, blob.digest, "condemned")

@@ -12,6 +12,7 @@ from roadstead.oci.reference import Tag
 from roadstead.registry.ports import (
     BlobRecord,
     ChangeOrigin,
+    CollectionStore,
     FoundBlob,
     FoundManifest,
     FoundTag,
@@ -44,6 +45,7 @@ EARLIER = NOW - timedelta(days=30)
 class ImportingStores(RegistryStores, Protocol):
     """The stores of one process, with those that take up a tree."""
 
+    collection: CollectionStore
     imports: ImportStore
     links: LinkStore
 
@@ -107,6 +109,27 @@ class ImportStoreContract:
 
         assert await stores.blobs.find(APP, alias) == BlobRecord(alias, blob.size, blob.key)
         assert await stores.blobs.find(APP, blob.digest) is None
+
+    async def test_collection_knows_of_both_digests_and_of_manifests(self, stores: ImportingStores) -> None:
+        """Bytes stay while another digest or a manifest needs them, whoever else serves them."""
+        blob, alone = new_blob("known by two"), new_blob("nobody's")
+        alias = Digest.of(b"known by two", Algorithm.SHA512)
+        manifest = new_manifest("a manifest's bytes")
+        records = [blob, alone, new_blob("a manifest's bytes")]
+        await stores.imports.add_repository(APP, now=NOW)
+        await stores.imports.add_blobs([found_blob(record) for record in records])
+        await stores.imports.link_blobs(APP, [(alias, blob.digest)])
+        await stores.imports.add_manifests(APP, [FoundManifest(manifest, NOW)])
+
+        assert await stores.collection.condemn([record.digest for record in records], now=NOW) == [alone.digest]
+        assert await stores.collection.condemn([alias], now=NOW) == [alias]
+        taken = await stores.collection.take_doomed(condemned_before=NOW, abandoned_before=EARLIER, limit=10, now=NOW)
+        await stores.collection.forget([doomed for doomed in taken if doomed.digest == alias])
+        assert await stores.collection.condemn([blob.digest], now=NOW) == [blob.digest]
+
+        assert await stores.imports.drop_manifest_blobs() == 1
+        strays = [records[2], new_blob("left by a crash")]
+        assert await stores.collection.adopt(strays, lease_until=NOW, now=NOW) == 1
 
     async def test_manifests_come_with_what_they_refer_to_or_without(self, stores: ImportingStores) -> None:
         """What is missing is excused, so that everything that counts as needed is there."""

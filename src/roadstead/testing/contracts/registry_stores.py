@@ -226,13 +226,14 @@ class ManifestStoreContract:
 
         assert await stores.manifests.find_by_tag(APP, LATEST) is not None
 
-    async def test_a_declared_size_has_to_be_the_size(self, stores: RegistryStores) -> None:
-        """A wrong one would break pulls, so the push is refused."""
+    @pytest.mark.parametrize("optional", [False, True])
+    async def test_a_declared_size_has_to_be_the_size(self, stores: RegistryStores, optional: bool) -> None:  # noqa: FBT001 -- parametrised
+        """A wrong one would break pulls, so the push is refused; also of content that need not be there and is."""
         blob = new_blob("four")
         await stores.blobs.commit(APP, blob, upload=None, now=NOW)
 
         with pytest.raises(DescriptorSizeError) as caught:
-            await stores.manifests.put(APP, new_manifest("{}", [layer(blob, size=5)]), [], now=NOW)
+            await stores.manifests.put(APP, new_manifest("{}", [layer(blob, size=5, optional=optional)]), [], now=NOW)
 
         assert (caught.value.declared, caught.value.actual) == (5, 4)
 
@@ -512,6 +513,12 @@ class CatalogStoreContract:
             after = page[-1]
 
         assert listed == sorted(tag.value for tag in tags)
+
+    async def test_all_tags_fit_one_page(self, stores: RegistryStores) -> None:
+        """The largest limit there is, 2³¹ - 1: what a client gets that asks for no pages."""
+        await stores.manifests.put(RepositoryName("all/tags"), new_manifest(), [Tag("a"), Tag("b")], now=NOW)
+
+        assert await stores.catalog.tags(RepositoryName("all/tags"), after="", limit=(1 << 31) - 1) == ["a", "b"]
 
     @_few
     @given(names=st.sets(st.lists(_components, min_size=1, max_size=3).map("/".join), max_size=10),

@@ -1,10 +1,10 @@
 """Notes of links to be written into the tree, and the triggers that write these notes."""
 
 from alembic import op
-from sqlalchemy import BigInteger, Column, Integer, PrimaryKeyConstraint, Text
+from sqlalchemy import BigInteger, Column, Integer, PrimaryKeyConstraint, Text, text
 
 revision = "0003"
-down_revision = "0001"
+down_revision = "0002"
 
 BYTEWISE = Text().with_variant(Text(collation="C"), "postgresql")
 NUMBER = BigInteger().with_variant(Integer(), "sqlite")
@@ -36,6 +36,8 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_index("ix_link_changes_repository", "link_changes", ["repository_id", "id"])
+    aliases = text("digest >= 'sha512:'")
+    op.create_index("ix_blobs_aliases", "blobs", ["storage_key"], sqlite_where=aliases, postgresql_where=aliases)
     make = _make_on_postgresql if op.get_bind().dialect.name == "postgresql" else _make_on_sqlite
     for name, event, condition, row, kind, named, digest in TRIGGERS:
         values = f"{row}.repository_id, '{kind}', {row}.{named}, {f'{row}.{digest}' if digest else 'NULL'}"

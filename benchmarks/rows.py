@@ -1,0 +1,215 @@
+"""Every row that is measured: who is asked what, and what we hold ourselves to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.contents import Road
+from benchmarks.fill import SUBJECT
+from benchmarks.measures import (
+    Measure,
+    large_blob,
+    large_push,
+    listing,
+    manifest_by_rule,
+    manifests,
+    patience,
+    pull,
+    sha256,
+    small_blobs,
+    small_images,
+    start,
+    worker_memory,
+)
+
+REGISTRIES = ("Roadstead", "D2", "D3")
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the first column's figure has to be, in units of another's (the worst of several); absolute without one.
+
+    `most`: a ratio to stay below, for what is better when it is less; otherwise one to reach.
+    """
+
+    hold: float
+    want: float
+    against: tuple[str, ...] = ()
+    most: bool = False
+    of_cpu: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: the first column is ours, the others are measured beside it, by turns."""
+
+    name: str
+    about: str
+    columns: Mapping[str, Measure]
+    goals: Sequence[Goal] = ()
+    rounds: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows of one unit, in one table. `cpu` is the unit of processor time, and what a second of it is in that."""
+
+    title: str
+    unit: str
+    rows: Sequence[Row]
+    cpu: tuple[str, float] | None = None
+
+
+def _times(hold: float, want: float, *against: str) -> Goal:
+    return Goal(hold, want, against)
+
+
+def _at_most(hold: float, want: float, *against: str, of_cpu: bool = False) -> Goal:
+    return Goal(hold, want, against, most=True, of_cpu=of_cpu)
+
+
+def _manifests(name: str, about: str, by: str, method: str = "GET") -> Row:
+    columns = {server: manifests(server, by=by, method=method) for server in (*REGISTRIES, "bare")}
+    return Row(name, about, columns, (_times(8, 12, "D2"), _times(1.5, 3, "D3")))
+
+
+def _page(name: str, about: str, target: str) -> Row:
+    columns = {"of many": listing("many", target), "of 100": listing("few", target)}
+    return Row(name, about, columns, (_at_most(2, 1.2, "of 100"),))
+
+
+def _images(name: str, about: str, road: Road, *, all_there: bool = False) -> Row:
+    columns = {server: small_images(server, road=road, all_there=all_there) for server in REGISTRIES}
+    return Row(name, about, columns, (_times(2, 4, "D3"),), rounds=3)
+
+
+def _push(name: str, about: str, layers: int, road: Road) -> Row:
+    columns: dict[str, Measure] = {
+        server: large_push(server, layers=layers, road=road) for server in (*REGISTRIES, "bare")
+    }
+    columns["SHA-256"] = sha256
+    return Row(name, about, columns, (_times(1, 1.5, "D3"), _times(0.8, 0.8, "bare", "SHA-256")), rounds=3)
+
+
+GROUPS: Sequence[Group] = (
+    Group(
+        "Small answers, 16 clients",
+        "requests/s",
+        (
+            _manifests("manifest-get-tag", "manifest GET by tag", "tag"),
+            _manifests("manifest-get-digest", "manifest GET by digest", "digest"),
+            _manifests("manifest-head-tag", "manifest HEAD by tag", "tag", "HEAD"),
+            _manifests("manifest-head-digest", "manifest HEAD by digest", "digest", "HEAD"),
+            Row(
+                "manifest-postgresql",
+                "manifest GET by tag, facts in PostgreSQL",
+                {"Roadstead": manifests("PostgreSQL", by="tag"), "D2": manifests("D2", by="tag")},
+                (_times(4, 8, "D2"),),
+            ),
+            Row(
+                "blob-get-small",
+                "64 KiB blob GET",
+                {server: small_blobs(server) for server in (*REGISTRIES, "bare", "nginx")},
+                (_times(15, 20, "D2"), _times(5, 8, "D3")),
+            ),
+        ),
+        ("µs", 1e6),
+    ),
+    Group(
+        "Large blobs",
+        "MiB/s",
+        (
+            Row(
+                "blob-get-large",
+                "256 MiB blob GET, one stream",
+                {server: large_blob(server, streams=1) for server in (*REGISTRIES, "bare", "nginx")},
+                (_times(0.7, 1, "D3"), _at_most(1.5, 1.5, "D3", of_cpu=True)),
+            ),
+            Row(
+                "blob-get-large-16",
+                "256 MiB blob GET, sixteen streams",
+                {server: large_blob(server, streams=16) for server in (*REGISTRIES, "bare", "nginx")},
+                (_times(0.8, 1, "D3"), _at_most(1.5, 1.5, "D3", of_cpu=True)),
+                rounds=3,
+            ),
+            _push("push-large", "256 MiB push, one stream, PATCH and PUT (docker)", 1, Road.PATCH),
+            _push("push-large-put", "256 MiB push, one stream, one PUT (containerd)", 1, Road.PUT),
+            _push("push-layers", "five layers of 64 MiB at once, PATCH and PUT", 5, Road.PATCH),
+        ),
+        ("s/GiB", 1.0),
+    ),
+    Group(
+        "Small images, 8 at a time",
+        "images/s",
+        (
+            _images("push-images", "200 images of a config and 2 layers of 8 KiB, PATCH and PUT", Road.PATCH),
+            _images("push-images-put", "the same, one PUT a blob (containerd)", Road.PUT),
+            _images("push-images-again", "the same images when all blobs are there", Road.PATCH, all_there=True),
+        ),
+        ("ms", 1e3),
+    ),
+    Group(
+        "Listings, one client, among many against among 100",
+        "ms",
+        (
+            _page("tags", "`tags/list?n=100`, 100,000 tags", "/v2/listed/tags/tags/list?n=100"),
+            _page("catalog", "`_catalog?n=100`, 100,000 repositories", "/v2/_catalog?n=100"),
+            _page("referrers", "100 of 10,000 referrers", f"/v2/listed/subject/referrers/{SUBJECT}?n=100"),
+        ),
+    ),
+    Group(
+        "Augmented pulls against plain ones",
+        "ms",
+        (
+            Row(
+                "augmented-pull",
+                "image of three layers of 1 MiB, one client",
+                {"augmented": pull("augmented/app"), "plain": pull("plain/app")},
+                (_at_most(1.1, 1, "plain"),),
+            ),
+        ),
+    ),
+    Group(
+        "Manifests that a rule matches, 16 clients",
+        "requests/s",
+        (
+            Row(
+                "augmented-manifest",
+                "manifest GET by tag",
+                {"augmented": manifest_by_rule("augmented/app"), "plain": manifest_by_rule("plain/app")},
+                (_times(1 / 1.1, 1, "plain"),),
+            ),
+        ),
+        ("µs", 1e6),
+    ),
+    Group(
+        "Manifest GET while 4 pushes run, 16 clients",
+        "ms",
+        tuple(
+            Row(
+                f"patience-{server.lower()}",
+                server,
+                {"p99 while pushing": patience(server, pushes=4), "p50 idle": patience(server, pushes=0)},
+                (_at_most(5, 3, "p50 idle"),) if server == "Roadstead" else (),
+            )
+            for server in REGISTRIES
+        ),
+    ),
+    Group(
+        "Start to first answer",
+        "s",
+        (Row("start", "over an empty directory", {s: start(s) for s in REGISTRIES}, (_at_most(1.5, 0.7),)),),
+    ),
+    Group(
+        "Memory of a worker",
+        "MiB",
+        (
+            Row(
+                "memory",
+                "resident, after 20 small pushes and 1 s of manifests",
+                {server: worker_memory(server) for server in REGISTRIES},
+                (_at_most(100, 60),),
+                rounds=2,
+            ),
+        ),
+    ),
+)

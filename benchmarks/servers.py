@@ -1,0 +1,197 @@
+"""The servers that are measured, each started when it is first needed, on loopback, in a directory of its own."""
+
+import http.client
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.fill import fill
+from roadstead.testing.components import ComponentMissingError, require
+from roadstead.testing.postgres import open_postgres
+from roadstead.testing.server import RoadsteadServer
+from roadstead.testing.servers import Process, free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+D3_MODULE = "github.com/distribution/distribution/v3/cmd/registry@v3.1.1"
+D3_VARIABLE = "BENCH_D3"
+"""The environment variable that names distribution 3's ``registry``, where it is built already."""
+
+_RULE = """
+[[augment.rules]]
+match = "augmented/*:*"
+layers = ["added"]
+env = ["ADDED=1"]
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server: where it answers, and its first process. `start_s`: from its start to its first answer."""
+
+    name: str
+    port: int
+    pid: int
+    start_s: float
+    files: Path  # the directory that bare and nginx serve; otherwise where the data is
+
+
+class Servers:
+    """Starts servers by name and stops them all at the end."""
+
+    def __init__(self, stack: ExitStack, home: Path, *, quick: bool) -> None:
+        self._stack = stack
+        self._home = home
+        self._many = 10_000 if quick else 100_000
+        self._running: dict[str, Server] = {}
+        self._starts: dict[str, Callable[[Path], tuple[Process | RoadsteadServer, int]]] = {
+            "Roadstead": _roadstead,
+            "augmenting": _augmenting,
+            "many": self._listing(self._many, self._many, 10_000),
+            "few": self._listing(100, 100, 100),
+            "PostgreSQL": self._on_postgres,
+            "D2": _d2,
+            "D3": _d3,
+            "bare": _bare,
+            "nginx": _nginx,
+        }
+
+    def __getitem__(self, name: str) -> Server:
+        """Return a running server. Raises ComponentMissingError where its program isn't there."""
+        if name not in self._running:
+            self._running[name] = self.start(name)
+        return self._running[name]
+
+    @property
+    def running(self) -> Sequence[Server]:
+        """Return what was started and kept."""
+        return list(self._running.values())
+
+    def start(self, name: str, *, stack: ExitStack | None = None) -> Server:
+        """Start a server of its own, in the stack or until the end."""
+        directory = self._home / f"{name}-{len(os.listdir(self._home))}"  # noqa: PTH208 -- counted only
+        directory.mkdir()
+        process, port = self._starts[name](directory)
+        began = time.perf_counter()
+        (stack or self._stack).callback(process.stop)
+        process.start()
+        while not _answers(port):
+            if time.perf_counter() - began > 60:
+                raise TimeoutError(name)
+            time.sleep(0.002)
+        return Server(name, port, process.pid, time.perf_counter() - began, directory)
+
+    def _listing(self, tags: int, repositories: int, referrers: int) -> Callable[[Path], tuple[RoadsteadServer, int]]:
+        def start(directory: Path) -> tuple[RoadsteadServer, int]:
+            server = RoadsteadServer(directory)
+            fill(
+                server.data / "roadstead.db",
+                tag_count=tags,
+                repository_count=repositories,
+                referrer_count=referrers,
+            )
+            return server, server.port
+
+        return start
+
+    def _on_postgres(self, directory: Path) -> tuple[RoadsteadServer, int]:
+        url = self._stack.enter_context(open_postgres(durable=True)).create_database("bench")
+        server = RoadsteadServer(directory, config=f'[database]\nurl = "{url}"\n')
+        return server, server.port
+
+
+def find_d3() -> Path:
+    """Return distribution 3's program, built now if Go is here; raises ComponentMissingError."""
+    given = os.environ.get(D3_VARIABLE)
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "roadstead-bench"
+    if given:
+        return Path(given)
+    if not (cache / "registry").exists():
+        go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+        if go is None:
+            raise ComponentMissingError("registry (distribution 3)", f"GOBIN={cache} go install {D3_MODULE}")
+        subprocess.run([go, "install", D3_MODULE], check=True, env={**os.environ, "GOBIN": str(cache)})
+    return cache / "registry"
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", "/v2/")
+        return connection.getresponse().status < 500
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _roadstead(directory: Path) -> tuple[RoadsteadServer, int]:
+    server = RoadsteadServer(directory)
+    return server, server.port
+
+
+def _augmenting(directory: Path) -> tuple[RoadsteadServer, int]:
+    (directory / "added").mkdir()
+    (directory / "added" / "added.txt").write_text("added")
+    server = RoadsteadServer(directory, config=_RULE)
+    return server, server.port
+
+
+def _d2(directory: Path) -> tuple[Process, int]:
+    return _distribution(require("docker-registry", install="apt-get install docker-registry"), directory)
+
+
+def _d3(directory: Path) -> tuple[Process, int]:
+    return _distribution(find_d3(), directory)
+
+
+def _distribution(program: Path, directory: Path) -> tuple[Process, int]:
+    """Return a registry as its own package configures it: access log on, descriptors cached in memory."""
+    port = free_port()
+    config = {
+        "version": "0.1",
+        "log": {"fields": {"service": "registry"}},
+        "storage": {
+            "cache": {"blobdescriptor": "inmemory"},
+            "filesystem": {"rootdirectory": str(directory / "data")},
+            "delete": {"enabled": True},
+        },
+        "http": {"addr": f"127.0.0.1:{port}", "headers": {"X-Content-Type-Options": ["nosniff"]}},
+        "health": {"storagedriver": {"enabled": True, "interval": "10s", "threshold": 3}},
+    }
+    path = directory / "config.yml"
+    path.write_text(json.dumps(config))  # YAML includes JSON
+    # Its image sets this too: without it, it looks for a collector of traces.
+    environment = {**os.environ, "OTEL_TRACES_EXPORTER": "none"}
+    command = [program, "serve", path]
+    return Process(command, log=directory / "log", directory=directory, environment=environment), port
+
+
+def _bare(directory: Path) -> tuple[Process, int]:
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.bare", directory, str(port)]
+    return Process(command, log=directory / "log", directory=ROOT), port
+
+
+def _nginx(directory: Path) -> tuple[Process, int]:
+    port = free_port()
+    (directory / "nginx.conf").write_text(
+        f"{'user root;' if os.geteuid() == 0 else ''}\n"
+        "worker_processes 2;\n"
+        f"pid {directory}/pid;\n"
+        "events {}\n"
+        "http {\n"
+        f"  access_log {directory}/access.log;\n"
+        "  sendfile on; tcp_nopush on; etag off;\n"
+        f"  server {{ listen 127.0.0.1:{port}; root {directory}; location = /v2/ {{ return 200; }} }}\n"
+        "}\n"
+    )
+    program = require("nginx", install="apt-get install nginx-light")
+    command = [program, "-e", directory / "error.log", "-c", directory / "nginx.conf", "-g", "daemon off;"]
+    return Process(command, log=directory / "log", directory=directory), port

@@ -1,0 +1,110 @@
+"""``roadstead gc``: collect what nothing needs, or say what would go and why (docs/how-to/collect-garbage.md)."""
+
+import asyncio
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from roadstead.registry.gc import Collector, Explained, Fate
+from roadstead.settings.load import load
+from roadstead.settings.model import LogFormat, Settings
+from roadstead.settings.quantity import format_size
+from roadstead.telemetry.logs import configure_logging
+
+EXAMPLE = "Example: roadstead gc --dry-run roadstead.toml"
+
+
+def gc(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="The server's TOML file.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data directory (storage.path).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what goes, and why.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON; with --dry-run a line for each blob and manifest.")
+    ] = False,
+) -> None:
+    """Collect blobs and manifests that nothing needs, whether the server runs or not.
+
+    What nothing needs is condemned first and removed by a pass that begins a minute later or more: the server's next,
+    or yours.
+    """
+    overrides = {} if data is None else {"storage.path": str(data)}
+    settings = load(config, environment=os.environ, overrides=overrides).settings
+    configure_logging(format=LogFormat.TEXT, level=settings.log.level, threaded=False)
+    asyncio.run(_explain(settings, as_json) if dry_run else _collect(settings, as_json))
+
+
+async def _collect(settings: Settings, as_json: bool) -> None:
+    async def run(collector: Collector) -> None:
+        strays = await collector.sweep()
+        tally = await collector.run()
+        if as_json:
+            typer.echo(json.dumps({**asdict(tally), "strays": strays}))
+            return
+        typer.echo(f"{tally.manifests} manifests removed")
+        typer.echo(f"{tally.condemned} blobs condemned: they go in a minute or later, with the next pass")
+        typer.echo(f"{tally.blobs} blobs removed, {format_size(tally.freed)} freed")
+        if strays:
+            typer.echo(f"{strays} files found that a crash had left; they go in an hour or later")
+        if tally.postponed:
+            typer.echo(f"{tally.postponed} blobs left to a later pass; see the log above")
+
+    await _with_collector(settings, run)
+
+
+async def _explain(settings: Settings, as_json: bool) -> None:
+    async def run(collector: Collector) -> None:
+        counts: Counter[tuple[str, Fate]] = Counter()
+        sizes: Counter[tuple[str, Fate]] = Counter()
+        async with aclosing(collector.explain(name_needs=as_json)) as explained:
+            async for item in explained:
+                if as_json:
+                    typer.echo(json.dumps(_described(item)))
+                counts[item.kind, item.fate] += 1
+                sizes[item.kind, item.fate] += item.size
+        if not as_json:
+            for line in _summary(counts, sizes):
+                typer.echo(line)
+
+    await _with_collector(settings, run)
+
+
+def _summary(counts: Counter[tuple[str, Fate]], sizes: Counter[tuple[str, Fate]]) -> list[str]:
+    lines = []
+    for goes in (True, False):
+        found = [key for key in counts if key[1].goes is goes]
+        lines.append("goes:" if goes else "stays:")
+        lines += [
+            f"  {counts[key]} {key[0]}{'s' if counts[key] != 1 else ''}, {format_size(sizes[key])}: {key[1].reason}"
+            for key in sorted(found)
+        ] or ["  nothing"]
+    lines.append("what only a manifest needs that goes now, goes with the passes after it")
+    return lines
+
+
+def _described(item: Explained) -> dict[str, Any]:
+    described = {
+        "kind": item.kind,
+        "repository": item.repository,
+        "digest": item.digest,
+        "size": item.size,
+        "goes": item.fate.goes,
+        "fate": item.fate.value,
+        "reason": item.fate.reason,
+        "needed_by": item.needed_by,
+    }
+    return {name: value for name, value in described.items() if value is not None}
+
+
+async def _with_collector(settings: Settings, run: Callable[[Collector], Any]) -> None:
+    # Opening storage and database is what takes its time to import: --help need not wait for it.
+    from roadstead.app import collector, open_plugs
+
+    async with open_plugs(settings, migrate=False) as plugs:
+        await run(collector(plugs, settings))

@@ -1,0 +1,63 @@
+"""``roadstead verify``: read everything, say what is wrong, mend what can be."""
+
+import asyncio
+import json
+import os
+from contextlib import aclosing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from roadstead.registry.verify import Checked, Finding
+from roadstead.settings.load import load
+from roadstead.settings.model import LogFormat, Settings
+from roadstead.settings.quantity import format_size
+from roadstead.telemetry.logs import configure_logging
+
+EXAMPLE = "Example: roadstead verify roadstead.toml && echo everything is as it should be"
+
+
+def verify(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="The server's TOML file.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data directory (storage.path).")] = None,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Put wrong bytes aside, so that a push heals; give back what is stored."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line for each finding.")] = False,
+) -> None:
+    """Read every blob and compare everything with everything; status 1 if anything is wrong and wasn't mended."""
+    overrides = {} if data is None else {"storage.path": str(data)}
+    settings = load(config, environment=os.environ, overrides=overrides).settings
+    configure_logging(format=LogFormat.TEXT, level=settings.log.level, threaded=False)
+    if not asyncio.run(_verify(settings, repair, as_json)):
+        raise typer.Exit(1)
+
+
+async def _verify(settings: Settings, repair: bool, as_json: bool) -> bool:
+    # Opening storage and database is what takes its time to import: --help need not wait for it.
+    from roadstead.app import open_plugs, verifier
+
+    fine = True
+    async with open_plugs(settings, migrate=False) as plugs:
+        checking = verifier(plugs, settings, repair=repair)
+        async with aclosing(checking.run()) as findings:
+            async for finding in findings:
+                fine = fine and finding.mended is not None
+                typer.echo(json.dumps(asdict(finding)) if as_json else _line(finding))
+    typer.echo(_summary(checking.checked), err=True)
+    return fine
+
+
+def _line(finding: Finding) -> str:
+    mended = f"; {finding.mended}" if finding.mended else ""
+    return f"{finding.problem.value}: {finding.where}: {finding.message}{mended}"
+
+
+def _summary(checked: Checked) -> str:
+    return (
+        f"checked {checked.blobs} blobs, {format_size(checked.size)} at {checked.rate / 2**20:.0f} MiB/s, "
+        f"{checked.manifests} manifests and {checked.tags} tags"
+    )

@@ -1,0 +1,414 @@
+"""What collection reads and does (``registry.ports.CollectionStore``).
+
+Reads run without locks, in pages small enough for any time limit. A write takes the rows it changes for itself first
+(``FOR UPDATE``: it excludes the key-share locks that pushes and mounts hold) and asks its questions in statements
+that follow, which see what was committed before the lock was had. Rows that a client holds are passed over, so that
+collection waits for nobody. SQLite has one writer at a time and needs no locks.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import (
+    Connection,
+    Integer,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    false,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+
+from roadstead.db.access import Access, Query, Row, Upsert
+from roadstead.db.moments import from_micros, to_micros
+from roadstead.db.schema import (
+    blobs,
+    derivation_manifests,
+    manifest_references,
+    manifests,
+    repositories,
+    repository_blobs,
+    tag_journal,
+    tags,
+)
+from roadstead.db.stores import manifests as manifest_rows
+from roadstead.db.stores import repositories as repository_rows
+from roadstead.db.stores.blobs import CONDEMNED, DELETING, LIVE, parts
+from roadstead.oci.digest import Digest
+from roadstead.oci.reference import RepositoryName
+from roadstead.registry.ports import (
+    BlobFacts,
+    BlobRecord,
+    BlobState,
+    CollectionStore,
+    DoomedBlob,
+    ManifestFacts,
+    ReferenceKind,
+)
+from roadstead.storage.ports import Key
+
+_LIMIT = bindparam("limit", type_=Integer)
+_NEEDS_BLOB = manifest_references.c.kind != ReferenceKind.CHILD.value
+
+# What EXISTS selects is named, so that an index can answer it alone: SQLite, which has no statistics here, would
+# otherwise read all references of a repository for each of its blobs.
+_LINK_OF_REFERENCE = exists(repository_blobs.c.digest).where(
+    repository_blobs.c.repository_id == manifest_references.c.repository_id,
+    repository_blobs.c.digest == manifest_references.c.digest,
+)
+# What a manifest may do without counts where its repository has it.
+_NEEDED_BY_SOME = exists(manifest_references.c.digest).where(
+    manifest_references.c.digest == blobs.c.digest,
+    _NEEDS_BLOB,
+    or_(manifest_references.c.optional.is_(false()), _LINK_OF_REFERENCE),
+)
+# The bytes of a manifest that was pushed may lie among the blobs, for distribution to find (registry.links).
+_IS_MANIFEST = exists(manifests.c.digest).where(manifests.c.digest == blobs.c.digest, manifests.c.derived.is_(false()))
+_aliases = blobs.alias("aliases")
+# The bytes may be known by their sha512, too (db.schema); that row goes first, and leaves them.
+_IS_KNOWN_OTHERWISE = exists(_aliases.c.digest).where(
+    _aliases.c.storage_key == blobs.c.storage_key,
+    _aliases.c.digest >= literal_column("'sha512:'"),
+    _aliases.c.digest != blobs.c.digest,
+    blobs.c.digest < literal_column("'sha512:'"),
+)
+_REFERENCED = or_(_NEEDED_BY_SOME, _IS_MANIFEST, _IS_KNOWN_OTHERWISE)
+_LINKED = exists(repository_blobs.c.digest).where(repository_blobs.c.digest == blobs.c.digest)
+_IS_IDLE = ~exists(manifest_references.c.digest).where(
+    manifest_references.c.digest == repository_blobs.c.digest,
+    manifest_references.c.repository_id == repository_blobs.c.repository_id,
+    _NEEDS_BLOB,
+)
+_IDLE_LINK = exists(repository_blobs.c.digest).where(repository_blobs.c.digest == blobs.c.digest, _IS_IDLE)
+
+BLOBS = Query(
+    select(
+        blobs.c.digest,
+        blobs.c.size,
+        blobs.c.state,
+        blobs.c.state_since,
+        blobs.c.lease_until,
+        _REFERENCED,
+        _IDLE_LINK,
+    )
+    .where(blobs.c.digest > bindparam("after"))
+    .order_by(blobs.c.digest)
+    .limit(_LIMIT),
+    "after",
+    "limit",
+)
+NEEDED_BY = Query(
+    select(repositories.c.name, manifest_references.c.manifest)
+    .join(repositories, repositories.c.id == manifest_references.c.repository_id)
+    .where(manifest_references.c.digest == bindparam("digest"), _NEEDS_BLOB)
+    .order_by(repositories.c.name, manifest_references.c.manifest)
+    .limit(1),
+    "digest",
+)
+
+_THESE = blobs.c.digest.in_(bindparam("digests", expanding=True))
+_REVIEWED = (
+    select(blobs.c.digest)
+    .where(_THESE, blobs.c.state == LIVE, blobs.c.lease_until <= bindparam("now"))
+    .order_by(blobs.c.digest)
+    .with_for_update(skip_locked=True)
+)
+_UNLINK_IDLE = delete(repository_blobs).where(
+    repository_blobs.c.digest.in_(bindparam("digests", expanding=True)), _IS_IDLE
+)
+_CONDEMN = (
+    update(blobs)
+    .where(_THESE, ~_LINKED, ~_REFERENCED)
+    .values(state=CONDEMNED, state_since=bindparam("now"))
+    .returning(blobs.c.digest)
+)
+
+_DYING = select(blobs.c.digest, blobs.c.size, blobs.c.storage_key)
+# The states are written out: only so does PostgreSQL know that the index of dying blobs is enough.
+_DUE = (
+    _DYING.where(
+        blobs.c.state == literal_column(f"'{CONDEMNED}'"),
+        blobs.c.state_since <= bindparam("before"),
+        blobs.c.lease_until <= bindparam("now"),
+    )
+    .order_by(blobs.c.state_since)
+    .limit(_LIMIT)
+    .with_for_update(skip_locked=True)
+)
+_ABANDONED = (
+    _DYING.where(blobs.c.state == literal_column(f"'{DELETING}'"), blobs.c.state_since <= bindparam("before"))
+    .order_by(blobs.c.state_since)
+    .limit(_LIMIT)
+    .with_for_update(skip_locked=True)
+)
+_REVIVE_NEEDED = (
+    update(blobs)
+    .where(_THESE, or_(_LINKED, _REFERENCED))
+    .values(state=LIVE, state_since=bindparam("now"))
+    .returning(blobs.c.digest)
+)
+_TAKE = update(blobs).where(_THESE).values(state=DELETING, state_since=bindparam("now"))
+_FORGET = delete(blobs).where(blobs.c.digest == bindparam("digest"))
+_TAKEN_BY_US = (
+    select(blobs.c.digest)
+    .where(blobs.c.digest == bindparam("digest"), blobs.c.state == DELETING, blobs.c.state_since == bindparam("since"))
+    .with_for_update()
+)
+_UNLINK_ALL = delete(repository_blobs).where(repository_blobs.c.digest == bindparam("digest"))
+_AS_KNOWN = (
+    select(blobs.c.digest)
+    .where(blobs.c.digest == bindparam("digest"), blobs.c.state == LIVE, blobs.c.storage_key == bindparam("key"))
+    .with_for_update()
+)
+_SPARE = update(blobs).where(_THESE).values(state=LIVE, state_since=bindparam("now"))
+_PUSHED = (
+    select(manifests.c.digest)
+    .where(manifests.c.digest == bindparam("digest"), manifests.c.derived.is_(false()))
+    .limit(1)
+)
+_ADOPT = Upsert(
+    blobs, lambda insert: insert.on_conflict_do_nothing(index_elements=["digest"]).returning(blobs.c.digest)
+)
+
+_TAGGED = exists(tags.c.digest).where(
+    tags.c.repository_id == manifests.c.repository_id, tags.c.digest == manifests.c.digest
+)
+_LISTED = exists(manifest_references.c.digest).where(
+    manifest_references.c.digest == manifests.c.digest,
+    manifest_references.c.repository_id == manifests.c.repository_id,
+    manifest_references.c.kind == ReferenceKind.CHILD.value,
+)
+_subjects = manifests.alias("subjects")
+_SUBJECT_HERE = exists(_subjects.c.digest).where(
+    _subjects.c.repository_id == manifests.c.repository_id,
+    _subjects.c.digest == manifests.c.subject,
+    _subjects.c.digest != manifests.c.digest,
+)
+_SOURCE_HERE = exists(derivation_manifests.c.digest).where(
+    derivation_manifests.c.repository_id == manifests.c.repository_id,
+    derivation_manifests.c.digest == manifests.c.digest,
+)
+_UNTAGGED_AT = (
+    select(func.max(tag_journal.c.at))
+    .where(tag_journal.c.repository_id == manifests.c.repository_id, tag_journal.c.previous == manifests.c.digest)
+    .scalar_subquery()
+)
+_MANIFEST_FACTS = select(
+    manifests.c.repository_id,
+    manifests.c.digest,
+    manifests.c.size,
+    _TAGGED,
+    _LISTED,
+    _SUBJECT_HERE,
+    manifests.c.derived,
+    _SOURCE_HERE,
+    manifests.c.pushed_at,
+    _UNTAGGED_AT,
+)
+MANIFESTS = Query(
+    _MANIFEST_FACTS.add_columns(repositories.c.name)
+    .join(repositories, repositories.c.id == manifests.c.repository_id)
+    .where(tuple_(manifests.c.repository_id, manifests.c.digest) > tuple_(bindparam("number"), bindparam("digest")))
+    .order_by(manifests.c.repository_id, manifests.c.digest)
+    .limit(_LIMIT),
+    "number",
+    "digest",
+    "limit",
+)
+_IDLE_MANIFEST = select(manifests.c.pushed_at, _UNTAGGED_AT).where(
+    manifests.c.repository_id == bindparam("repository"),
+    manifests.c.digest == bindparam("digest"),
+    ~_TAGGED,
+    ~_LISTED,
+    or_(
+        and_(manifests.c.derived.is_(false()), ~_SUBJECT_HERE),
+        and_(manifests.c.derived, ~_SOURCE_HERE),
+    ),
+)
+
+
+class DatabaseCollection:
+    """`CollectionStore` on a database."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def blobs(self, *, after: str, limit: int) -> Sequence[BlobFacts]:
+        """Return up to `limit` blobs, digests greater than `after`."""
+        return [_blob_facts(row) for row in await self._access.rows(BLOBS, after, limit)]
+
+    async def needed_by(self, digest: Digest) -> tuple[RepositoryName, Digest] | None:
+        """Return a manifest that needs the blob."""
+        row = await self._access.row(NEEDED_BY, str(digest))
+        return None if row is None else (RepositoryName.parse(row[0]), Digest.parse(row[1]))
+
+    async def condemn(self, digests: Sequence[Digest], *, now: datetime) -> Sequence[Digest]:
+        """Review live blobs whose lease has run out; return which became condemned."""
+        return [
+            Digest.parse(text)
+            for part in parts(str(digest) for digest in digests)
+            for text in await self._access.write(_condemn, part, to_micros(now))
+        ]
+
+    async def take_doomed(
+        self, *, condemned_before: datetime, abandoned_before: datetime, limit: int, now: datetime
+    ) -> Sequence[DoomedBlob]:
+        """Take up to `limit` blobs for deletion."""
+        taken = await self._access.write(
+            _take, to_micros(condemned_before), to_micros(abandoned_before), limit, to_micros(now)
+        )
+        since = from_micros(to_micros(now))
+        return [DoomedBlob(Digest.parse(digest), size, Key(key), since) for digest, size, key in taken]
+
+    async def forget(self, doomed: Sequence[DoomedBlob]) -> int:
+        """Remove rows of blobs whose bytes are gone; return how many."""
+        return await self._access.write(_forget, doomed)
+
+    async def take_damaged(self, blob: BlobRecord, *, now: datetime) -> DoomedBlob | None:
+        """Take a live blob for deletion, needed or not."""
+        if not await self._access.write(_take_damaged, str(blob.digest), str(blob.key), to_micros(now)):
+            return None
+        return DoomedBlob(blob.digest, blob.size, blob.key, from_micros(to_micros(now)))
+
+    async def spare(self, doomed: DoomedBlob, *, now: datetime) -> bool:
+        """Bring back what was taken."""
+        return await self._access.write(_spare, doomed, to_micros(now))
+
+    async def adopt(self, strays: Sequence[BlobRecord], *, lease_until: datetime, now: datetime) -> int:
+        """Make rows, condemned, for bytes in storage that have none; return how many were made."""
+        return await self._access.write(_adopt, strays, to_micros(lease_until), to_micros(now))
+
+    async def manifests(self, *, after: tuple[int, str], limit: int) -> Sequence[ManifestFacts]:
+        """Return up to `limit` manifests behind the position."""
+        return [_manifest_facts(row) for row in await self._access.rows(MANIFESTS, *after, limit)]
+
+    async def collect_manifest(
+        self, repository: RepositoryName, digest: Digest, *, idle_since: datetime, now: datetime
+    ) -> bool:
+        """Remove a manifest if nothing has needed it since that moment."""
+        return await self._access.write(_collect_manifest, repository, str(digest), to_micros(idle_since))
+
+
+def _blob_facts(row: Row) -> BlobFacts:
+    digest, size, state, since, lease_until, referenced, idle = row
+    return BlobFacts(
+        digest=Digest.parse(digest),
+        size=size,
+        state=BlobState(state),
+        since=from_micros(since),
+        lease_until=from_micros(lease_until),
+        referenced=bool(referenced),
+        idle_link=bool(idle),
+    )
+
+
+def _manifest_facts(row: Row) -> ManifestFacts:
+    number, digest, size, tagged, listed, subject_here, derived, source_here, pushed_at, untagged_at, name = row
+    return ManifestFacts(
+        position=(number, digest),
+        repository=RepositoryName.parse(name),
+        digest=Digest.parse(digest),
+        size=size,
+        tagged=bool(tagged),
+        listed=bool(listed),
+        subject_here=bool(subject_here),
+        derived=bool(derived),
+        source_here=bool(source_here),
+        since=from_micros(max(pushed_at, untagged_at or 0)),
+    )
+
+
+def _condemn(connection: Connection, digests: list[str], now: int) -> list[str]:
+    reviewed = list(connection.execute(_REVIEWED, {"digests": digests, "now": now}).scalars())
+    if not reviewed:
+        return []
+    connection.execute(_UNLINK_IDLE, {"digests": reviewed})
+    return list(connection.execute(_CONDEMN, {"digests": reviewed, "now": now}).scalars())
+
+
+def _take(
+    connection: Connection, condemned_before: int, abandoned_before: int, limit: int, now: int
+) -> list[tuple[str, int, str]]:
+    due = connection.execute(_DUE, {"before": condemned_before, "now": now, "limit": limit}).all()
+    abandoned = connection.execute(_ABANDONED, {"before": abandoned_before, "limit": limit - len(due)}).all()
+    needed: set[str] = set()
+    if due:
+        found = connection.execute(_REVIVE_NEEDED, {"digests": [row.digest for row in due], "now": now})
+        needed.update(found.scalars())
+    taken = [(row.digest, row.size, row.storage_key) for row in [*due, *abandoned] if row.digest not in needed]
+    if taken:
+        connection.execute(_TAKE, {"digests": [digest for digest, _, _ in taken], "now": now})
+    return taken
+
+
+def _forget(connection: Connection, doomed: Sequence[DoomedBlob]) -> int:
+    return sum(_forget_one(connection, blob) for blob in doomed)
+
+
+def _forget_one(connection: Connection, doomed: DoomedBlob) -> bool:
+    if not _is_taken_by_us(connection, doomed):
+        return False
+    # Only what was damaged is still linked; collection takes what isn't.
+    connection.execute(_UNLINK_ALL, {"digest": str(doomed.digest)})
+    connection.execute(_FORGET, {"digest": str(doomed.digest)})
+    return True
+
+
+def _is_taken_by_us(connection: Connection, doomed: DoomedBlob) -> bool:
+    key = {"digest": str(doomed.digest), "since": to_micros(doomed.since)}
+    return connection.execute(_TAKEN_BY_US, key).first() is not None
+
+
+def _take_damaged(connection: Connection, digest: str, key: str, now: int) -> bool:
+    if connection.execute(_AS_KNOWN, {"digest": digest, "key": key}).first() is None:
+        return False
+    connection.execute(_TAKE, {"digests": [digest], "now": now})
+    return True
+
+
+def _spare(connection: Connection, doomed: DoomedBlob, now: int) -> bool:
+    if not _is_taken_by_us(connection, doomed):
+        return False
+    connection.execute(_SPARE, {"digests": [str(doomed.digest)], "now": now})
+    return True
+
+
+def _adopt(connection: Connection, strays: Sequence[BlobRecord], lease_until: int, now: int) -> int:
+    made = 0
+    for stray in strays:
+        if connection.execute(_PUSHED, {"digest": str(stray.digest)}).first() is not None:
+            continue  # a manifest's bytes, which have no row of their own
+        row = {
+            "digest": str(stray.digest),
+            "size": stray.size,
+            "storage_key": stray.key,
+            "state": CONDEMNED,
+            "state_since": now,
+            "lease_until": lease_until,
+            "created_at": now,
+        }
+        made += connection.execute(_ADOPT.on(connection), row).first() is not None
+    return made
+
+
+def _collect_manifest(connection: Connection, repository: RepositoryName, digest: str, idle_since: int) -> bool:
+    number = repository_rows.have_alone(connection, repository)
+    if number is None:
+        return False
+    row = connection.execute(_IDLE_MANIFEST, {"repository": number, "digest": digest}).first()
+    if row is None or max(row[0], row[1] or 0) > idle_since:
+        return False
+    manifest_rows.remove(connection, number, digest)
+    repository_rows.unlist_if_empty(connection, number)
+    return True
+
+
+if TYPE_CHECKING:
+    _: type[CollectionStore] = DatabaseCollection

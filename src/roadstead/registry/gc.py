@@ -1,0 +1,375 @@
+"""Collection: what nothing needs goes, while the registry serves (docs/decisions/0010-collection.md).
+
+A blob is needed while a manifest refers to it, or while its lease runs: whoever was told that it is here (a push, a
+HEAD, a mount) may rely on that for a day. What isn't needed is condemned: not served any more, though whoever brings or
+mounts it brings it back. A while later it is looked at again, under its row's lock, and taken for deletion; then its
+bytes go, then its row. Nothing here trusts what it read: the store decides again where it writes.
+
+The decisions are pure (`judge_blob`, `judge_manifest`); `Collector` carries them out in batches. Each batch is whole by
+itself: a pass that was interrupted has lost nothing, and the next begins again. Memory doesn't grow with the registry.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+import structlog
+
+from roadstead.clock import Clock
+from roadstead.errors import UnavailableError
+from roadstead.registry.ports import (
+    BlobFacts,
+    BlobRecord,
+    BlobState,
+    CollectionStore,
+    DoomedBlob,
+    ImportState,
+    ImportStore,
+    ManifestFacts,
+)
+from roadstead.storage import keys
+from roadstead.storage.arrivals import MAX_ARRIVAL
+from roadstead.storage.ports import Driver
+
+CONDEMNED_FOR = timedelta(seconds=60)
+"""How long a condemned blob waits at the least: a reader that found it before has opened it by then."""
+
+CLAIM = timedelta(minutes=5)
+"""How long whoever took a blob may begin to remove its bytes. A process that slept longer leaves it to the next."""
+
+LONGEST_REQUEST = timedelta(minutes=6)
+"""The longest that one call of a driver takes. S3: four attempts of 5 s to connect and 60 s to answer, and the pauses
+between them; a request whose client has given up, or died, may still be carried out until then."""
+
+ABANDONED_AFTER = timedelta(minutes=15)
+"""When somebody else takes over. Longer than `CLAIM` and `LONGEST_REQUEST` together: nothing that the first one sent
+can reach storage after the row is gone and the same digest was pushed again."""
+
+PROMPT = timedelta(seconds=4)
+"""A call that took no longer than this sent one request, and its answer came: less than the shortest time limit."""
+
+STRAY_LEASE = 4 * MAX_ARRIVAL
+"""How long a stray is left alone once it was found: a push that is about to make its row finds this one."""
+
+PAGE = 500
+CONCURRENT_DELETES = 16
+PROGRESS_EVERY = 100_000
+
+_START = (0, "")
+_log = structlog.get_logger()
+
+
+class Untagged(StrEnum):
+    """What becomes of manifests that no tag, index or subject keeps."""
+
+    KEEP = "keep"  # as distribution does: whoever knows the digest can pull it
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What may go, and when."""
+
+    untagged: Untagged = Untagged.KEEP
+    untagged_after: timedelta = timedelta(days=7)
+    stray_after: timedelta = timedelta(hours=24)
+
+
+class Fate(StrEnum):
+    """What a pass finds of a blob or a manifest."""
+
+    # These stay.
+    REFERENCED = "referenced"
+    LEASED = "leased"
+    TAGGED = "tagged"
+    LISTED = "listed"
+    REFERRER = "referrer"
+    DERIVED = "derived"
+    UNTAGGED_KEPT = "untagged-kept"
+    YOUNG = "young"
+    # These go.
+    UNLINK = "unlink"
+    UNNEEDED = "unneeded"
+    WAITING = "waiting"
+    DUE = "due"
+    DELETING = "deleting"
+    UNTAGGED = "untagged"
+    SOURCELESS = "sourceless"
+
+    @property
+    def goes(self) -> bool:
+        """Say whether bytes or a manifest go, now or soon; an unlinked blob stays."""
+        return self in _GOING
+
+    @property
+    def reason(self) -> str:
+        """Return why, for people."""
+        return _REASONS[self]
+
+
+_GOING = frozenset({Fate.UNNEEDED, Fate.WAITING, Fate.DUE, Fate.DELETING, Fate.UNTAGGED, Fate.SOURCELESS})
+
+_REASONS: Mapping[Fate, str] = {
+    Fate.REFERENCED: "a manifest refers to it",
+    Fate.LEASED: "it was pushed, asked for or mounted lately, or is a layer of a rule",
+    Fate.TAGGED: "a tag points at it",
+    Fate.LISTED: "an index lists it",
+    Fate.REFERRER: "it refers to a subject that is here",
+    Fate.DERIVED: "it was derived from an image that is here",
+    Fate.UNTAGGED_KEPT: "nothing points at it, and untagged manifests are kept",
+    Fate.YOUNG: "it was pushed or lost its tag lately",
+    Fate.UNLINK: "a manifest refers to it, but not in every repository that may serve it: those lose it",
+    Fate.UNNEEDED: "nothing refers to it",
+    Fate.WAITING: "nothing refers to it; it is not served any more and its bytes go soon",
+    Fate.DUE: "nothing refers to it, and it has waited long enough",
+    Fate.DELETING: "its bytes are being removed",
+    Fate.UNTAGGED: "no tag, index or subject keeps it",
+    Fate.SOURCELESS: "it was derived from an image that is gone",
+}
+
+
+def judge_blob(facts: BlobFacts, now: datetime) -> Fate:
+    """Return what becomes of a blob. Pure."""
+    if facts.state is BlobState.DELETING:
+        return Fate.DELETING
+    if facts.state is BlobState.CONDEMNED:
+        is_due = facts.since <= now - CONDEMNED_FOR and facts.lease_until <= now
+        return Fate.DUE if is_due else Fate.WAITING
+    if facts.lease_until > now:
+        return Fate.LEASED
+    if not facts.referenced:
+        return Fate.UNNEEDED
+    return Fate.UNLINK if facts.idle_link else Fate.REFERENCED
+
+
+def judge_manifest(facts: ManifestFacts, policy: Policy, now: datetime) -> Fate:
+    """Return what becomes of a manifest. Pure."""
+    if facts.tagged:
+        return Fate.TAGGED
+    if facts.listed:
+        return Fate.LISTED
+    if facts.derived:
+        return Fate.DERIVED if facts.source_here else Fate.SOURCELESS
+    if facts.subject_here:
+        return Fate.REFERRER
+    if policy.untagged is Untagged.KEEP:
+        return Fate.UNTAGGED_KEPT
+    return Fate.UNTAGGED if facts.since <= now - policy.untagged_after else Fate.YOUNG
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """What a pass has done so far."""
+
+    manifests: int = 0  # removed
+    condemned: int = 0
+    blobs: int = 0  # removed, bytes and rows
+    freed: int = 0  # bytes
+    postponed: int = 0  # taken, and left to a later pass: storage didn't answer, or not at once
+
+    @property
+    def total(self) -> int:
+        """Return how much there was to do."""
+        return self.manifests + self.condemned + self.blobs + self.postponed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """A blob or a manifest, and what the next pass does with it."""
+
+    kind: str  # "blob" or "manifest"
+    digest: str
+    repository: str | None  # of a manifest
+    size: int
+    fate: Fate
+    needed_by: str | None = None  # REPOSITORY@DIGEST, a manifest that needs the blob
+
+
+async def remove_bytes(driver: Driver, clock: Clock, blob: DoomedBlob) -> bool:
+    """Remove the bytes of a blob that was taken; return whether they are gone, and nothing sent can follow."""
+    if clock.now() > blob.since + CLAIM:  # this process slept; somebody else may have it by now
+        return False
+    if keys.parse_blob_key(blob.key) not in (None, blob.digest):
+        return True  # bytes that are known by another digest first: they go with that one
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    try:
+        await driver.delete(blob.key)
+    except UnavailableError as error:
+        _log.warning("a blob's bytes could not be removed yet", digest=str(blob.digest), reason=str(error))
+        return False
+    # A slow call may have sent its request twice, and the first may be carried out after the second was answered.
+    return loop.time() - started < PROMPT.total_seconds()
+
+
+class Collector:
+    """Collects. Any number may run at once, in any processes: the store keeps them apart."""
+
+    def __init__(
+        self,
+        store: CollectionStore,
+        driver: Driver,
+        clock: Clock,
+        policy: Policy,
+        *,
+        imports: ImportStore | None = None,
+    ) -> None:
+        """`imports` tells whether what is here was taken up from another registry, which may want it back."""
+        self._store = store
+        self._driver = driver
+        self._clock = clock
+        self._policy = policy
+        self._imports = imports
+
+    async def run(self) -> Tally:
+        """Do one pass: manifests first, then blobs, then the bytes of those condemned long enough. Safe to cancel."""
+        tally = Tally()
+        if await self._is_adopted():
+            _log.info("collection waits for the end of the adoption (roadstead import --finish)")
+            return tally
+        await self.collect_manifests(tally)
+        await self.condemn(tally)
+        await self.remove(tally)
+        return tally
+
+    async def collect_manifests(self, tally: Tally) -> None:
+        """Remove manifests that nothing keeps, again and again: an index that goes keeps its children no more."""
+        while await self._collect_manifests_once(tally):
+            pass
+
+    async def _collect_manifests_once(self, tally: Tally) -> bool:
+        found = False
+        async with aclosing(self._manifests()) as facts:
+            async for manifest in facts:
+                now = self._clock.now()
+                fate = judge_manifest(manifest, self._policy, now)
+                if not fate.goes:
+                    continue
+                idle_since = now - self._policy.untagged_after if fate is Fate.UNTAGGED else now
+                if await self._store.collect_manifest(
+                    manifest.repository, manifest.digest, idle_since=idle_since, now=now
+                ):
+                    tally.manifests += 1
+                    found = True
+                    _log.info(
+                        "manifest collected",
+                        repository=str(manifest.repository),
+                        digest=str(manifest.digest),
+                        reason=fate.reason,
+                    )
+        return found
+
+    async def condemn(self, tally: Tally) -> None:
+        """Condemn blobs that nothing needs, and take idle blobs from repositories."""
+        seen = 0
+        async with aclosing(self._blob_pages()) as pages:
+            async for page in pages:
+                now = self._clock.now()
+                wanted = [facts.digest for facts in page if judge_blob(facts, now) in (Fate.UNNEEDED, Fate.UNLINK)]
+                if wanted:
+                    tally.condemned += len(await self._store.condemn(wanted, now=now))
+                before, seen = seen, seen + len(page)
+                if before // PROGRESS_EVERY != seen // PROGRESS_EVERY:
+                    _log.info("collection goes on", blobs_seen=seen, condemned=tally.condemned)
+
+    async def remove(self, tally: Tally) -> None:
+        """Remove the bytes and rows of blobs that were condemned long enough ago."""
+        while taken := await self.take():
+            for start in range(0, len(taken), CONCURRENT_DELETES):
+                gone = await self.remove_bytes(taken[start : start + CONCURRENT_DELETES])
+                tally.blobs += await self._store.forget(gone)
+                tally.freed += sum(blob.size for blob in gone)
+                tally.postponed += len(taken[start : start + CONCURRENT_DELETES]) - len(gone)
+
+    async def take(self) -> Sequence[DoomedBlob]:
+        """Take a batch of blobs for deletion; those nobody finished, too."""
+        now = self._clock.now()
+        return await self._store.take_doomed(
+            condemned_before=now - CONDEMNED_FOR, abandoned_before=now - ABANDONED_AFTER, limit=PAGE, now=now
+        )
+
+    async def remove_bytes(self, taken: Sequence[DoomedBlob]) -> Sequence[DoomedBlob]:
+        """Remove the bytes of blobs that were taken; return those that are gone for certain."""
+        gone = await asyncio.gather(*(remove_bytes(self._driver, self._clock, blob) for blob in taken))
+        return [blob for blob, is_gone in zip(taken, gone, strict=True) if is_gone]
+
+    async def sweep(self) -> int:
+        """Find bytes in storage that have no row, left by a crash, and hand them to collection; return how many.
+
+        What was taken up from another registry is left alone until the adoption has ended.
+        """
+        if await self._is_adopted():
+            return 0
+        found = 0
+        old = self._clock.now() - self._policy.stray_after
+        batch: list[BlobRecord] = []
+        async with aclosing(self._driver.iter_keys(keys.BLOBS)) as listing:
+            async for info in listing:
+                digest = keys.parse_blob_key(info.key)
+                if digest is None or info.modified > old:
+                    continue
+                batch.append(BlobRecord(digest, info.size, info.key))
+                if len(batch) == PAGE:
+                    found += await self._adopt(batch)
+                    batch.clear()
+        return found + await self._adopt(batch)
+
+    async def _adopt(self, batch: Sequence[BlobRecord]) -> int:
+        if not batch:
+            return 0
+        now = self._clock.now()
+        return await self._store.adopt(batch, lease_until=now + STRAY_LEASE, now=now)
+
+    async def _is_adopted(self) -> bool:
+        if self._imports is None:
+            return False
+        return (await self._imports.status()).state in (ImportState.RUNNING, ImportState.DONE)
+
+    async def explain(self, *, name_needs: bool = False) -> AsyncGenerator[Explained, None]:
+        """Yield each manifest and each blob with what the next pass does with it; nothing is changed.
+
+        With `name_needs` blobs that stay carry a manifest that needs them. What only a manifest needs that goes now
+        is told as needed: it follows in the pass after that.
+        """
+        async with aclosing(self._manifests()) as manifests:
+            async for manifest in manifests:
+                yield Explained(
+                    kind="manifest",
+                    digest=str(manifest.digest),
+                    repository=str(manifest.repository),
+                    size=manifest.size,
+                    fate=judge_manifest(manifest, self._policy, self._clock.now()),
+                )
+        async with aclosing(self._blob_pages()) as pages:
+            async for page in pages:
+                for blob in page:
+                    fate = judge_blob(blob, self._clock.now())
+                    needed_by = await self._needed_by(blob) if name_needs and blob.referenced else None
+                    yield Explained(
+                        kind="blob",
+                        digest=str(blob.digest),
+                        repository=None,
+                        size=blob.size,
+                        fate=fate,
+                        needed_by=needed_by,
+                    )
+
+    async def _needed_by(self, blob: BlobFacts) -> str | None:
+        found = await self._store.needed_by(blob.digest)
+        return None if found is None else f"{found[0]}@{found[1]}"
+
+    async def _manifests(self) -> AsyncGenerator[ManifestFacts, None]:
+        after = _START
+        while page := await self._store.manifests(after=after, limit=PAGE):
+            for facts in page:
+                yield facts
+            after = page[-1].position
+
+    async def _blob_pages(self) -> AsyncGenerator[Sequence[BlobFacts], None]:
+        after = ""
+        while page := await self._store.blobs(after=after, limit=PAGE):
+            yield page
+            after = str(page[-1].digest)

@@ -1,0 +1,124 @@
+"""Where the specs leave a choice: reserved names, settings that close a door (design decisions 6, 9; spec §10)."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.conformance.documents import CONFIG, descriptor, index, manifest, push, push_image
+from tests.conformance.stores import WITHOUT_STORES
+
+from roadstead.oci.mediatypes import OCI_INDEX, OCI_MANIFEST
+from roadstead.testing.client import Client
+from roadstead.testing.server import RoadsteadServer
+
+# Reserved names
+
+
+def test_as_pushed_shows_the_original(client: Client, name: str) -> None:
+    """``as-pushed/NAME`` reads like NAME: manifests, blobs, tags."""
+    image = push_image(client, name, "latest")
+    layer = client.push_blob(name, CONFIG)
+
+    assert client.get(f"/v2/as-pushed/{name}/manifests/latest").body == image.raw
+    assert client.get(f"/v2/as-pushed/{name}/blobs/{layer}").body == CONFIG
+    assert client.get(f"/v2/as-pushed/{name}/tags/list").json()["tags"] == ["latest"]
+
+
+WRITES = [
+    ("POST", "/v2/{0}/blobs/uploads/"),
+    ("PUT", "/v2/{0}/manifests/latest"),
+    ("DELETE", "/v2/{0}/manifests/latest"),
+    ("DELETE", "/v2/{0}/blobs/sha256:" + "0" * 64),
+]
+
+
+@WITHOUT_STORES
+@pytest.mark.parametrize(("method", "path"), WRITES)
+@pytest.mark.parametrize("prefix", ["as-pushed/", "wt/"])
+def test_reserved_names_take_no_writes(client: Client, name: str, prefix: str, method: str, path: str) -> None:
+    """405 with what is allowed; the repository behind the name is as it was."""
+    image = push_image(client, name, "latest")
+
+    answer = client.request(method, path.format(prefix + name), manifest(), {"Content-Type": OCI_MANIFEST})
+
+    assert (answer.status, answer.code, answer.headers["allow"]) == (405, "UNSUPPORTED", "GET, HEAD")
+    assert client.get(f"/v2/{name}/manifests/latest").body == image.raw
+
+
+# Settings
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RoadsteadServer]:
+    """A server that deletes nothing, takes sparse indexes, and has small limits."""
+    config = """
+        [storage]
+        path = "data"
+        delete = false
+
+        [registry]
+        sparse_indexes = true
+        max_manifest_bytes = 2000
+        tags_page_max = 3
+        catalog_page = 2
+        catalog_page_max = 4
+        max_tags_per_push = 4
+        """
+    with RoadsteadServer(tmp_path_factory.mktemp("strict"), config=config, workers=1) as running:
+        yield running
+
+
+@pytest.fixture
+def strictly(strict: RoadsteadServer) -> Iterator[Client]:
+    """A client of that server."""
+    with Client(strict.host) as connected:
+        yield connected
+
+
+def test_nothing_is_deleted_where_deleting_is_off(strictly: Client, name: str) -> None:
+    """405 for blobs, manifests and tags alike (CVE-2026-41888); an upload can still be cancelled."""
+    image = push_image(strictly, name, "latest")
+    blob = strictly.push_blob(name, CONFIG)
+    upload = strictly.post(f"/v2/{name}/blobs/uploads/").headers["location"]
+
+    paths = [f"/v2/{name}/manifests/latest", f"/v2/{name}/manifests/{image.digest}", f"/v2/{name}/blobs/{blob}"]
+    answers = [strictly.delete(path) for path in paths]
+
+    assert [(answer.status, answer.code) for answer in answers] == [(405, "UNSUPPORTED")] * 3
+    assert all("GET" in answer.headers["allow"] for answer in answers)
+    assert [strictly.get(path).status for path in paths] == [200] * 3
+    assert strictly.delete(upload).status == 204
+
+
+def test_a_sparse_index_is_taken_where_that_is_set(strictly: Client, name: str) -> None:
+    """Children may be missing then; what is here is still checked."""
+    absent = descriptor(b"absent", OCI_MANIFEST)
+
+    listed = push(strictly, name, "latest", index([absent]), OCI_INDEX)
+
+    assert strictly.get(f"/v2/{name}/manifests/latest").body == listed.raw
+
+
+def test_limits_are_settings(strictly: Client, name: str) -> None:
+    """Manifest size, tags of a push and page sizes are what the configuration says."""
+    strictly.push_blob(name, CONFIG)
+    large = manifest(annotations={"x": "x" * 2000})
+    image = push_image(strictly, name, "latest")
+    tagged = {
+        count: strictly.put(
+            f"/v2/{name}/manifests/{image.digest}?" + "&".join(f"tag=t{n}" for n in range(count)),
+            image.raw,
+            {"Content-Type": OCI_MANIFEST},
+        ).status
+        for count in (4, 5)
+    }
+
+    refused = strictly.put(f"/v2/{name}/manifests/large", large, {"Content-Type": OCI_MANIFEST})
+    page = strictly.get(f"/v2/{name}/tags/list?n=1000")
+
+    assert tagged == {4: 201, 5: 414}
+    assert refused.status == 413
+    assert page.json()["tags"] == ["latest", "t0", "t1"]
+    assert page.headers["link"] == f'</v2/{name}/tags/list?last=t1&n=3>; rel="next"'
+    assert [tag for one in strictly.pages(f"/v2/{name}/tags/list?n=9", "tags") for tag in one][-1] == "t3"
+    assert strictly.get("/v2/_catalog?n=4").status == 200
+    assert strictly.get("/v2/_catalog?n=5").code == "PAGINATION_NUMBER_INVALID"
