@@ -10,11 +10,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from tests.integration.adoption import ask, inodes, push, references
 
 from roadstead.testing.client import Client
 from roadstead.testing.images import make_image
 from roadstead.testing.registry_peer import open_registry_peer
-from tests.integration.adoption import ask, inodes, push, references
 
 MANIFESTS = 5_000
 REPOSITORIES = 50
