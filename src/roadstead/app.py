@@ -8,12 +8,14 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
+
+import structlog
 
 from roadstead.augment.kept_layers import KeptLayers, RuleLayers
 from roadstead.augment.ports import DerivationStore
@@ -30,18 +32,31 @@ from roadstead.http.outside import Outside
 from roadstead.http.routes import Router
 from roadstead.http.v2.table import ROUTES as API
 from roadstead.http.v2.table import read_only
+from roadstead.lease import hold
 from roadstead.oci.descriptor import Platform
 from roadstead.oci.pattern import Pattern
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.content_cache import ContentCache
+from roadstead.registry.foreign_writes import repositories_written_since
 from roadstead.registry.gc import Collector, Policy, Untagged
 from roadstead.registry.history import TagHistory
 from roadstead.registry.images import Images
 from roadstead.registry.immutable import ImmutableTags
+from roadstead.registry.importer import (
+    Importer,
+    ImportUnderWayError,
+    Report,
+    TreeMissingError,
+    finish,
+    must_rebuild,
+    open_gate,
+)
+from roadstead.registry.links import LinkedBlobs, LinkedManifests, Links
 from roadstead.registry.manifests import Manifests
-from roadstead.registry.ports import BlobStore, ManifestStore, UploadStore
+from roadstead.registry.ports import BlobStore, ImportState, ManifestStore, UploadStore
 from roadstead.registry.retention import Retention, RetentionRule
+from roadstead.registry.tree import Tree
 from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
 from roadstead.registry.uploads import Uploads
 from roadstead.registry.validation import Sparseness
@@ -49,6 +64,7 @@ from roadstead.registry.verify import Verifier
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import (
     AcceptRule,
+    LinksMode,
     RetentionSettings,
     RuleSettings,
     ServerSettings,
@@ -59,6 +75,7 @@ from roadstead.settings.model import (
 from roadstead.storage import keys
 from roadstead.storage.drivers.filesystem import FilesystemDriver
 from roadstead.storage.ports import Driver, Key, OpensFile, PurgesTemporary, StorageUnavailableError
+from roadstead.storage.tree_lock import hold_tree
 from roadstead.telemetry.metered import MeteredBlobs, MeteredDerivations, MeteredManifests, MeteredUploads
 from roadstead.telemetry.metrics import Metrics, RegistryMetrics, RequestMetrics
 from roadstead.telemetry.observer import RequestObserver
@@ -69,6 +86,14 @@ STORAGE_PATIENCE_S = 5.0
 """How long storage may take to answer whether it is there: probes wait about as long."""
 
 UPLOADS_SECRET = "uploads"  # noqa: S105 -- the name of the secret
+TREE_SECRET = "tree"  # noqa: S105 -- the name of the secret
+IMPORT_LEASE = "import"
+LINKS_EVERY = timedelta(seconds=0.5)
+PROGRESS_EVERY = timedelta(seconds=5)
+WORKERS_END_WITHIN = timedelta(milliseconds=200)  # what takes longer leaves notes, which the next start works off
+CLOCKS_DIFFER_BY = timedelta(seconds=5)  # what a file server's clock may be off, and a write may take
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +123,11 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
 
     async with open_plugs(settings, migrate=True) as plugs:
         await _check_storage(plugs.driver)
+        if await must_rebuild(plugs.database.imports, plugs.driver, CLOCK.now()):
+            _log.warning("the database knows nothing of the images in storage: it is built from them now")
+        else:
+            await warn_of_foreign_writes(plugs)
+            await set_links(plugs, settings)
         layers = KeptLayers(plugs.driver, plugs.database.layers)
         specs = [_rule_spec(rule) for rule in settings.augment.rules]
         rules = await prepare_rules(specs, layers, run_directory, CLOCK.now())
@@ -112,7 +142,8 @@ def worker_application(handover: Handover, process: str) -> Application:
     @asynccontextmanager
     async def open_services() -> AsyncGenerator[Services, None]:
         async with open_plugs(handover.settings, migrate=False) as plugs:
-            services = await _services(_metered(plugs, numbers), handover, metrics)
+            plugs = await _linked(_metered(plugs, numbers), handover.settings)
+            services = await _services(plugs, handover, metrics)
             try:
                 yield services
             finally:
@@ -147,13 +178,152 @@ async def background(handover: Handover) -> None:
     settings = handover.settings
     async with open_plugs(settings, migrate=False) as opened:
         plugs = _metered(opened, Metrics(handover.run_directory, "background"))
+        await take_up_if_begun(plugs, settings)
         uploads = await _uploads(plugs, settings)
         rules = Rules.from_json(handover.rules_json)
         layers = RuleLayers(plugs.database.layers, rules.layers(), CLOCK)
         everywhere = [Loop("leases of the rules' layers", settings.gc.grace / 4, layers.keep)]
         loops = [] if settings.registry.read_only else _removing(plugs, settings, uploads)
-        owner = f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
-        await Background(loops, plugs.database.leases, owner, CLOCK, everywhere=everywhere).run()
+        links = None
+        if await links_mode(plugs, settings) is not LinksMode.OFF and not settings.registry.read_only:
+            links = Links(plugs.database.links, plugs.driver, CLOCK)
+            loops.append(Loop("links", LINKS_EVERY, _quietly(links)))
+        try:
+            await Background(loops, plugs.database.leases, _owner(), CLOCK, everywhere=everywhere).run()
+        finally:
+            if links is not None:
+                await _finish_links(links)
+
+
+async def take_up_if_begun(plugs: Plugs, settings: Settings) -> None:
+    """Take up the tree where that was begun and isn't through; of several replicas one does it, the others wait."""
+    imports = plugs.database.imports
+    while (await imports.status()).state is ImportState.RUNNING:
+        async with hold(plugs.database.leases, IMPORT_LEASE, _owner(), CLOCK) as lease:
+            if lease is not None:
+                report = await Importer(imports, plugs.driver, CLOCK, progress=logged_progress()).run()
+                _log.info("the images in storage are taken up", **_facts(report))
+                await set_links(plugs, settings, complete=True)
+        await asyncio.sleep(0 if lease else 1)
+
+
+@asynccontextmanager
+async def taking_up(
+    settings: Settings, *, verify: bool, progress: Callable[[str, Report], None]
+) -> AsyncGenerator[Callable[[], Awaitable[Report]], None]:
+    """Open what an import by hand needs, and return what runs it; raises TreeMissingError, ImportUnderWayError."""
+    storage = settings.storage
+    if storage.driver is StorageDriver.FILESYSTEM and not (storage.path / keys.REPOSITORIES).is_dir():
+        raise TreeMissingError(_where(storage))  # before anything is made there
+    async with open_plugs(settings, migrate=True) as plugs:
+
+        async def run() -> Report:
+            if not await Tree(plugs.driver).is_there():
+                raise TreeMissingError(_where(storage))
+            async with hold(plugs.database.leases, IMPORT_LEASE, _owner(), CLOCK) as lease:
+                if lease is None:
+                    raise ImportUnderWayError
+                report = await Importer(
+                    plugs.database.imports, plugs.driver, CLOCK, verify=verify, progress=progress
+                ).run()
+                await set_links(plugs, settings, complete=True)
+                return report
+
+        yield run
+
+
+async def finish_import(settings: Settings) -> None:
+    """End the adoption; raises NotImportedError."""
+    async with open_plugs(settings, migrate=True) as plugs:
+        await finish(plugs.database.imports)
+
+
+def _where(storage: StorageSettings) -> str:
+    if storage.driver is StorageDriver.FILESYSTEM:
+        return str(storage.path)
+    return f"s3://{storage.bucket}/{storage.prefix}".rstrip("/")
+
+
+def logged_progress() -> Callable[[str, Report], None]:
+    """Return what tells of an import's progress: it writes a line of the log now and then."""
+    due = CLOCK.now() + PROGRESS_EVERY
+
+    def tell(where: str, report: Report) -> None:
+        nonlocal due
+        if CLOCK.now() >= due:
+            due = CLOCK.now() + PROGRESS_EVERY
+            _log.info("taking up the images in storage", at=where, **_facts(report))
+
+    return tell
+
+
+def _facts(report: Report) -> dict[str, int]:
+    findings = sum(report.findings.values())
+    return {
+        "repositories": report.repositories,
+        "manifests": report.manifests,
+        "tags": report.tags,
+        "blobs": report.blobs,
+        "findings": findings,
+    }
+
+
+async def links_mode(plugs: Plugs, settings: Settings) -> LinksMode:
+    """Return when links are written: as settings say, else where somebody may want to go back."""
+    if settings.storage.links is not None:
+        return settings.storage.links
+    if settings.storage.driver is StorageDriver.FILESYSTEM:
+        return LinksMode.ASYNC
+    adopted = (await plugs.database.imports.status()).state is not ImportState.NONE
+    return LinksMode.ASYNC if adopted else LinksMode.OFF
+
+
+async def set_links(plugs: Plugs, settings: Settings, *, complete: bool = False) -> None:
+    """Have changes noted, or not; of a `complete` tree only what changes from now on."""
+    store = plugs.database.links
+    if await links_mode(plugs, settings) is LinksMode.OFF:
+        await store.switch_off()
+        return
+    await store.switch_on(complete=complete)
+
+
+async def warn_of_foreign_writes(plugs: Plugs) -> None:
+    """Say so if somebody else has written into the tree behind our last link."""
+    written = await plugs.database.links.last_written()
+    taken_up = (await plugs.database.imports.status()).done_at
+    last = max((moment for moment in (written, taken_up) if moment is not None), default=None)
+    if last is None or await plugs.database.links.changes(limit=1):
+        return
+    changed = await repositories_written_since(plugs.driver, last + CLOCKS_DIFFER_BY)
+    if changed:
+        _log.warning(
+            "somebody else has written into the tree (docker-registry?); roadstead import takes it up",
+            since=last.isoformat(),
+            repositories=changed,
+        )
+
+
+def _quietly(links: Links) -> Callable[[], Awaitable[int]]:
+    """Return the loop's work, which has nothing to tell: it follows every push."""
+
+    async def catch_up() -> int:
+        await links.catch_up()
+        return 0
+
+    return catch_up
+
+
+async def _finish_links(links: Links) -> None:
+    """Write the links of what is acknowledged while the workers end, so that the tree is whole when we are gone."""
+    await links.catch_up()
+    await asyncio.sleep(WORKERS_END_WITHIN.total_seconds())
+    if await links.catch_up():
+        await links.catch_up()
+    _log.info("the tree's links are written")
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{token_hex(4)}"
 
 
 def collector(plugs: Plugs, settings: Settings) -> Collector:
@@ -167,7 +337,8 @@ def collector(plugs: Plugs, settings: Settings) -> Collector:
             ImmutableTags.parse(settings.registry.immutable),
         ),
     )
-    return Collector(plugs.database.collection, plugs.database.catalog, plugs.driver, CLOCK, policy)
+    database = plugs.database
+    return Collector(database.collection, database.catalog, plugs.driver, CLOCK, policy, imports=database.imports)
 
 
 def _retention_rule(rule: RetentionSettings) -> RetentionRule:
@@ -233,7 +404,13 @@ async def open_plugs(settings: Settings, *, migrate: bool) -> AsyncGenerator[Plu
             blob_lease=settings.gc.grace,
         )
         try:
-            yield Plugs(database, driver, database.manifests, database.blobs, database.uploads, database.derivations)
+            with ExitStack() as held:
+                if isinstance(driver, OpensFile):
+                    installation = (await database.instance.secret(TREE_SECRET)).hex()
+                    held.enter_context(hold_tree(driver.path(Key(keys.LOCK)), installation))
+                yield Plugs(
+                    database, driver, database.manifests, database.blobs, database.uploads, database.derivations
+                )
         finally:
             await database.close()
     finally:
@@ -326,6 +503,7 @@ async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -
         catalog=catalog,
         augmenter=augmenter,
         files=driver if isinstance(driver, OpensFile) else None,
+        gate=await open_gate(database.imports),
         check=partial(_check, database, driver, settings.server.down_files),
         render_metrics=metrics.render,
         metrics_open=settings.metrics.open_to_network,
@@ -343,6 +521,14 @@ def _metered(plugs: Plugs, numbers: Metrics) -> Plugs:
         uploads=MeteredUploads(plugs.uploads, counters),
         derivations=MeteredDerivations(plugs.derivations, counters),
     )
+
+
+async def _linked(plugs: Plugs, settings: Settings) -> Plugs:
+    """Return the plugs with stores that write links before they return, where settings want that."""
+    if settings.storage.links is not LinksMode.SYNC:
+        return plugs
+    links = Links(plugs.database.links, plugs.driver, CLOCK)
+    return replace(plugs, manifests=LinkedManifests(plugs.manifests, links), blobs=LinkedBlobs(plugs.blobs, links))
 
 
 async def _uploads(plugs: Plugs, settings: Settings) -> Uploads:

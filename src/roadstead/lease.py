@@ -4,9 +4,14 @@ Whoever holds a lease may lose it without noticing (a stopped process, a cut net
 fencing token, higher than that of any holder before: what is guarded compares tokens and refuses an older one.
 """
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
+
+from roadstead.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +43,32 @@ class LeaseStore(Protocol):
     async def release(self, lease: Lease) -> None:
         """Give the lease back, so that the next need not wait; nothing happens if it is no longer held."""
         ...
+
+
+@asynccontextmanager
+async def hold(
+    store: LeaseStore, name: str, owner: str, clock: Clock, *, lifetime: timedelta = timedelta(seconds=10)
+) -> AsyncGenerator[Lease | None, None]:
+    """Hold a lease while inside, renewed in time; gives None where somebody else has it.
+
+    For work that two may do at once without harm, only to no purpose: nobody is told when the lease is lost.
+    """
+    lease = await store.acquire(name, owner, lifetime, clock.now())
+    if lease is None:
+        yield None
+        return
+    renewing = asyncio.ensure_future(_renew(store, lease, clock, lifetime))
+    try:
+        yield lease
+    finally:
+        renewing.cancel()
+        with suppress(asyncio.CancelledError):
+            await renewing
+        await store.release(lease)
+
+
+async def _renew(store: LeaseStore, lease: Lease, clock: Clock, lifetime: timedelta) -> None:
+    held: Lease | None = lease
+    while held is not None:
+        await asyncio.sleep(lifetime.total_seconds() / 3)
+        held = await store.renew(held, lifetime, clock.now())

@@ -40,9 +40,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def server(tmp_path: Path, database_url: str) -> Iterator[RoadsteadServer]:
-    """A running server whose own collection is off."""
+    """A running server whose own collection is off; nor does it put manifests among the blobs, behind the answers."""
     config = f'[database]\nurl = "{database_url}"\n[gc]\nenabled = false\n'
-    with RoadsteadServer(tmp_path / "server", config=config) as running:
+    environment = {"ROADSTEAD_STORAGE_LINKS": "off"}
+    with RoadsteadServer(tmp_path / "server", config=config, environment=environment) as running:
         yield running
 
 

@@ -19,8 +19,10 @@ from roadstead.db.stores.blobs import DatabaseBlobs, DatabaseLayers
 from roadstead.db.stores.catalog import DatabaseCatalog
 from roadstead.db.stores.collection import DatabaseCollection
 from roadstead.db.stores.derivations import DatabaseDerivations
+from roadstead.db.stores.importing import DatabaseImports
 from roadstead.db.stores.instance import DatabaseInstance
 from roadstead.db.stores.leases import DatabaseLeases
+from roadstead.db.stores.links import DatabaseLinks
 from roadstead.db.stores.manifests import DatabaseManifests
 from roadstead.db.stores.uploads import DatabaseUploads
 from roadstead.lease import LeaseStore
@@ -29,8 +31,10 @@ from roadstead.registry.ports import (
     BlobStore,
     CatalogStore,
     CollectionStore,
+    ImportStore,
     InstanceStore,
     JournalStore,
+    LinkStore,
     ManifestStore,
     UploadStore,
 )
@@ -66,6 +70,8 @@ class Database:
     audit: AuditStore
     instance: InstanceStore
     leases: LeaseStore
+    imports: ImportStore
+    links: LinkStore
 
     def __init__(self, access: OpenAccess, *, blob_lease: timedelta = BLOB_LEASE) -> None:
         self.access = access
@@ -81,6 +87,8 @@ class Database:
         self.audit = DatabaseAudit(access)
         self.instance = DatabaseInstance(access)
         self.leases = DatabaseLeases(access)
+        self.imports = DatabaseImports(access)
+        self.links = DatabaseLinks(access)
 
     async def check(self) -> None:
         """Raise StoreBusyError or StoreFailedError unless the database can be read and written."""

@@ -126,6 +126,8 @@ class Application:
         try:
             route, found = self._router.match(request.method, self._outside.inside(request.path))
             finished.route = route.name
+            if self._services is not None and not self._services.gate.is_open and request.path.startswith("/v2"):
+                await self._services.gate.check()
             return await route.handler(request, found, self._services)
         except MethodUnknownError as error:
             finished.error = None if request.method == "OPTIONS" else type(error).__name__

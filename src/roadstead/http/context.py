@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from roadstead.augment.service import Augmenter
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
+from roadstead.registry.importer import Gate
 from roadstead.registry.manifests import Manifests
 from roadstead.registry.uploads import Uploads
 from roadstead.storage.ports import OpensFile
@@ -21,6 +22,7 @@ class Services:
     catalog: Catalog
     augmenter: Augmenter
     files: OpensFile | None
+    gate: Gate  # closed while the database is built from the tree
     check: Callable[[], Awaitable[None]]
     render_metrics: Callable[[], bytes]
     metrics_open: bool = False

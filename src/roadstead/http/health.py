@@ -21,8 +21,9 @@ async def alive(request: Request, found: Mapping[str, str], services: Services) 
 
 
 async def ready(request: Request, found: Mapping[str, str], services: Services) -> Response:
-    """Say whether requests can be served: database and storage answer. 503 with what is wrong otherwise."""
+    """Say whether requests can be served: all is there, and the database answers. 503 with what is wrong otherwise."""
     try:
+        await services.gate.check()
         await services.check()
     except RoadsteadError as error:
         return respond(error)

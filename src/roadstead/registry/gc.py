@@ -28,6 +28,8 @@ from roadstead.registry.ports import (
     CatalogStore,
     CollectionStore,
     DoomedBlob,
+    ImportState,
+    ImportStore,
     ManifestFacts,
     TagAge,
 )
@@ -199,6 +201,8 @@ async def remove_bytes(driver: Driver, clock: Clock, blob: DoomedBlob) -> bool:
     """Remove the bytes of a blob that was taken; return whether they are gone, and nothing sent can follow."""
     if clock.now() > blob.since + CLAIM:  # this process slept; somebody else may have it by now
         return False
+    if keys.parse_blob_key(blob.key) not in (None, blob.digest):
+        return True  # bytes that are known by another digest first: they go with that one
     loop = asyncio.get_running_loop()
     started = loop.time()
     try:
@@ -214,17 +218,29 @@ class Collector:
     """Collects. Any number may run at once, in any processes: the store keeps them apart."""
 
     def __init__(
-        self, store: CollectionStore, catalog: CatalogStore, driver: Driver, clock: Clock, policy: Policy
+        self,
+        store: CollectionStore,
+        catalog: CatalogStore,
+        driver: Driver,
+        clock: Clock,
+        policy: Policy,
+        *,
+        imports: ImportStore | None = None,
     ) -> None:
+        """`imports` tells whether what is here was taken up from another registry, which may want it back."""
         self._store = store
         self._catalog = catalog
         self._driver = driver
         self._clock = clock
         self._policy = policy
+        self._imports = imports
 
     async def run(self) -> Tally:
         """Do one pass: tags, manifests, blobs, then the bytes of those condemned long enough. Safe to cancel."""
         tally = Tally()
+        if await self._is_adopted():
+            _log.info("collection waits for the end of the adoption (roadstead import --finish)")
+            return tally
         await self.expire_tags(tally)
         await self.collect_manifests(tally)
         await self.condemn(tally)
@@ -322,10 +338,9 @@ class Collector:
     async def sweep(self) -> int:
         """Find bytes in storage that have no row, left by a crash, and hand them to collection; return how many.
 
-        A tree that distribution has written is left alone: there the rows are what is missing.
+        What was taken up from another registry is left alone until the adoption has ended.
         """
-        if await self._is_distributions():
-            _log.warning("the tree holds distribution's links; bytes without a row are left alone")
+        if await self._is_adopted():
             return 0
         found = 0
         old = self._clock.now() - self._policy.stray_after
@@ -347,11 +362,10 @@ class Collector:
         now = self._clock.now()
         return await self._store.adopt(batch, lease_until=now + STRAY_LEASE, now=now)
 
-    async def _is_distributions(self) -> bool:
-        async with aclosing(self._driver.iter_keys(f"{keys.ROOT}/repositories/")) as listing:
-            async for _ in listing:
-                return True
-        return False
+    async def _is_adopted(self) -> bool:
+        if self._imports is None:
+            return False
+        return (await self._imports.status()).state in (ImportState.RUNNING, ImportState.DONE)
 
     async def explain(self, *, name_needs: bool = False) -> AsyncGenerator[Explained, None]:
         """Yield each manifest and each blob with what the next pass does with it; nothing is changed.

@@ -7,6 +7,7 @@ What these Protocols promise is executable: ``roadstead.testing.contracts.regist
 """
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -102,6 +103,7 @@ class ChangeOrigin(StrEnum):
     DELETE = "delete"  # what it pointed at was removed
     RESTORE = "restore"  # it was put back to where it was earlier
     RETENTION = "retention"  # a retention rule removed it
+    IMPORT = "import"  # it was found so in a tree that another registry had written
 
 
 class ManifestStore(Protocol):
@@ -337,6 +339,177 @@ class JournalStore(Protocol):
         self, repository: RepositoryName, tag: Tag, *, before: int | None = None, limit: int
     ) -> Sequence[TagChange]:
         """Return up to `limit` changes of a tag, the latest first, those before that position; empty if none."""
+        ...
+
+
+class ImportState(StrEnum):
+    """How far taking up a tree has come."""
+
+    NONE = "none"  # nothing was ever taken up
+    RUNNING = "running"  # begun and not done: what isn't found in the database may well be in the tree
+    DONE = "done"  # all is here; collection still leaves alone what was taken up
+    FINISHED = "finished"  # whoever runs this won't go back: collection may touch everything
+
+
+@dataclass(frozen=True, slots=True)
+class ImportStatus:
+    """Where the import stands. ``after`` is the last repository that is here whole, while it runs."""
+
+    state: ImportState = ImportState.NONE
+    begun_at: datetime | None = None
+    done_at: datetime | None = None
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundBlob:
+    """Bytes that were found in storage."""
+
+    digest: Digest
+    size: int  # bytes
+    key: Key
+    at: datetime  # when they were written
+
+
+@dataclass(frozen=True, slots=True)
+class FoundManifest:
+    """A manifest that was found in a repository of the tree. What it needs may be missing."""
+
+    manifest: NewManifest
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FoundTag:
+    """A tag of the tree: where it points, since when, and where it pointed earlier, oldest first."""
+
+    tag: Tag
+    digest: Digest
+    at: datetime
+    history: Sequence[tuple[Digest, datetime]] = ()
+
+
+class ImportStore(Protocol):
+    """Takes up what is found in a tree. Everything is idempotent, and what came in otherwise is left as it is."""
+
+    async def status(self) -> ImportStatus:
+        """Return where the import stands."""
+        ...
+
+    async def set_status(self, status: ImportStatus) -> None:
+        """Keep where the import stands."""
+        ...
+
+    async def is_empty(self) -> bool:
+        """Say whether the database knows of no repository at all."""
+        ...
+
+    async def add_blobs(self, blobs: Sequence[FoundBlob]) -> int:
+        """Make rows for bytes that have none; return how many were made."""
+        ...
+
+    async def add_repository(self, repository: RepositoryName, *, now: datetime) -> None:
+        """Make the repository, not listed in the catalog, where there is none."""
+        ...
+
+    async def link_blobs(self, repository: RepositoryName, links: Sequence[tuple[Digest, Digest]]) -> Sequence[Digest]:
+        """Let the repository serve blobs: each is known by the first digest and its bytes by the second.
+
+        Return those digests of which there are no bytes; they are left out. The repository is there.
+        """
+        ...
+
+    async def held(self, repository: RepositoryName, digests: Sequence[Digest]) -> AbstractSet[Digest]:
+        """Return which of these manifests the repository holds already."""
+        ...
+
+    async def add_manifests(self, repository: RepositoryName, manifests: Sequence[FoundManifest]) -> None:
+        """Store manifests with all that they refer to, there or not. The repository is there, and listed from now."""
+        ...
+
+    async def add_tags(self, repository: RepositoryName, tags: Sequence[FoundTag]) -> Sequence[FoundTag]:
+        """Store tags and their journal; return those whose manifest the repository doesn't hold: they are left out.
+
+        A tag that is here already and changed later than the tree says is left where it is.
+        """
+        ...
+
+    async def add_referrers(self, repository: RepositoryName, subject: Digest, manifests: Sequence[NewManifest]) -> int:
+        """Let manifests that name no subject themselves refer to this one; return how many do so now.
+
+        Those that the repository doesn't hold, and those with a subject of their own, are left as they are.
+        """
+        ...
+
+    async def settle(self, repository: RepositoryName) -> int:
+        """Mark references to what the repository hasn't got as optional; return how many there are."""
+        ...
+
+    async def drop_manifest_blobs(self) -> int:
+        """Remove the rows of blobs that are manifests and nobody's layers: these bytes follow the manifests."""
+        ...
+
+
+class LinkKind(StrEnum):
+    """What a link of distribution's tree stands for, in the order in which they may be written."""
+
+    LAYER = "layer"
+    MANIFEST = "manifest"
+    TAG = "tag"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChange:
+    """A note that a link may not agree with the facts any more. The facts are to be asked, not the note."""
+
+    position: int  # rises; names the note
+    repository: RepositoryName
+    kind: LinkKind
+    name: str  # a digest, or a tag
+    digest: Digest | None = None  # where a tag went, at that time
+
+
+class LinkStore(Protocol):
+    """The durable list of links to be written, and the facts that they are to agree with.
+
+    While links are switched on, every transaction that changes what a repository serves, holds or tags writes its
+    notes, whatever it is (docs/decisions/0011-links.md).
+    """
+
+    async def switch_on(self, *, complete: bool) -> None:
+        """Have changes noted from now on; where they weren't and the tree isn't `complete`, note all there is."""
+        ...
+
+    async def switch_off(self) -> None:
+        """Note no changes any more, and forget those noted."""
+        ...
+
+    async def changes(self, *, repository: RepositoryName | None = None, limit: int) -> Sequence[LinkChange]:
+        """Return up to `limit` notes, of one repository or of all, oldest first."""
+        ...
+
+    async def forget(self, changes: Sequence[LinkChange], *, now: datetime) -> None:
+        """Remove notes whose links agree, and remember when that was."""
+        ...
+
+    async def last_written(self) -> datetime | None:
+        """Return when links were last seen to agree; None if they never were."""
+        ...
+
+    async def layer(self, repository: RepositoryName, digest: Digest) -> BlobRecord | None:
+        """Return the blob if the repository may serve it."""
+        ...
+
+    async def manifest(self, repository: RepositoryName, digest: Digest) -> bytes | None:
+        """Return the bytes of a manifest that was pushed to the repository."""
+        ...
+
+    async def tag(self, repository: RepositoryName, tag: Tag) -> Digest | None:
+        """Return where the tag points."""
+        ...
+
+    async def relocate(self, digest: Digest, old: Key, new: Key) -> bool:
+        """Note that a blob's bytes lie elsewhere now; False if they weren't at the old place any more."""
         ...
 
 

@@ -34,6 +34,14 @@ class StorageDriver(StrEnum):
     S3 = "s3"
 
 
+class LinksMode(StrEnum):
+    """When distribution's link files are written beside the facts."""
+
+    OFF = "off"
+    ASYNC = "async"
+    SYNC = "sync"
+
+
 class UntaggedManifests(StrEnum):
     """What becomes of manifests that no tag, index or subject keeps."""
 
@@ -142,6 +150,12 @@ class StorageSettings:
     delete: bool = setting(
         True,
         "Whether clients may delete manifests, tags and blobs; otherwise they are answered 405.",
+    )
+    links: LinksMode | None = setting(
+        None,
+        "Whether Docker's registry can take the tree back, and the database be built anew from it: its link files are "
+        "written behind the answer (`async`, within a second or so), before it (`sync`), or not at all (`off`). By "
+        "default `async` on a file system and on anything that was imported, `off` in a bucket.",
     )
 
 

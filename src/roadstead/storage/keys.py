@@ -2,8 +2,13 @@
 
     docker/registry/v2/
     ├── blobs/<algorithm>/<first two of hex>/<hex>/data     bytes of layers, configs and manifests
-    ├── repositories/<name>/…                               distribution's links (facts are in the database)
+    ├── repositories/<name>/                                distribution's links (facts are in the database)
+    │   ├── _layers/<algorithm>/<hex>/link                      the repository may serve the blob
+    │   ├── _manifests/revisions/<algorithm>/<hex>/link         the repository holds the manifest
+    │   ├── _manifests/tags/<tag>/current/link                  where the tag points
+    │   └── _manifests/tags/<tag>/index/<algorithm>/<hex>/link  where it ever pointed
     └── roadstead/
+        ├── lock                                            which installation writes here (file systems)
         ├── uploads/<upload id>                             bytes on their way in
         ├── staged/<upload id>                              blobs that an object store keeps where they came in
         ├── quarantine/<algorithm>/<hex>                    bytes that weren't their digest's, put aside by hand
@@ -17,10 +22,13 @@ import re
 from typing import Final
 
 from roadstead.oci.digest import Algorithm, Digest
+from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.storage.ports import Key, KeyInvalidError
 
 ROOT: Final = "docker/registry/v2"
 BLOBS: Final = f"{ROOT}/blobs/"
+REPOSITORIES: Final = f"{ROOT}/repositories/"
+LOCK: Final = f"{ROOT}/roadstead/lock"
 UPLOADS: Final = f"{ROOT}/roadstead/uploads/"
 STAGED: Final = f"{ROOT}/roadstead/staged/"
 QUARANTINE: Final = f"{ROOT}/roadstead/quarantine/"
@@ -72,6 +80,46 @@ def parse_blob_key(key: str) -> Digest | None:
     if match is None or match[1] not in set(Algorithm) or len(match[3]) != Algorithm(match[1]).hex_length:
         return None
     return Digest(Algorithm(match[1]), match[3])
+
+
+def layers(repository: RepositoryName) -> str:
+    """Return the prefix of the links to what the repository may serve."""
+    return f"{REPOSITORIES}{repository}/_layers/"
+
+
+def revisions(repository: RepositoryName) -> str:
+    """Return the prefix of the links to the manifests that the repository holds."""
+    return f"{REPOSITORIES}{repository}/_manifests/revisions/"
+
+
+def tags(repository: RepositoryName) -> str:
+    """Return the prefix of the links of the repository's tags."""
+    return f"{REPOSITORIES}{repository}/_manifests/tags/"
+
+
+def layer_link(repository: RepositoryName, digest: Digest) -> Key:
+    """Return where distribution notes that the repository may serve the blob."""
+    return Key(f"{layers(repository)}{digest.algorithm}/{digest.encoded}/link")
+
+
+def revision_link(repository: RepositoryName, digest: Digest) -> Key:
+    """Return where distribution notes that the repository holds the manifest."""
+    return Key(f"{revisions(repository)}{digest.algorithm}/{digest.encoded}/link")
+
+
+def tag_folder(repository: RepositoryName, tag: Tag) -> str:
+    """Return the prefix of everything distribution keeps of a tag."""
+    return f"{tags(repository)}{tag}/"
+
+
+def tag_link(repository: RepositoryName, tag: Tag) -> Key:
+    """Return where distribution notes where the tag points."""
+    return Key(f"{tag_folder(repository, tag)}current/link")
+
+
+def tag_index_link(repository: RepositoryName, tag: Tag, digest: Digest) -> Key:
+    """Return where distribution notes that the tag has pointed at a manifest."""
+    return Key(f"{tag_folder(repository, tag)}index/{digest.algorithm}/{digest.encoded}/link")
 
 
 def upload(upload_id: str) -> Key:

@@ -18,7 +18,7 @@ plain value, ``Staged``, that the caller keeps (in the database), so that any pr
 The executable form of every promise below is ``roadstead.testing.contracts.driver.DriverContract``.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -215,10 +215,17 @@ class Driver(Protocol):
         ...
 
     def iter_keys(self, prefix: str = "") -> AsyncGenerator[KeyInfo, None]:
-        """Yield what is stored below ``prefix``, in no particular order.
+        """Yield what is stored below ``prefix``; what lies in one folder of the tree comes together, in any order.
 
         ``prefix`` is empty or ends in ``/``. What changes meanwhile may be listed or not. The driver's own folders
         (``keys.UPLOADS``, ``keys.TEMPORARY``) are listed only when the prefix lies in them.
+        """
+        ...
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        """Return the names of the folders that lie directly in ``prefix`` (as above), ascending; empty for none.
+
+        A file system may tell of folders in which nothing is stored.
         """
         ...
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Integer, and_, bindparam, case, exists, false, literal_column, select, tuple_
+from sqlalchemy import Connection, Integer, and_, bindparam, case, exists, false, literal_column, select, tuple_, union
 
 from roadstead.db.access import Access, Query, Row
 from roadstead.db.schema import (
@@ -121,7 +121,11 @@ TAGS = Query(
     "limit",
 )
 
-_KNOWN = select(blobs.c.digest).where(blobs.c.digest.in_(bindparam("digests", expanding=True)))
+# A manifest's bytes may lie among the blobs without a row of their own (registry.links).
+_KNOWN = union(
+    select(blobs.c.digest).where(blobs.c.digest.in_(bindparam("digests", expanding=True))),
+    select(manifests.c.digest).where(manifests.c.digest.in_(bindparam("digests", expanding=True))),
+)
 _LIVE = select(blobs.c.digest).where(
     blobs.c.digest == bindparam("digest"), _IS_LIVE
 ).with_for_update(read=True, key_share=True)  # fmt: skip
@@ -161,7 +165,7 @@ class DatabaseAudit:
         return [_tag_facts(row) for row in await self._access.rows(TAGS, *after, limit)]
 
     async def unknown(self, digests: Sequence[Digest]) -> Sequence[Digest]:
-        """Return those of the digests that have no row."""
+        """Return those of the digests that nobody knows, as a blob or as a manifest."""
         known = await self._access.write(_known, [str(digest) for digest in digests])
         return [digest for digest in digests if str(digest) not in known]
 

@@ -66,11 +66,22 @@ _LINK_OF_REFERENCE = exists(repository_blobs.c.digest).where(
     repository_blobs.c.digest == manifest_references.c.digest,
 )
 # What a manifest may do without counts where its repository has it.
-_REFERENCED = exists(manifest_references.c.digest).where(
+_NEEDED_BY_SOME = exists(manifest_references.c.digest).where(
     manifest_references.c.digest == blobs.c.digest,
     _NEEDS_BLOB,
     or_(manifest_references.c.optional.is_(false()), _LINK_OF_REFERENCE),
 )
+# The bytes of a manifest that was pushed may lie among the blobs, for distribution to find (registry.links).
+_IS_MANIFEST = exists(manifests.c.digest).where(manifests.c.digest == blobs.c.digest, manifests.c.derived.is_(false()))
+_aliases = blobs.alias("aliases")
+# The bytes may be known by their sha512, too (db.schema); that row goes first, and leaves them.
+_IS_KNOWN_OTHERWISE = exists(_aliases.c.digest).where(
+    _aliases.c.storage_key == blobs.c.storage_key,
+    _aliases.c.digest >= literal_column("'sha512:'"),
+    _aliases.c.digest != blobs.c.digest,
+    blobs.c.digest < literal_column("'sha512:'"),
+)
+_REFERENCED = or_(_NEEDED_BY_SOME, _IS_MANIFEST, _IS_KNOWN_OTHERWISE)
 _LINKED = exists(repository_blobs.c.digest).where(repository_blobs.c.digest == blobs.c.digest)
 _IS_IDLE = ~exists(manifest_references.c.digest).where(
     manifest_references.c.digest == repository_blobs.c.digest,
@@ -159,6 +170,11 @@ _AS_KNOWN = (
     .with_for_update()
 )
 _SPARE = update(blobs).where(_THESE).values(state=LIVE, state_since=bindparam("now"))
+_PUSHED = (
+    select(manifests.c.digest)
+    .where(manifests.c.digest == bindparam("digest"), manifests.c.derived.is_(false()))
+    .limit(1)
+)
 _ADOPT = Upsert(
     blobs, lambda insert: insert.on_conflict_do_nothing(index_elements=["digest"]).returning(blobs.c.digest)
 )
@@ -396,6 +412,8 @@ def _spare(connection: Connection, doomed: DoomedBlob, now: int) -> bool:
 def _adopt(connection: Connection, strays: Sequence[BlobRecord], lease_until: int, now: int) -> int:
     made = 0
     for stray in strays:
+        if connection.execute(_PUSHED, {"digest": str(stray.digest)}).first() is not None:
+            continue  # a manifest's bytes, which have no row of their own
         row = {
             "digest": str(stray.digest),
             "size": stray.size,

@@ -12,7 +12,7 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -130,6 +130,10 @@ class FilesystemDriver:
         while batch := await self._call(_next_batch, found):
             for info in batch:
                 yield info
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        """Return the subfolders whose names can be in keys; links aren't followed."""
+        return await self._call(self._folders, keys.check_prefix(prefix))
 
     # Staged uploads ----------------------------------------------------------------------------------------------
 
@@ -390,6 +394,14 @@ class FilesystemDriver:
                 elif (info := _info(entry, name)) is not None:
                     yield info
 
+    def _folders(self, prefix: str) -> Sequence[str]:
+        with _translated(prefix or self._root):
+            try:
+                with os.scandir(f"{self._root}/{prefix}") as entries:
+                    return sorted(entry.name for entry in entries if _is_folder(entry))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
     def _checked_path(self, key: str) -> str:
         return f"{self._root}/{keys.check_key(key)}"
 
@@ -642,6 +654,15 @@ def _info(entry: os.DirEntry[str], name: str) -> KeyInfo | None:
         return KeyInfo(keys.check_key(name), status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
     except (FileNotFoundError, KeyInvalidError):
         return None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether the entry is a folder that keys can lie in."""
+    try:
+        keys.check_key(entry.name)
+        return entry.is_dir(follow_symlinks=False)
+    except (FileNotFoundError, KeyInvalidError):
+        return False
 
 
 def _next_batch(found: Iterator[KeyInfo]) -> list[KeyInfo]:

@@ -3,7 +3,7 @@
 Drivers over one ``MemoryStore`` see the same objects, as processes over one disk do.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -69,9 +69,15 @@ class MemoryDriver:
     async def iter_keys(self, prefix: str = "") -> AsyncGenerator[KeyInfo, None]:
         """Yield the objects as they were when the iteration began."""
         keys.check_prefix(prefix)
-        for key, (content, modified) in list(self._store.objects.items()):
+        for key, (content, modified) in sorted(self._store.objects.items()):
             if key.startswith(prefix) and (not keys.is_internal(key) or keys.is_internal(prefix)):
                 yield KeyInfo(key, len(content), modified)
+
+    async def folders(self, prefix: str) -> Sequence[str]:
+        """Return the next components of the keys that go on behind it."""
+        keys.check_prefix(prefix)
+        below = (key.removeprefix(prefix) for key in self._store.objects if key.startswith(prefix))
+        return sorted({rest.partition("/")[0] for rest in below if "/" in rest})
 
     @asynccontextmanager
     async def stage(self, upload_id: str, at: Staged) -> AsyncGenerator[StagingHandle, None]:

@@ -17,7 +17,7 @@ import io
 import json
 import secrets
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -235,6 +235,12 @@ class S3Driver:
                 continue
             yield KeyInfo(key, int(entry["Size"]), _utc(entry["LastModified"]))
 
+    async def folders(self, prefix: str) -> Sequence[str]:
+        """Return the common prefixes that the bucket tells, a thousand a request."""
+        start = len(self._name(keys.check_prefix(prefix)))
+        found = self._list("list_objects_v2", "CommonPrefixes", prefix, Delimiter="/")
+        return sorted([str(entry["Prefix"])[start:-1] async for entry in found])
+
     # Staged uploads ----------------------------------------------------------------------------------------------
 
     @asynccontextmanager
@@ -394,11 +400,15 @@ class S3Driver:
                 for failure in answer.get("Errors", ()):
                     raise StorageFailedError(f"{failure.get('Key')} can't be deleted: {failure.get('Code')}")
 
-    async def _list(self, operation: str, field: str, prefix: str) -> AsyncGenerator[Mapping[str, Any], None]:
+    async def _list(
+        self, operation: str, field: str, prefix: str, **options: str
+    ) -> AsyncGenerator[Mapping[str, Any], None]:
         with _translated(prefix or self._bucket):
             client = await self._open()
             pages: AsyncIterator[Mapping[str, Any]] = (
-                client.get_paginator(operation).paginate(Bucket=self._bucket, Prefix=self._name(prefix)).__aiter__()
+                client.get_paginator(operation)
+                .paginate(Bucket=self._bucket, Prefix=self._name(prefix), **options)
+                .__aiter__()
             )
         while True:
             with _translated(prefix or self._bucket):

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import pytest
 
@@ -384,6 +384,27 @@ class DriverContract:
         found = [info.key async for info in driver.iter_keys("docker/registry/v2/repositories/")]
 
         assert sorted(found) == sorted(names)
+
+    async def test_folders_are_named(self, driver: Driver) -> None:
+        """Those directly in the prefix, ascending; objects in it and what lies deeper aren't."""
+        root = "docker/registry/v2/repositories/"
+        for name in ("b/_layers/x/link", "a/_layers/x/link", "a/c/_layers/link", "a-b/link", "object"):
+            await put(driver, keys.check_key(root + name), b"x")
+
+        assert await driver.folders(root) == ["a", "a-b", "b"]
+        assert await driver.folders(f"{root}a/") == ["_layers", "c"]
+        assert await driver.folders(f"{root}nothing/") == []
+
+    async def test_what_lies_in_one_folder_is_listed_together(self, driver: Driver) -> None:
+        """A reader of the listing can treat a folder as soon as another begins."""
+        root = "docker/registry/v2/repositories/"
+        names = [f"{tag}/{part}" for tag in ("a", "a-b", "b") for part in ("current/link", "index/x/link")]
+        for name in [*names[::2], *names[1::2]]:
+            await put(driver, keys.check_key(root + name), b"x")
+
+        found = [info.key.removeprefix(root).partition("/")[0] async for info in driver.iter_keys(root)]
+
+        assert len([tag for tag, _ in groupby(found)]) == 3
 
     # Staged uploads ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,302 @@
+"""Distribution's links, written from the facts: so that it can take the tree back, and the tree can be read again.
+
+Every change leaves a note in its own transaction (``registry.ports.LinkStore``). A note says which link to look at, not
+what to write: the facts of now say that. After a link was written the facts are asked once more, and it is written
+again where they have changed: of several processes that write one link, whoever writes last has asked after that. So
+notes may be worked off in any order, twice, or by two at once, and the tree ends up as the facts are.
+
+What a link leads to is there before the link: blobs before manifests, a manifest's bytes before its link, a manifest
+before its tag. Bytes are never removed here: a manifest's that nobody holds any more are collection's to find.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import structlog
+
+from roadstead.clock import Clock
+from roadstead.oci.digest import Digest
+from roadstead.oci.reference import RepositoryName, Tag
+from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
+from roadstead.registry.ports import (
+    BlobRecord,
+    BlobStore,
+    LinkChange,
+    LinkKind,
+    LinkStore,
+    ManifestStore,
+    NewManifest,
+    TagCondition,
+    UploadRecord,
+)
+from roadstead.storage import keys
+from roadstead.storage.arrivals import Arrival
+from roadstead.storage.ports import Driver, Key, KeyUnknownError
+
+T = TypeVar("T")
+
+_NOTES_AT_ONCE = 256
+_WRITES_AT_ONCE = 8
+_READERS_ARE_THROUGH = timedelta(minutes=2)
+"""How long bytes that moved stay where they were: whoever looked them up before has opened them by then."""
+
+_log = structlog.get_logger()
+
+
+class Links:
+    """Makes the tree's links agree with the facts."""
+
+    def __init__(self, store: LinkStore, driver: Driver, clock: Clock) -> None:
+        self._store = store
+        self._driver = driver
+        self._clock = clock
+        self._left_behind: list[tuple[datetime, Key]] = []
+
+    async def catch_up(self, repository: RepositoryName | None = None) -> int:
+        """Work off what is noted, of one repository or of all; return how many notes. Safe to cancel."""
+        done = 0
+        while changes := await self._store.changes(repository=repository, limit=_NOTES_AT_ONCE):
+            await self._agree(changes)
+            await self._store.forget(changes, now=self._clock.now())
+            done += len(changes)
+        await self._tidy()
+        if done:
+            _log.debug("links written", notes=done)
+        return done
+
+    async def _agree(self, changes: Sequence[LinkChange]) -> None:
+        of_kind = {kind: [change for change in changes if change.kind is kind] for kind in LinkKind}
+        digests = {
+            kind: dict.fromkeys((change.repository, Digest.parse(change.name)) for change in of_kind[kind])
+            for kind in (LinkKind.LAYER, LinkKind.MANIFEST)
+        }
+        await _together(self._layer(*one) for one in digests[LinkKind.LAYER])
+        await _together(self._manifest(*one) for one in digests[LinkKind.MANIFEST])
+        pointed: dict[tuple[RepositoryName, Tag], list[Digest]] = {}
+        for change in of_kind[LinkKind.TAG]:
+            where = pointed.setdefault((change.repository, Tag.parse(change.name)), [])
+            where += [] if change.digest is None else [change.digest]
+        await _together(self._tag(*where, digests) for where, digests in pointed.items())
+
+    async def _layer(self, repository: RepositoryName, digest: Digest) -> None:
+        key = keys.layer_link(repository, digest)
+
+        async def write(blob: BlobRecord | None) -> None:
+            await self._write(key, None if blob is None else await self._place(blob))
+
+        await _until_it_agrees(lambda: self._store.layer(repository, digest), write)
+
+    async def _place(self, blob: BlobRecord) -> Digest:
+        """Return the digest that the blob's bytes lie under, where distribution looks for them."""
+        under = keys.parse_blob_key(blob.key)
+        if under is not None:
+            return under
+        # An object store leaves bytes where they came in; the links need them at their place.
+        target = keys.blob(blob.digest)
+        async with self._driver.write(target) as handle, aclosing(self._driver.read(blob.key)) as pieces:
+            async for piece in pieces:
+                await handle.append(piece)
+            await handle.commit()
+        if await self._store.relocate(blob.digest, blob.key, target):
+            self._left_behind.append((self._clock.now() + _READERS_ARE_THROUGH, blob.key))
+        return blob.digest
+
+    async def _tidy(self) -> None:
+        """Remove bytes that have moved, once nobody can be about to read them."""
+        now = self._clock.now()
+        due = [key for at, key in self._left_behind if at <= now]
+        self._left_behind = [(at, key) for at, key in self._left_behind if at > now]
+        for key in due:
+            await self._driver.delete(key)
+
+    async def _manifest(self, repository: RepositoryName, digest: Digest) -> None:
+        key = keys.revision_link(repository, digest)
+
+        async def write(raw: bytes | None) -> None:
+            if raw is not None:
+                await self._keep(keys.blob(digest), raw)
+            await self._write(key, None if raw is None else digest)
+
+        await _until_it_agrees(lambda: self._store.manifest(repository, digest), write)
+
+    async def _tag(self, repository: RepositoryName, tag: Tag, pointed: Sequence[Digest]) -> None:
+        async def write(target: Digest | None) -> None:
+            if target is None:
+                await self._remove(keys.tag_folder(repository, tag))
+                return
+            for digest in dict.fromkeys((*pointed, target)):
+                await self._put(keys.tag_index_link(repository, tag, digest), str(digest).encode())
+            await self._write(keys.tag_link(repository, tag), target)
+
+        await _until_it_agrees(lambda: self._store.tag(repository, tag), write)
+
+    async def _remove(self, prefix: str) -> None:
+        async with aclosing(self._driver.iter_keys(prefix)) as listing:
+            found = [info.key async for info in listing]
+        for key in found:
+            await self._driver.delete(key)
+
+    async def _write(self, key: Key, target: Digest | None) -> None:
+        """Make a link say this, or remove it; one that says so already is left alone."""
+        if target is None:
+            await self._driver.delete(key)
+            return
+        content = str(target).encode()
+        if await self._content(key, len(content)) != content:
+            await self._put(key, content)
+
+    async def _keep(self, key: Key, content: bytes) -> None:
+        """Store bytes under their digest unless they are there."""
+        try:
+            there = await self._driver.size(key)
+        except KeyUnknownError:
+            there = None
+        if there != len(content):
+            await self._put(key, content)
+
+    async def _content(self, key: Key, size: int) -> bytes | None:
+        try:
+            if await self._driver.size(key) != size:
+                return None
+            async with aclosing(self._driver.read(key)) as pieces:
+                return b"".join([piece async for piece in pieces])
+        except KeyUnknownError:
+            return None
+
+    async def _put(self, key: Key, content: bytes) -> None:
+        async with self._driver.write(key) as handle:
+            await handle.append(content)
+            await handle.commit()
+
+
+async def _until_it_agrees(ask: Callable[[], Awaitable[T]], write: Callable[[T], Awaitable[None]]) -> None:
+    """Write what the facts are until they are still the same afterwards."""
+    facts = await ask()
+    while True:
+        await write(facts)
+        now = await ask()
+        if now == facts:
+            return
+        facts = now
+
+
+async def _together(work: Iterable[Awaitable[None]]) -> None:
+    """Await some at a time; the first that fails is raised when those beside it have ended."""
+    gate = asyncio.Semaphore(_WRITES_AT_ONCE)
+
+    async def run(one: Awaitable[None]) -> None:
+        async with gate:
+            await one
+
+    results = await asyncio.gather(*(run(one) for one in work), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+
+
+class LinkedManifests:
+    """A `ManifestStore` whose writes return when the links are written (``storage.links = "sync"``)."""
+
+    def __init__(self, store: ManifestStore, links: Links) -> None:
+        self.find_by_tag = store.find_by_tag
+        self.find_by_digest = store.find_by_digest
+        self.content = store.content
+        self._store = store
+        self._links = links
+
+    async def put(
+        self,
+        repository: RepositoryName,
+        manifest: NewManifest,
+        tags: Sequence[Tag],
+        *,
+        condition: TagCondition | None = None,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+    ) -> None:
+        """Store a manifest, and its links."""
+        await self._store.put(repository, manifest, tags, condition=condition, immutable=immutable, now=now)
+        await self._links.catch_up(repository)
+
+    async def restore(
+        self,
+        repository: RepositoryName,
+        tag: Tag,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+    ) -> bool:
+        """Put a tag back, and its links."""
+        is_here = await self._store.restore(repository, tag, digest, immutable=immutable, now=now)
+        await self._links.catch_up(repository)
+        return is_here
+
+    async def delete(
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+    ) -> Sequence[Tag] | None:
+        """Delete a manifest, and its links."""
+        tags = await self._store.delete(repository, digest, immutable=immutable, now=now)
+        await self._links.catch_up(repository)
+        return tags
+
+    async def delete_tag(
+        self,
+        repository: RepositoryName,
+        tag: Tag,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        now: datetime,
+    ) -> bool:
+        """Remove a tag, and its links."""
+        was_there = await self._store.delete_tag(repository, tag, immutable=immutable, now=now)
+        await self._links.catch_up(repository)
+        return was_there
+
+
+class LinkedBlobs:
+    """A `BlobStore` whose writes return when the links are written (``storage.links = "sync"``)."""
+
+    def __init__(self, store: BlobStore, links: Links) -> None:
+        self.find = store.find
+        self.find_stored = store.find_stored
+        self.promise = store.promise
+        self.expect = store.expect
+        self._store = store
+        self._links = links
+
+    async def commit(
+        self,
+        repository: RepositoryName,
+        blob: BlobRecord,
+        *,
+        upload: UploadRecord | None,
+        now: datetime,
+        arrival: Arrival | None = None,
+    ) -> BlobRecord:
+        """Record durable bytes, and their link."""
+        stored = await self._store.commit(repository, blob, upload=upload, now=now, arrival=arrival)
+        await self._links.catch_up(repository)
+        return stored
+
+    async def mount(
+        self, repository: RepositoryName, digest: Digest, *, source: RepositoryName | None, now: datetime
+    ) -> BlobRecord | None:
+        """Mount, and write the link."""
+        mounted = await self._store.mount(repository, digest, source=source, now=now)
+        await self._links.catch_up(repository)
+        return mounted
+
+    async def unlink(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> bool:
+        """Unlink, and remove the link."""
+        was_there = await self._store.unlink(repository, digest, now=now)
+        await self._links.catch_up(repository)
+        return was_there
