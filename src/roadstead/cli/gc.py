@@ -23,7 +23,7 @@ EXAMPLE = "Example: roadstead gc --dry-run roadstead.toml"
 
 def gc(
     config: Annotated[
-        Path | None, typer.Argument(metavar="[CONFIG]", help="The server's TOML file, or distribution's config.yml.")
+        Path | None, typer.Argument(metavar="CONFIG", help="The server's TOML file, or distribution's config.yml.")
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data directory (storage.path).")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what goes, and why.")] = False,

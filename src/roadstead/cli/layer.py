@@ -14,17 +14,17 @@ from roadstead.oci.layer import pack as pack_layer
 
 _FAILED, _USAGE = 1, 2
 
-app = typer.Typer(name="layer", help="Make layers that rules can put on images.", no_args_is_help=True)
+EXAMPLE = "Example: roadstead layer pack ./site --output site.tar.gz && tar -tzf site.tar.gz"
+
+app = typer.Typer(name="layer", no_args_is_help=True)
 
 
-@app.callback()
+@app.callback(epilog=EXAMPLE)
 def layer() -> None:
     """Make layers that rules can put on images."""
 
 
-@app.command(
-    epilog="Example: roadstead layer pack ./site --output site.tar.gz && tar -tzf site.tar.gz",
-)
+@app.command(epilog=EXAMPLE)
 def pack(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="What is below it becomes the root of the layer.")],
     location: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The layer to write, a .tar.gz.")],

@@ -17,7 +17,7 @@ from roadstead.cli.apart import Apart
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.handover import Handover
 from roadstead.settings.load import LoadedSettings, load
-from roadstead.settings.model import LogFormat, LogLevel, Settings, StorageDriver
+from roadstead.settings.model import LogFormat, LogLevel, Settings, StorageDriver, StorageSettings
 from roadstead.settings.plain import without_password
 from roadstead.supervisor import Role, Supervisor, listen
 from roadstead.telemetry.logs import LineWriter, configure_logging
@@ -147,9 +147,15 @@ def _facts(settings: Settings, address: ListenAddress) -> Mapping[str, str]:
     storage = settings.storage
     return {
         "url": settings.server.public_url or f"http://{address}",
-        "storage": str(storage.path) if storage.driver is StorageDriver.FILESYSTEM else f"s3://{storage.bucket}",
+        "storage": _place(storage),
         "database": without_password(settings.database_url),
     }
+
+
+def _place(storage: StorageSettings) -> str:
+    if storage.driver is StorageDriver.FILESYSTEM:
+        return str(storage.path)
+    return "/".join(part for part in (f"s3://{storage.bucket}", storage.prefix.strip("/")) if part)
 
 
 def _host(settings: Settings, address: ListenAddress) -> str:

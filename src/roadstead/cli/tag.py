@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 
 ImageArgument = Annotated[str, typer.Argument(metavar="REPOSITORY:TAG", help="The tag, without a host.")]
-ConfigArgument = Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="The server's TOML file.")]
+ConfigArgument = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="The server's TOML file.")]
 DataOption = Annotated[Path | None, typer.Option(metavar="DIR", help="The data directory (storage.path).")]
 
 

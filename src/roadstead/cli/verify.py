@@ -20,7 +20,7 @@ EXAMPLE = "Example: roadstead verify roadstead.toml && echo everything is as it 
 
 
 def verify(
-    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG]", help="The server's TOML file.")] = None,
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help="The server's TOML file.")] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="The data directory (storage.path).")] = None,
     repair: Annotated[
         bool,

@@ -26,13 +26,13 @@ class DriverMissingError(InvalidError):
     """The driver that an address needs isn't installed."""
 
     def __init__(self, driver: str, extra: str) -> None:
-        super().__init__(f'{driver} isn\'t installed; run: pip install "roadstead[{extra}]"')
+        super().__init__(f"the database needs {driver}, which isn't installed")
         self.driver = driver
         self.extra = extra
 
     def advice(self) -> str:
         """Give the command that installs it."""
-        return f'pip install "roadstead[{self.extra}]"'
+        return f'Run: pip install "roadstead[{self.extra}]"'
 
 
 class SchemaTooNewError(UnavailableError):

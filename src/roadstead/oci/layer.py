@@ -328,7 +328,7 @@ def measure(stream: BinaryIO, *, max_bytes: int = DEFAULT_MAX_BYTES, location: s
         raise LayerInvalidError("it is compressed with zstd, which can't be measured here; use gzip or a plain tar")
     inside = _with_first(first, chunks)
     reader = _TarReader(_inflated(inside) if first.startswith(_GZIP_MAGIC) else inside, max_bytes)
-    _check_tar(reader)
+    _check_tar(reader, "the gzip holds no tar" if first.startswith(_GZIP_MAGIC) else "it is neither gzip nor tar")
     return PackedLayer(stored.digest(), stored.size, reader.hasher.digest(), reader.hasher.size, location)
 
 
@@ -408,11 +408,16 @@ class _TarReader:
         return head
 
 
-def _check_tar(reader: _TarReader) -> None:
-    """Walk over the headers, each of which carries a sum, to the end of the archive (POSIX.1-2001 pax)."""
+def _check_tar(reader: _TarReader, otherwise: str) -> None:
+    """Walk over the headers, each of which carries a sum, to the end of the archive (POSIX.1-2001 pax).
+
+    *otherwise* is what to say when it was never a tar.
+    """
     block = reader.take(_BLOCK)
     if not block:
         raise LayerInvalidError("it is empty")
+    if not _begins_tar(block):
+        raise LayerInvalidError(otherwise)
     pax_size: int | None = None
     while block and block != _ZEROS:  # some writers leave the blocks of zeros out, and engines don't mind
         _check_sum(block)
@@ -429,6 +434,17 @@ def _check_tar(reader: _TarReader) -> None:
             pax_size = None
         block = reader.take(_BLOCK)
     reader.drain()
+
+
+def _begins_tar(block: bytes) -> bool:
+    """Say whether a first block was meant as a tar's: one of before POSIX has no magic, but its sum is right."""
+    if block == _ZEROS or block[257:262] == b"ustar":
+        return True
+    try:
+        _check_sum(block)
+    except LayerInvalidError:
+        return False
+    return True
 
 
 def _check_sum(block: bytes) -> None:

@@ -139,7 +139,21 @@ def test_wrong_usage_is_status_2(roadstead: Roadstead, arguments: list[str]) -> 
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["serve"], ["config"], ["config", "show"], ["config", "check"], ["layer", "pack"]]
+    "command",
+    [
+        [],
+        ["serve"],
+        ["config"],
+        ["config", "show"],
+        ["config", "check"],
+        ["gc"],
+        ["layer"],
+        ["layer", "pack"],
+        ["tag"],
+        ["tag", "history"],
+        ["tag", "restore"],
+        ["verify"],
+    ],
 )
 def test_help_has_an_example(roadstead: Roadstead, command: list[str]) -> None:
     """Every command shows how it is used."""
@@ -147,6 +161,7 @@ def test_help_has_an_example(roadstead: Roadstead, command: list[str]) -> None:
 
     assert done.returncode == 0
     assert "Example: roadstead" in done.stdout
+    assert "[[" not in done.stdout
 
 
 def test_the_version_is_printed(roadstead: Roadstead) -> None:

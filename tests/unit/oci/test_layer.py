@@ -264,8 +264,10 @@ def damaged(data: bytes, position: int, content: bytes, *, sum_again: bool = Fal
     ("data", "reason"),
     [
         (b"", "it is empty"),
-        (b"hello", "stops inside a header"),
-        (b"x" * 10_000, "isn't a tar"),
+        (b"hello", "neither gzip nor tar"),
+        (b"some text\n" * 40, "neither gzip nor tar"),
+        (GOOD[:300], "stops inside a header"),
+        (b"x" * 10_000, "neither gzip nor tar"),
         (GOOD[:600], "stops inside a file"),
         (GOOD[:512], "stops inside a file"),
         (damaged(GOOD, 0, b"b"), "a header in it is damaged"),
@@ -274,13 +276,13 @@ def damaged(data: bytes, position: int, content: bytes, *, sum_again: bool = Fal
         (damaged(GOOD, 124, b"\x80" + b"\xff" * 11, sum_again=True), "stops inside a file"),
         (damaged(GOOD, 156, b"x", sum_again=True), "pax header is damaged"),
         (damaged(damaged(GOOD, 124, b"77777777777"), 156, b"x", sum_again=True), "a pax header of"),
-        (gzip.compress(b"hello" * 200), "isn't a tar"),
+        (gzip.compress(b"hello" * 200), "the gzip holds no tar"),
         (gzip.compress(GOOD)[:-9], "the gzip stops before its end"),
         (gzip.compress(GOOD)[:-1], "the gzip stops before its end"),
         (damaged(gzip.compress(GOOD), -8, b"xxxx"), "the gzip is broken"),
         (gzip.compress(GOOD) + b"garbage", "the gzip is broken"),
         (b"\x28\xb5\x2f\xfd" + b"x" * 100, "zstd"),
-        (b"PK\x03\x04" + b"x" * 1000, "isn't a tar"),
+        (b"PK\x03\x04" + b"x" * 1000, "neither gzip nor tar"),
     ],
     ids=itertools.count(),  # the bytes hold a time stamp: as ids they would differ between processes
 )
