@@ -9,6 +9,7 @@ The supervisor prepares once and hands the workers ``Rules.to_json()``.
 
 import asyncio
 import gzip
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -50,6 +51,17 @@ async def prepare_rules(specs: Iterable[RuleSpec], layers: LayerStore, work_dire
     with tempfile.TemporaryDirectory(prefix="layers-", dir=work_directory) as scratch:
         preparation = _Preparation(layers, Path(scratch), now)
         return Rules([Rule(pattern, await preparation.plan(spec)) for pattern, spec in patterns])
+
+
+def check_layer(path: Path) -> None:
+    """Raise LayerInvalidError or OSError unless a rule could add what is at `path`. Blocking: it reads all of it."""
+    path.stat()
+    if path.is_dir():
+        _packed_directory(path, Path(os.devnull))
+    elif path.is_file():
+        _measured(path)
+    else:
+        raise LayerInvalidError("it is neither a file nor a directory")
 
 
 class _Preparation:

@@ -3,15 +3,17 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from roadstead.cli.report import finding_lines, report_warnings
-from roadstead.settings.findings import Finding, SettingsInvalidError
-from roadstead.settings.load import LoadedSettings, check_loaded, load_unchecked
+from roadstead.settings.check import check_settings
+from roadstead.settings.findings import Finding
+from roadstead.settings.load import LoadedSettings, load_unchecked, load_with_findings
+from roadstead.settings.model import Settings
 from roadstead.settings.plain import as_shown
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -45,7 +47,7 @@ def show(config: ConfigArgument = None, as_json: JsonOption = False) -> None:
 
 @app.command("check", epilog="Example: roadstead config check roadstead.toml && roadstead serve roadstead.toml")
 def check(config: ConfigArgument = None, as_json: JsonOption = False) -> None:
-    """Say what is wrong with the settings: all of it in one run; status 1 if anything is."""
+    """Say what is wrong with the settings: all of it in one run; status 1 if anything is. Reads the rules' layers."""
     findings, warnings = _findings(config)
     report_warnings(warnings)
     if as_json:
@@ -61,11 +63,16 @@ def check(config: ConfigArgument = None, as_json: JsonOption = False) -> None:
 
 
 def _findings(config: Path | None) -> tuple[Sequence[Finding], Sequence[Finding]]:
-    try:
-        loaded = load_unchecked(config, environment=os.environ)
-    except SettingsInvalidError as error:
-        return error.findings, error.warnings
-    return check_loaded(loaded), loaded.warnings
+    loaded, findings = load_with_findings(config, environment=os.environ, check=_everything)
+    return findings, loaded.warnings
+
+
+def _everything(settings: Settings) -> Iterator[Finding]:
+    # It knows rules, storage and databases, which --help need not wait for.
+    from roadstead.cli.preflight import preflight
+
+    yield from check_settings(settings)
+    yield from preflight(settings)
 
 
 def _described(loaded: LoadedSettings) -> dict[str, dict[str, Any]]:

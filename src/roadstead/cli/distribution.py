@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from roadstead.cli.existing import require_data
 from roadstead.cli.gc import collect
 from roadstead.cli.main import version
 from roadstead.cli.report import report
@@ -63,6 +64,7 @@ def garbage_collect(
     """Collect blobs and manifests that nothing needs, whether the server runs or not; it does so by itself, too."""
     overrides = {"gc.untagged": UntaggedManifests.DELETE} if delete_untagged else {}
     loaded = load(find_config(config, os.environ), environment=os.environ, overrides=overrides)
+    require_data(loaded.settings)
     collect(loaded.settings, dry_run=dry_run)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from contextlib import aclosing
@@ -12,10 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
+from roadstead.cli.existing import load_existing
 from roadstead.registry.gc import Collector, Explained, Fate
-from roadstead.settings.load import load
 from roadstead.settings.model import LogFormat, Settings
-from roadstead.settings.quantity import format_size
+from roadstead.settings.quantity import rounded_size
 from roadstead.telemetry.logs import configure_logging
 
 EXAMPLE = "Example: roadstead gc --dry-run roadstead.toml"
@@ -36,8 +35,7 @@ def gc(
     What nothing needs is condemned first and removed by a pass that begins a minute later or more: the server's next,
     or yours.
     """
-    overrides = {} if data is None else {"storage.path": str(data)}
-    collect(load(config, environment=os.environ, overrides=overrides).settings, dry_run=dry_run, as_json=as_json)
+    collect(load_existing(config, data), dry_run=dry_run, as_json=as_json)
 
 
 def collect(settings: Settings, *, dry_run: bool, as_json: bool = False) -> None:
@@ -57,7 +55,7 @@ async def _collect(settings: Settings, as_json: bool) -> None:
             typer.echo(f"{tally.tags} tags removed, which retention keeps no longer")
         typer.echo(f"{tally.manifests} manifests removed")
         typer.echo(f"{tally.condemned} blobs condemned: they go in a minute or later, with the next pass")
-        typer.echo(f"{tally.blobs} blobs removed, {format_size(tally.freed)} freed")
+        typer.echo(f"{tally.blobs} blobs removed, {rounded_size(tally.freed)} freed")
         if strays:
             typer.echo(f"{strays} files found that a crash had left; they go in an hour or later")
         if tally.postponed:
@@ -89,7 +87,7 @@ def _summary(counts: Counter[tuple[str, Fate]], sizes: Counter[tuple[str, Fate]]
         found = [key for key in counts if key[1].goes is goes]
         lines.append("goes:" if goes else "stays:")
         lines += [
-            f"  {counts[key]} {key[0]}{'s' if counts[key] != 1 else ''}, {format_size(sizes[key])}: {key[1].reason}"
+            f"  {counts[key]} {key[0]}{'s' if counts[key] != 1 else ''}, {rounded_size(sizes[key])}: {key[1].reason}"
             for key in sorted(found)
         ] or ["  nothing"]
     lines.append("what only a manifest needs that goes now, goes with the passes after it")

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -11,10 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
-from roadstead.oci.reference import RepositoryName, Tag
+from roadstead.cli.existing import load_existing
+from roadstead.oci.reference import NameInvalidError, RepositoryName, Tag
 from roadstead.registry.history import TagHistory
 from roadstead.registry.ports import TagChange
-from roadstead.settings.load import load
 from roadstead.settings.model import Settings
 
 app = typer.Typer(
@@ -49,19 +48,23 @@ def history(
                 shown += 1
         return shown
 
-    if not asyncio.run(_with_history(_settings(config, data), run)):
+    if not asyncio.run(_with_history(load_existing(config, data), run)):
         typer.echo(f"error: {image} was never pushed here", err=True)
         raise typer.Exit(1)
 
 
-@app.command("restore", epilog="Example: roadstead tag restore team/app:latest roadstead.toml --at 2026-03-01T12:00")
+@app.command(
+    "restore", epilog="Example: roadstead tag restore team/app:latest roadstead.toml --at 2026-11-22T08:00:00Z"
+)
 def restore(
     image: ImageArgument,
     config: ConfigArgument = None,
     data: DataOption = None,
     at: Annotated[
-        datetime | None,
-        typer.Option(metavar="TIME", help="Where it pointed then: 2026-03-01, or 2026-03-01T12:00:00 (UTC)."),
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Where it pointed then: 2026-11-22, or 2026-11-22T08:00:00Z; UTC if not said."
+        ),
     ] = None,
     position: Annotated[
         int | None, typer.Option(metavar="N", help="Where it pointed from that line of its history on.")
@@ -70,24 +73,40 @@ def restore(
     """Put a tag back: by default to where it pointed before its last change."""
     if at is not None and position is not None:
         raise typer.BadParameter("give --at or --position, not both")
+    moment = None if at is None else parse_moment(at)
     repository, tag = _parse(image)
-    moment = None if at is None else at.replace(tzinfo=UTC)
     digest = asyncio.run(
-        _with_history(_settings(config, data), lambda past: past.restore(repository, tag, at=moment, position=position))
+        _with_history(
+            load_existing(config, data), lambda past: past.restore(repository, tag, at=moment, position=position)
+        )
     )
     typer.echo(f"{image} points at {digest} again")
 
 
 def _parse(image: str) -> tuple[RepositoryName, Tag]:
     repository, colon, tag = image.rpartition(":")
-    if not colon:
+    if not colon or "/" in tag:  # what follows a host's port is no tag
         raise typer.BadParameter(f"{image} has no tag: write REPOSITORY:TAG", param_hint="REPOSITORY:TAG")
-    return RepositoryName.parse(repository), Tag.parse(tag)
+    try:
+        return RepositoryName.parse(repository), Tag.parse(tag)
+    except NameInvalidError as error:
+        host, _, rest = repository.partition("/")
+        if ":" not in host:
+            raise
+        raise typer.BadParameter(
+            f"{image} begins with a host: leave it out, {rest}:{tag}", param_hint="REPOSITORY:TAG"
+        ) from error
 
 
-def _settings(config: Path | None, data: Path | None) -> Settings:
-    overrides = {} if data is None else {"storage.path": str(data)}
-    return load(config, environment=os.environ, overrides=overrides).settings
+def parse_moment(text: str) -> datetime:
+    """Read a date, or a date with a time, in UTC if no zone is said; typer's error for wrong usage."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text} is not a time: write it like 2026-11-22T08:00:00Z", param_hint="--at"
+        ) from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _line(change: TagChange) -> str:

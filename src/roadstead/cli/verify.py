@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Annotated
 
 import typer
 
+from roadstead.cli.existing import load_existing
 from roadstead.registry.verify import Checked, Finding
-from roadstead.settings.load import load
 from roadstead.settings.model import LogFormat, Settings
-from roadstead.settings.quantity import format_size
+from roadstead.settings.quantity import rounded_size
 from roadstead.telemetry.logs import configure_logging
 
 EXAMPLE = "Example: roadstead verify roadstead.toml && echo everything is as it should be"
@@ -29,8 +28,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line for each finding.")] = False,
 ) -> None:
     """Read every blob and compare everything with everything; status 1 if anything is wrong and wasn't mended."""
-    overrides = {} if data is None else {"storage.path": str(data)}
-    settings = load(config, environment=os.environ, overrides=overrides).settings
+    settings = load_existing(config, data)
     configure_logging(format=LogFormat.TEXT, level=settings.log.level, threaded=False)
     if not asyncio.run(_verify(settings, repair, as_json)):
         raise typer.Exit(1)
@@ -58,6 +56,6 @@ def _line(finding: Finding) -> str:
 
 def _summary(checked: Checked) -> str:
     return (
-        f"checked {checked.blobs} blobs, {format_size(checked.size)} at {checked.rate / 2**20:.0f} MiB/s, "
+        f"checked {checked.blobs} blobs, {rounded_size(checked.size)} at {checked.rate / 2**20:.0f} MiB/s, "
         f"{checked.manifests} manifests and {checked.tags} tags"
     )

@@ -46,14 +46,19 @@ class _UndoneError(Exception):
     """A transaction came to nothing, for certain, and may be run again."""
 
 
+def check_driver() -> None:
+    """Raise DriverMissingError unless what PostgreSQL takes is installed."""
+    # SQLAlchemy wants greenlet for asyncpg, and would say so only at the first statement.
+    missing = [name for name in ("asyncpg", "greenlet") if find_spec(name) is None]
+    if missing:
+        raise DriverMissingError(missing[0], "postgres")
+
+
 class Driver:
     """asyncpg, an optional part: imported by those who use it, so that its absence can be named."""
 
     def __init__(self) -> None:
-        # SQLAlchemy wants greenlet for asyncpg, and would say so only at the first statement.
-        missing = [name for name in ("asyncpg", "greenlet") if find_spec(name) is None]
-        if missing:
-            raise DriverMissingError(missing[0], "postgres")
+        check_driver()
         import asyncpg
         from sqlalchemy.ext.asyncio import create_async_engine
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from roadstead.oci.descriptor import Platform, PlatformInvalidError
 from roadstead.oci.pattern import Pattern, PatternInvalidError
 from roadstead.settings.findings import Finding
 from roadstead.settings.model import LayerSettings, RetentionSettings, Settings, StorageDriver
@@ -32,6 +33,11 @@ def sqlite_path(url: str) -> Path | None:
     scheme, _, rest = url.partition("://")
     path = rest.partition("?")[0][1:]
     return Path(path) if scheme.partition("+")[0] == _SQLITE and path and path != ":memory:" else None
+
+
+def is_postgresql(url: str) -> bool:
+    """Say whether a database's URL is one of PostgreSQL."""
+    return url.partition(":")[0].partition("+")[0] in _POSTGRESQL
 
 
 def _server(settings: Settings) -> Iterator[Finding]:
@@ -86,10 +92,9 @@ def _storage(settings: Settings) -> Iterator[Finding]:
 
 def _database(settings: Settings) -> Iterator[Finding]:
     url = settings.database_url
-    scheme = url.partition(":")[0].partition("+")[0]
-    if scheme == _SQLITE:
+    if url.partition(":")[0].partition("+")[0] == _SQLITE:
         yield from _sqlite(settings)
-    elif scheme not in _POSTGRESQL:
+    elif not is_postgresql(url):
         yield Finding("database.url", "expected sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
 
 
@@ -133,10 +138,7 @@ def _limits(settings: Settings) -> Iterator[Finding]:
         if value < 1:
             yield Finding(key, f"expected 1 or more, got {value}")
     for number, pattern in enumerate(registry.immutable):
-        try:
-            Pattern.parse(pattern)
-        except PatternInvalidError as error:
-            yield Finding(f"registry.immutable[{number}]", str(error), advice=error.advice())
+        yield from _pattern(f"registry.immutable[{number}]", pattern)
     if registry.catalog_page > registry.catalog_page_max:
         yield Finding("registry.catalog_page", f"is larger than registry.catalog_page_max, {registry.catalog_page_max}")
     for key, duration in (
@@ -149,11 +151,20 @@ def _limits(settings: Settings) -> Iterator[Finding]:
             yield Finding(key, "expected more than 0s")
 
 
+def _pattern(key: str, pattern: str) -> Iterator[Finding]:
+    try:
+        Pattern.parse(pattern)
+    except PatternInvalidError as error:
+        yield Finding(key, str(error), advice=error.advice())
+
+
 def _rules(settings: Settings) -> Iterator[Finding]:
     for at, rule in enumerate(settings.augment.rules):
         key = f"augment.rules[{at}]"
         if not rule.match:
             yield Finding(f"{key}.match", "every rule says which images it is for, such as library/*:latest")
+        else:
+            yield from _pattern(f"{key}.match", rule.match)
         for number, layer in enumerate(rule.layers):
             yield from _layer(f"{key}.layers[{number}]", layer)
         for number, assignment in enumerate(rule.env):
@@ -168,8 +179,16 @@ def _layer(key: str, layer: LayerSettings) -> Iterator[Finding]:
         yield Finding(key, f"{layer.path} does not exist")
     elif not os.access(layer.path, os.R_OK):
         yield Finding(key, f"{layer.path} cannot be read")
-    if layer.platform is not None and not _PLATFORM.fullmatch(layer.platform):
+    if layer.platform is not None and not _is_platform(layer.platform):
         yield Finding(key, f"expected a platform such as linux/amd64 or linux/arm64/v8, got {layer.platform!r}")
+
+
+def _is_platform(text: str) -> bool:
+    """Say whether a text is a platform with its system, and no word of it stands in another's place."""
+    try:
+        return _PLATFORM.fullmatch(text) is not None and str(Platform.parse(text)) == text
+    except PlatformInvalidError:
+        return False
 
 
 def _gc(settings: Settings) -> Iterator[Finding]:
@@ -185,10 +204,7 @@ def _gc(settings: Settings) -> Iterator[Finding]:
 
 
 def _retention(key: str, rule: RetentionSettings) -> Iterator[Finding]:
-    try:
-        Pattern.parse(rule.match)
-    except PatternInvalidError as error:
-        yield Finding(f"{key}.match", str(error), advice=error.advice())
+    yield from _pattern(f"{key}.match", rule.match)
     for number, glob in enumerate(rule.keep_matching):
         try:
             Pattern.parse(f"**:{glob}")

@@ -18,11 +18,13 @@ from roadstead.settings.address import ListenAddress
 from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import LayerSettings, RetentionSettings, RuleSettings
 from roadstead.settings.quantity import ByteSize, parse_duration, parse_size
-from roadstead.settings.references import resolve_references
+from roadstead.settings.references import resolve_references, resolve_url_references
 from roadstead.settings.tables import Headers, LogFields
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+_DATABASE_URL = "database.url"  # the one setting whose value has a password inside
 
 _PLAIN_WORDS: tuple[tuple[type, str], ...] = (
     (bool, "the truth value"),
@@ -66,7 +68,8 @@ def convert(kind: Any, raw: object, key: str, source: Source) -> Any:
     textual = source.textual
     if isinstance(raw, str) and source.environment is not None and "${" in raw:
         try:
-            raw = resolve_references(raw, environment=source.environment, directory=source.directory)
+            resolve = resolve_url_references if key == _DATABASE_URL else resolve_references
+            raw = resolve(raw, environment=source.environment, directory=source.directory)
         except InvalidError as error:
             raise ConversionError(Finding(key, str(error), source.name)) from error
         textual = True

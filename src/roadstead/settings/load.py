@@ -7,7 +7,7 @@ A file may be distribution's instead (``distribution.py``), and then its ``REGIS
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,16 +51,29 @@ def load(
     (by default the working directory) is where relative paths begin that don't come from the file; those of the
     file begin at the file.
     """
-    loaded = load_unchecked(config, environment=environment, overrides=overrides, directory=directory)
-    findings = check_loaded(loaded)
+    loaded, findings = load_with_findings(config, environment=environment, overrides=overrides, directory=directory)
     if findings:
         raise SettingsInvalidError(findings, loaded.warnings)
     return loaded
 
 
-def check_loaded(loaded: LoadedSettings) -> Sequence[Finding]:
-    """Return everything that speaks against serving with these settings, with where it was said."""
-    return [_placed(finding, loaded.origins) for finding in check_settings(loaded.settings)]
+def load_with_findings(
+    config: Path | None,
+    *,
+    environment: Mapping[str, str],
+    overrides: Mapping[str, object] | None = None,
+    directory: Path | None = None,
+    check: Callable[[Settings], Iterable[Finding]] = check_settings,
+) -> tuple[LoadedSettings, Sequence[Finding]]:
+    """Return settings and everything that speaks against them, with where it was said; SettingsFileError.
+
+    What can't be read has its default, so that the rest can be judged with `check` in the same run.
+    """
+    loaded, findings = _loaded(config, environment, overrides or {}, directory or Path.cwd())
+    # What is said of a default that only stands in for a slip would mislead.
+    told = {_setting(finding.key) for finding in findings}
+    judged = (_placed(finding, loaded.origins) for finding in check(loaded.settings))
+    return loaded, [*findings, *(finding for finding in judged if _setting(finding.key) not in told)]
 
 
 def load_unchecked(
@@ -71,7 +84,15 @@ def load_unchecked(
     directory: Path | None = None,
 ) -> LoadedSettings:
     """Return settings whose values are of the right types, not yet judged together; otherwise like `load`."""
-    directory = directory or Path.cwd()
+    loaded, findings = _loaded(config, environment, overrides or {}, directory or Path.cwd())
+    if findings:
+        raise SettingsInvalidError(findings, loaded.warnings)
+    return loaded
+
+
+def _loaded(
+    config: Path | None, environment: Mapping[str, str], overrides: Mapping[str, object], directory: Path
+) -> tuple[LoadedSettings, Sequence[Finding]]:
     findings: list[Finding] = []
     given: dict[str, Given] = {}
     warnings: Sequence[Finding] = ()
@@ -83,13 +104,11 @@ def load_unchecked(
         else:
             given.update(_from_file(path, text, environment, findings))
     given.update(_from_environment(environment, directory, findings))
-    given.update(_from_command_line(overrides or {}, environment, directory))
+    given.update(_from_command_line(overrides, environment, directory))
     values = _converted(given, findings)
-    if findings:
-        raise SettingsInvalidError(findings, warnings)
     values.setdefault("storage.path", directory / Settings().storage.path)
     origins = {key: given[key].origin if key in given else Origin(OriginKind.DEFAULT) for key in keys()}
-    return LoadedSettings(build(values), origins, warnings)
+    return LoadedSettings(build(values), origins, warnings), findings
 
 
 def keys() -> Mapping[str, Any]:
@@ -182,11 +201,16 @@ def _from_distribution(
 
 def _placed(finding: Finding, origins: Mapping[str, Origin]) -> Finding:
     """Name the file and key, or the variable, of a finding that names only our key."""
-    origin = origins.get(finding.key)
+    origin = origins.get(_setting(finding.key))
     said = (OriginKind.FILE, OriginKind.ENVIRONMENT)
     return (
         finding if finding.where or origin is None or origin.kind not in said else replace(finding, where=origin.name)
     )
+
+
+def _setting(key: str) -> str:
+    """Return the setting that a key is in: `augment.rules` for `augment.rules[0].match`."""
+    return key.partition("[")[0]
 
 
 def _walk(document: Mapping[str, object], where: str, findings: list[Finding]) -> Iterator[tuple[str, object]]:

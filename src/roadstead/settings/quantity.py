@@ -81,3 +81,13 @@ def format_size(size: int) -> str:
         if size and size % _BYTES[unit] == 0:
             return f"{size // _BYTES[unit]}{unit}"
     return str(size)
+
+
+def rounded_size(size: int) -> str:
+    """Write a size for people, `2.0 MiB`: in the largest binary unit that it reaches, to one decimal place."""
+    if size < _BYTES["KiB"]:
+        return f"{size} B"
+    # What would round up to 1024.0 belongs to the next unit.
+    units = ("KiB", "MiB", "GiB", "TiB")
+    unit = next((unit for unit in units if round(size / _BYTES[unit], 1) < 1024), units[-1])
+    return f"{size / _BYTES[unit]:.1f} {unit}"

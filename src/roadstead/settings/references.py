@@ -3,10 +3,13 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from roadstead.errors import InvalidError
 
 _REFERENCE = re.compile(r"\$(?:(?P<literal>\$)(?=\{)|\{(?P<kind>[A-Za-z0-9_-]*):?(?P<name>[^}]*)\})")
+# The user and password of a URL, as they are written: references among them may hold anything.
+_CREDENTIALS = re.compile(r"[a-z0-9+]+://(?:\$\{[^}]*\}|[^/?#@$]|\$(?!\{))*@", re.IGNORECASE)
 _LATER = frozenset({"secret", "ssm"})
 
 
@@ -30,6 +33,24 @@ def resolve_references(text: str, *, environment: Mapping[str, str], directory: 
         if match["literal"]:
             return "$"
         return _follow(match[0], match["kind"], match["name"], environment, directory)
+
+    return _REFERENCE.sub(value, text)
+
+
+def resolve_url_references(text: str, *, environment: Mapping[str, str], directory: Path) -> str:
+    """Put what is referred to in its place in a URL; raises ReferenceInvalidError.
+
+    In the user and the password, whose ends `:`, `@` and `/` mark, what comes in is percent-encoded (RFC 3986 §2.4,
+    §3.2.1), so that a password may hold any character. Elsewhere it comes as it is: it may be a path, or a whole URL.
+    """
+    credentials = _CREDENTIALS.match(text)
+    end = credentials.end() if credentials else 0
+
+    def value(match: re.Match[str]) -> str:
+        if match["literal"]:
+            return "$"
+        found = _follow(match[0], match["kind"], match["name"], environment, directory)
+        return quote(found, safe="") if match.end() <= end else found
 
     return _REFERENCE.sub(value, text)
 

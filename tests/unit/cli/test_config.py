@@ -105,6 +105,85 @@ def test_check_lists_everything(roadstead: Roadstead, tmp_path: Path) -> None:
     assert (fine.returncode, fine.stdout) == (0, "the settings are fine\n")
 
 
+def test_check_finds_what_serve_would_refuse(roadstead: Roadstead, tmp_path: Path) -> None:
+    """Rules that can't be carried out are told with their place, each by its number."""
+    (tmp_path / "text.tar.gz").write_text("not a tar at all\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "good.tar").write_bytes(bytes(1024))
+    (tmp_path / "r.toml").write_text(
+        """
+        augment.rules = [
+            { match = "team/[a:x:y", env = ["A=1"] },
+            { match = "Team App/*", env = ["A=1", "A=2"] },
+            { match = "a", workdir = "here" },
+            { match = "a", layers = ["text.tar.gz", "empty", "good.tar", "missing"] },
+            { match = "a", layers = [{ path = "good.tar", platform = "amd64/linux" }] },
+            { match = "a" },
+            { match = "a", layers = [{ path = "good.tar", platform = "linux/arm64/v8" }], workdir = "/" },
+        ]
+        """
+    )
+
+    done = roadstead("config", "check", "r.toml", "--json")
+
+    found = [(finding["key"], finding["message"]) for finding in json.loads(done.stdout)]
+    expected = [
+        ("augment.rules[0].match", "can't be in a repository"),
+        ("augment.rules[1].match", "can't be in a repository"),
+        ("augment.rules[3].layers[3]", "does not exist"),
+        ("augment.rules[4].layers[0]", "expected a platform"),
+        ("augment.rules[1]", "env names A twice"),
+        ("augment.rules[2]", "not an absolute path"),
+        ("augment.rules[3].layers[0]", "text.tar.gz: it is neither gzip nor tar"),
+        ("augment.rules[3].layers[1]", "the directory is empty"),
+        ("augment.rules[5]", "the plan is empty"),
+    ]
+    assert done.returncode == 1
+    assert [key for key, _ in found] == [key for key, _ in expected]
+    assert all(words in message for (_, message), (_, words) in zip(found, expected, strict=True)), found
+    assert {finding["where"] for finding in json.loads(done.stdout)} == {str(tmp_path / "r.toml")}
+
+
+def test_check_names_missing_extras(roadstead: Roadstead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the command that installs them."""
+    (tmp_path / "r.toml").write_text(
+        '[storage]\ndriver = "s3"\nbucket = "b"\n[database]\nurl = "postgresql://127.0.0.1/x"\n'
+    )
+    fine = roadstead("config", "check", "r.toml")
+    monkeypatch.setattr("roadstead.cli.preflight.find_spec", lambda name: None)
+    monkeypatch.setattr("roadstead.db.postgres.find_spec", lambda name: None)
+
+    done = roadstead("config", "check", "r.toml")
+
+    assert fine.returncode == 0
+    assert done.returncode == 1
+    assert "roadstead[s3]" in done.stdout
+    assert "roadstead[postgres]" in done.stdout
+
+
+def test_check_judges_what_could_be_read(roadstead: Roadstead, tmp_path: Path) -> None:
+    """A slip doesn't hide what else is wrong, and nothing is said of the default in its place."""
+    (tmp_path / "r.toml").write_text(
+        """
+        [server]
+        wrokers = 2
+        listen = "0.0.0.0:5000"
+        [storage]
+        driver = "s3"
+        bucket = "b"
+        [database]
+        url = 1
+        [log]
+        level = 3
+        """
+    )
+
+    done = roadstead("config", "check", "r.toml", "--json")
+
+    keys = [finding["key"] for finding in json.loads(done.stdout)]
+    assert keys == ["server.wrokers", "database.url", "log.level", "server.listen"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -235,6 +235,41 @@ def test_references_that_lead_nowhere(write: Write, reference: str, told: str) -
     assert told in findings(write(f'[storage]\nprefix = "{reference}"'))[0]
 
 
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("postgresql://me:${env:PASSWORD}@db/x", "postgresql://me:p%40s%2Fs%3Aw%25@db/x"),
+        ("postgresql://${env:USER}:${file:password}@db/x", "postgresql://a%20b:f%40@db/x"),
+        ("postgresql+asyncpg://me:a-${env:PASSWORD}-z@db/x", "postgresql+asyncpg://me:a-p%40s%2Fs%3Aw%25-z@db/x"),
+        ("postgresql://me:s%40id@${env:HOST}/x", "postgresql://me:s%40id@db.internal:5432/x"),
+        ("postgresql://${env:HOST}/x", "postgresql://db.internal:5432/x"),
+        ("${env:URL}", "postgresql://me:s%40id@db/x"),
+        ("${env:URL}?ssl=require", "postgresql://me:s%40id@db/x?ssl=require"),
+        ("sqlite:///${env:FOLDER}/a@b.db", "sqlite:////srv/a/a@b.db"),
+    ],
+)
+def test_passwords_of_databases_may_hold_anything(tmp_path: Path, written: str, url: str) -> None:
+    """A value referred to as user or password is percent-encoded; elsewhere in a URL it isn't."""
+    (tmp_path / "password").write_text("f@\n")
+    environment = {
+        "ROADSTEAD_DATABASE_URL": written,
+        "PASSWORD": "p@s/s:w%",
+        "USER": "a b",
+        "HOST": "db.internal:5432",
+        "URL": "postgresql://me:s%40id@db/x",
+        "FOLDER": "/srv/a",
+    }
+
+    assert load(None, environment=environment, directory=tmp_path).settings.database_url == url
+
+
+def test_other_urls_take_values_as_they_are(tmp_path: Path) -> None:
+    """Only the database's address has a password inside."""
+    environment = {"ROADSTEAD_STORAGE_PREFIX": "x://${env:A}@b", "A": "p@/"}
+
+    assert load(None, environment=environment, directory=tmp_path).settings.storage.prefix == "x://p@/@b"
+
+
 def test_a_secret_is_not_in_messages(write: Write) -> None:
     """Not even one of the wrong kind."""
     assert "31415" not in findings(write("[storage]\nsecret_key = 31415\naccess_key = 'x'"))[0]

@@ -15,6 +15,7 @@ from roadstead.settings.quantity import (
     format_size,
     parse_duration,
     parse_size,
+    rounded_size,
 )
 
 
@@ -83,3 +84,20 @@ def test_no_sizes(text: str) -> None:
 def test_sizes_are_written_exactly(size: int, text: str) -> None:
     """The largest unit that loses nothing."""
     assert format_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (2 << 20, "2.0 MiB"),
+        ((2 << 20) + 100_000, "2.1 MiB"),
+        ((1 << 20) - 1, "1.0 MiB"),
+        (5000 << 40, "5000.0 TiB"),
+    ],
+)
+def test_sizes_for_people(size: int, text: str) -> None:
+    """Always with a unit."""
+    assert rounded_size(size) == text

@@ -1,0 +1,35 @@
+"""The settings of a registry that is there, for commands that look into it beside its server."""
+
+import os
+from pathlib import Path
+
+from roadstead.errors import NotFoundError
+from roadstead.settings.load import load
+from roadstead.settings.model import Settings, StorageDriver
+
+
+class DataMissingError(NotFoundError):
+    """No data directory is where settings say."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"there is no data directory at {path}")
+        self.path = path
+
+    def advice(self) -> str:
+        """Say where the right one is named."""
+        return "Name the one that the server uses: with its settings file, or with --data DIR."
+
+
+def load_existing(config: Path | None, data: Path | None) -> Settings:
+    """Return the settings, with `data` as storage.path if it is given; DataMissingError if nothing is there."""
+    overrides = {} if data is None else {"storage.path": str(data)}
+    settings = load(config, environment=os.environ, overrides=overrides).settings
+    require_data(settings)
+    return settings
+
+
+def require_data(settings: Settings) -> None:
+    """Raise DataMissingError if images are kept in a directory and it isn't there: opening it would make it."""
+    storage = settings.storage
+    if storage.driver is StorageDriver.FILESYSTEM and not storage.path.is_dir():
+        raise DataMissingError(storage.path)

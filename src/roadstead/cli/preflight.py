@@ -1,0 +1,60 @@
+"""What ``serve`` would find out only while it prepares: broken rules, libraries that aren't there."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from roadstead.augment.layers import check_layer
+from roadstead.augment.plan import Plan, PlanInvalidError, parse_variable
+from roadstead.db.errors import DriverMissingError
+from roadstead.db.postgres import check_driver
+from roadstead.oci.layer import LayerInvalidError
+from roadstead.settings.check import is_postgresql
+from roadstead.settings.findings import Finding
+from roadstead.settings.model import LayerSettings, RuleSettings, Settings, StorageDriver
+from roadstead.storage.drivers.s3 import S3ExtraMissingError
+
+
+def preflight(settings: Settings) -> Iterator[Finding]:
+    """Yield what stands in the way of these settings beside what `check_settings` finds; reads every layer."""
+    for at, rule in enumerate(settings.augment.rules):
+        key = f"augment.rules[{at}]"
+        yield from _plan(key, rule)
+        for number, layer in enumerate(rule.layers):
+            yield from _layer(f"{key}.layers[{number}]", layer)
+    yield from _extras(settings)
+
+
+def _plan(key: str, rule: RuleSettings) -> Iterator[Finding]:
+    told = [text for text in rule.env if text.find("=") < 1]  # check_settings names each
+    changes = (rule.env, rule.entrypoint is not None, rule.cmd is not None, rule.workdir is not None)
+    if told or (rule.layers and not any(changes)):
+        return
+    try:
+        Plan(
+            env=tuple(parse_variable(text) for text in rule.env),
+            entrypoint=rule.entrypoint,
+            cmd=rule.cmd,
+            workdir=rule.workdir,
+        )
+    except PlanInvalidError as error:
+        yield Finding(key, str(error))
+
+
+def _layer(key: str, layer: LayerSettings) -> Iterator[Finding]:
+    try:
+        check_layer(layer.path)
+    except LayerInvalidError as error:
+        yield Finding(key, f"{layer.path}: {error.reason}", advice="A layer is a directory, a .tar or a .tar.gz.")
+    except OSError:
+        return  # check_settings says that it isn't there or can't be read
+
+
+def _extras(settings: Settings) -> Iterator[Finding]:
+    if settings.storage.driver is StorageDriver.S3 and find_spec("aiobotocore") is None:
+        missing = S3ExtraMissingError()
+        yield Finding("storage.driver", str(missing), advice=missing.advice())
+    if is_postgresql(settings.database_url):
+        try:
+            check_driver()
+        except DriverMissingError as error:
+            yield Finding("database.url", str(error), advice=error.advice())
