@@ -91,7 +91,7 @@ def test_the_images_configuration_serves(tmp_path: Path, environment: dict[str, 
 
     collected = registry("garbage-collect", "--dry-run", "-m", "-q", environment=environment, directory=tmp_path)
 
-    assert (collected.returncode, "1 blob, 4: it was pushed" in collected.stdout) == (0, True)
+    assert (collected.returncode, "1 blob, 4 B: it was pushed" in collected.stdout) == (0, True)
     assert digest == Digest.of(b"blob")
     assert (
         root / f"docker/registry/v2/blobs/sha256/{digest.encoded[:2]}/{digest.encoded}/data"

@@ -36,6 +36,8 @@ def test_tags_are_put_back_and_kept(tmp_path: Path) -> None:
         assert client.get("/v2/team/app/manifests/v1").body == first.raw
         assert run("tag", "restore", "team/app:v1", "--position", "1", *where).returncode == 1
         assert run("tag", "history", "team/app:never", *where).returncode == 1
+        with_host = run("tag", "history", "registry.example/team/app:latest", *where)
+        assert with_host.stderr.endswith("If registry.example is the registry, leave it out: team/app:latest\n")
         assert run("tag", "history", "team/app", *where).returncode == 2
 
 

@@ -50,6 +50,9 @@ def history(
 
     if not asyncio.run(_with_history(load_existing(config, data), run)):
         typer.echo(f"error: {image} was never pushed here", err=True)
+        host, slash, rest = image.partition("/")
+        if slash and (host == "localhost" or "." in host):  # it may be a repository's name all the same
+            typer.echo(f"  If {host} is the registry, leave it out: {rest}", err=True)
         raise typer.Exit(1)
 
 
