@@ -80,7 +80,7 @@ class S3ExtraMissingError(UnavailableError):
     """The libraries for S3 aren't installed."""
 
     def __init__(self) -> None:
-        super().__init__("storage on S3 needs libraries that aren't installed: pip install 'roadstead[s3]'")
+        super().__init__("storage on S3 needs libraries that aren't installed")
 
     def advice(self) -> str | None:
         """Return the command that installs them."""
