@@ -37,7 +37,7 @@ def facts(postgres_url: str, seaweedfs: SeaweedFS) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [({"secret_key": "wrong"}, "SignatureDoesNotMatch"), ({"endpoint": f"http://127.0.0.1:{free_port()}"}, "store")],
+    [({"secret_key": "wrong"}, "SignatureDoesNotMatch"), ({"endpoint": f"http://127.0.0.1:{free_port()}"}, "answer")],
     ids=["wrong-key", "nothing-there"],
 )
 def test_a_store_that_refuses_us_stops_the_start(
