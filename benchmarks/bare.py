@@ -6,33 +6,23 @@
 ``python -m benchmarks.bare DIRECTORY PORT`` serves the files of a directory.
 """
 
-import asyncio
+import socket
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from roadstead.cli.serve import run
+from roadstead import worker
 from roadstead.settings.address import ListenAddress
-from roadstead.settings.handover import Handover
-from roadstead.settings.model import ServerSettings, Settings, StorageSettings
+from roadstead.supervisor import Role, Supervisor, listen
+from roadstead.telemetry.logs import configure_logging
 
 MANIFEST_BYTES = 700
 
 
-async def prepare(settings: Settings, run_directory: Path) -> Handover:
-    """Prepare nothing."""
-    return Handover(settings=settings, rules_json="", run_directory=run_directory)
-
-
-async def background(_: Handover) -> None:
-    """Do nothing until cancelled."""
-    await asyncio.Event().wait()
-
-
-def worker_application(handover: Handover) -> Any:
-    """Return the ASGI application."""
-    files = handover.settings.storage.path
+def empty_application(files: Path) -> Any:
+    """Return the ASGI application over a directory of files."""
     manifest = bytes(MANIFEST_BYTES)
 
     async def application(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
@@ -67,7 +57,19 @@ async def _start(send: Any, status: int, size: int) -> None:
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"%d" % size)]})
 
 
+def main(files: Path, port: int) -> int:
+    """Serve with two workers, as Roadstead does, until a signal."""
+    configure_logging(format="text", level="warning", threaded=False)
+
+    def answer(listener: socket.socket, ready: Callable[[], None]) -> int:
+        return worker.serve(empty_application(files), listener, shutdown_timeout_s=5, ready=ready)
+
+    listeners = listen(ListenAddress("127.0.0.1", port), 2)
+    roles = [
+        Role(f"worker-{number}", partial(answer, listener), (listener,)) for number, listener in enumerate(listeners, 1)
+    ]
+    return Supervisor(roles, shutdown_timeout_s=5).run()
+
+
 if __name__ == "__main__":
-    listen = ListenAddress("127.0.0.1", int(sys.argv[2]))
-    server, storage = ServerSettings(listen=listen), StorageSettings(path=Path(sys.argv[1]))
-    sys.exit(run(Settings(server=server, storage=storage), application="benchmarks.bare"))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
