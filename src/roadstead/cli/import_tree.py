@@ -137,10 +137,5 @@ def _progress() -> Iterator[Tell]:
 
 def _text(report: Report) -> str:
     images = f"{report.repositories:,} repositories, {report.manifests:,} manifests, {report.tags:,} tags"
-    lines = [f"{images}, {report.blobs:,} blobs of {report.blob_bytes:,} bytes"]
-    for finding, count in report.findings.items():
-        lines.append(f"{count:,} {finding.value}")
-        lines += [f"  {name}" for name in report.named[finding]]
-        if count > len(report.named[finding]):
-            lines.append("  …")
+    lines = [f"{images}, {report.blobs:,} blobs of {report.blob_bytes:,} bytes", *report.findings_as_text()]
     return "\n".join(lines)
