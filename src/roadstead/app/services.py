@@ -29,19 +29,7 @@ UPLOADS_SECRET = "uploads"  # noqa: S105 -- the name of the secret
 async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -> Services:
     """Return what answers requests over these plugs."""
     settings, database, driver = handover.settings, plugs.database, plugs.driver
-    cache = ContentCache()
-    delete_enabled = settings.storage.delete
-    manifests = Manifests(
-        plugs.manifests,
-        CLOCK,
-        cache=cache,
-        max_bytes=settings.registry.max_manifest_bytes,
-        max_tags_per_push=settings.registry.max_tags_per_push,
-        sparse=Sparseness(indexes=settings.registry.sparse_indexes, images=settings.registry.sparse_images),
-        delete_enabled=delete_enabled,
-        immutable=ImmutableTags.parse(settings.registry.immutable),
-    )
-    blobs = Blobs(plugs.blobs, driver, CLOCK, cache=cache, delete_enabled=delete_enabled)
+    manifests, blobs = build_contents(plugs, settings)
     catalog = Catalog(
         database.catalog,
         max_tags=settings.registry.tags_page_max,
@@ -69,6 +57,23 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
         metrics_open=settings.metrics.open_to_network,
         strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,
     )
+
+
+def build_contents(plugs: Plugs, settings: Settings) -> tuple[Manifests, Blobs]:
+    """Return what holds manifests and blobs, as settings say; both keep small contents in one cache."""
+    cache = ContentCache()
+    delete_enabled = settings.storage.delete
+    manifests = Manifests(
+        plugs.manifests,
+        CLOCK,
+        cache=cache,
+        max_bytes=settings.registry.max_manifest_bytes,
+        max_tags_per_push=settings.registry.max_tags_per_push,
+        sparse=Sparseness(indexes=settings.registry.sparse_indexes, images=settings.registry.sparse_images),
+        delete_enabled=delete_enabled,
+        immutable=ImmutableTags.parse(settings.registry.immutable),
+    )
+    return manifests, Blobs(plugs.blobs, plugs.driver, CLOCK, cache=cache, delete_enabled=delete_enabled)
 
 
 async def build_uploads(plugs: Plugs, settings: Settings) -> Uploads:

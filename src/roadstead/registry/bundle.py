@@ -184,7 +184,7 @@ class TarBundle:
             with tarfile.open(fileobj=cast("BinaryIO", headers), mode="r:") as tar:
                 count = 0
                 while (member := tar.next()) is not None:
-                    tar.members = []  # its own list would grow with the archive
+                    tar.members = []  # type: ignore[attr-defined]  # its own list would grow with the archive
                     count += 1
                     if count > MAX_MEMBERS:
                         raise BundleInvalidError(self.where, f"it has more than {MAX_MEMBERS:,} members")

@@ -111,8 +111,11 @@ class Loader:
         blobs: Blobs,
         uploads: Uploads,
         *,
+        check_name: Callable[[RepositoryName], None] = lambda _name: None,
         progress: Progress = lambda _where, _report: None,
     ) -> None:
+        """`check_name` raises what is in the way of a write to a repository; `progress` hears where it is."""
+        self._check_name = check_name
         self._manifests = manifests
         self._blobs = blobs
         self._uploads = uploads
@@ -140,6 +143,7 @@ class Loader:
         what = f"{repository}:{tag}" if tag else f"{repository}@{top.digest}"
         self._progress(what, self._report)
         try:
+            self._check_name(repository)
             await _Image(self, saved, repository).load(top, tag, what)
         except _MissingError as error:
             self._report.tell(LoadFinding.MISSING, f"{what}: {error}")
@@ -169,29 +173,30 @@ class _Image:
     async def load(self, top: Descriptor, tag: Tag | None, what: str) -> None:
         missing = await self._missing_of(top, MAX_NESTING)
         if missing and isinstance(self._parsed.get(top.digest), ImageIndex):
-            top = await self._what_is_here(top, tag, what, missing)
+            await self._what_is_here(top, tag, what, missing)
         elif missing:
             raise _MissingError(missing)
-        await self._store(top, tag)
-        self._report.images.append(LoadedImage(self._repository, tag, top.digest))
+        else:
+            await self._keep(top, tag)
 
-    async def _what_is_here(
-        self, index: Descriptor, tag: Tag | None, what: str, missing: Sequence[Digest]
-    ) -> Descriptor:
-        """Store the whole images of an index that isn't; return the one that stands for it."""
+    async def _keep(self, descriptor: Descriptor, tag: Tag | None) -> None:
+        await self._store(descriptor, tag)
+        self._report.images.append(LoadedImage(self._repository, tag, descriptor.digest))
+
+    async def _what_is_here(self, index: Descriptor, tag: Tag | None, what: str, missing: Sequence[Digest]) -> None:
+        """Store the whole images of an index that isn't, the only one under its name."""
         children = self._parsed[index.digest].references()
-        whole = [child for child in children if not self._missing[child.digest]]
-        images = [child for child in whole if not child.is_attestation]
+        images = [child for child in children if not (self._missing[child.digest] or child.is_attestation)]
+        if not images:
+            raise _MissingError(missing)
         # An engine that keeps one platform of an index saves it under the index's name all the same.
         if tag is not None and len(images) == 1:
+            await self._keep(images[0], tag)
             self._report.tell(LoadFinding.PARTIAL, f"{what}: {images[0].platform or images[0].digest}")
-            return images[0]
+            return
         for child in images:
-            await self._store(child, None)
-            self._report.images.append(LoadedImage(self._repository, None, child.digest))
-        if images:
-            self._report.tell(LoadFinding.CHILDREN, what)
-        raise _MissingError(missing)
+            await self._keep(child, None)
+        self._report.tell(LoadFinding.CHILDREN, f"{what}: {_MissingError(missing)}")
 
     async def _missing_of(self, descriptor: Descriptor, nesting: int) -> Sequence[Digest]:
         """Return what is missing of a manifest and everything below it; it is read by the way."""

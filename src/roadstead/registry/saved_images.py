@@ -9,7 +9,7 @@ their bytes are their diff_id's, and the image's id stays what it was.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import zstandard
 
@@ -219,6 +219,8 @@ def parse_name(text: str) -> ImageName:
 
     Raises NameUnusableError.
     """
+    if text.partition(":")[0] in set(Algorithm):  # it would be read as a repository `sha256` with a long tag
+        raise NameUnusableError(f"{text[:80]!r} is a digest, not a name")
     try:
         reference = ImageReference.parse(text, default_tag=None)
     except ReferenceInvalidError as error:
@@ -234,17 +236,17 @@ def _read_archive(bundle: Bundle) -> Saved:
     for position, entry in enumerate(_entries(bundle)):
         where = f"{SAVED_FILE}[{position}]"
         try:
-            descriptor = _made_image(saved, where, entry)
+            descriptor, texts = _made_image(saved, where, entry), _texts(bundle, where, entry, "RepoTags")
         except (BundleInvalidError, LayerInvalidError) as error:
             saved.unusable.append(Unusable(where, error.reason))
             continue
-        for text in _texts(bundle, where, entry, "RepoTags") or [None]:
+        for text in texts:
             try:
-                name = ImageName() if text is None else parse_name(text)
+                saved.images.append(SavedImage(descriptor, parse_name(text)))
             except NameUnusableError as error:
-                saved.unusable.append(Unusable(str(text)[:200], str(error)))
-            else:
-                saved.images.append(SavedImage(descriptor, name))
+                saved.unusable.append(Unusable(text[:200], str(error)))
+        if not texts:
+            saved.images.append(SavedImage(descriptor, ImageName()))
     return saved
 
 
@@ -341,7 +343,9 @@ def _measured_zstd(bundle: Bundle, file: BundleFile, diff_id: Digest) -> Digest:
     stored, unpacked = Hasher(), Hasher()
     try:
         with bundle.open(file) as stream:
-            reader = zstandard.ZstdDecompressor().stream_reader(_Watched(stream, stored), read_across_frames=True)
+            reader = zstandard.ZstdDecompressor().stream_reader(
+                cast("BinaryIO", _Watched(stream, stored)), read_across_frames=True
+            )
             while piece := reader.read(_PIECE):
                 unpacked.update(piece)
                 if unpacked.size > MAX_LAYER_BYTES:
