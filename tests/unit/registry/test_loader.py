@@ -379,7 +379,8 @@ async def test_compressed_layers_stay_compressed(
         (archive(**{"1/layer.tar": b"no tar at all"}), "DAMAGED"),
     ],
     ids=["a config that leads out", "a config that is a number", "no config", "a layer that leads out",
-         "too few layers", "layers that are a text", "a missing layer", "an unusable name", "names that are an object", "no name",
+         "too few layers", "layers that are a text", "a missing layer", "an unusable name",
+         "names that are an object", "no name",
          "a changed config", "a config without layers", "a config that is an array", "another layer's bytes", "noise"],
 )  # fmt: skip
 async def test_archives_that_say_what_is_not_so(registry: Registry, tmp_path: Path, files: Files, finding: str) -> None:
