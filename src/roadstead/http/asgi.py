@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from roadstead.errors import InvalidError
+from roadstead.http.rights import EVERYTHING, Rights
 from roadstead.registry.pump import BodyBrokenError
 
 Scope = MutableMapping[str, Any]
@@ -42,6 +43,9 @@ class ParametersTooManyError(InvalidError):
 
 class Request:
     """One request: the path is decoded once, everything else is read when it is asked for."""
+
+    rights: Rights = EVERYTHING
+    """What the sender may do: set where access is controlled, before the handler sees the request."""
 
     __slots__ = ("__dict__", "_ended", "_receive", "is_broken", "method", "path", "received", "scope")
 
