@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 
 from roadstead.augment.ports import Served
-from roadstead.http.asgi import Request, Response
+from roadstead.http.asgi import Headers, Request, Response
 from roadstead.http.bodies import read_whole
 from roadstead.http.conditions import ConditionUnmetError, etag, etags, none_match
 from roadstead.http.context import Services
@@ -26,19 +27,25 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     served = await resolve(services, name, reference)
     if services.strict_accept:
         served = await _negotiated(request, services, name, reference, served)
-    digest = str(served.digest)
-    headers = [
-        (b"content-type", served.media_type.encode()),
-        (b"docker-content-digest", digest.encode()),
-        (b"etag", etag(digest)),
-        IMMUTABLE if isinstance(reference, Digest) else REVALIDATE,
-        *SAFE,
-    ]
-    if none_match(request, digest):
+    headers = _headers(served.digest, served.media_type, is_fixed=isinstance(reference, Digest))
+    if none_match(request, str(served.digest)):
         return Response(304, headers[1:])
     if request.method == "HEAD":
         return Response(200, headers, content_length=served.size)
     return Response(200, headers, await services.manifests.content(served.digest))
+
+
+@lru_cache(maxsize=1024)
+def _headers(digest: Digest, media_type: str, *, is_fixed: bool) -> Headers:
+    """Return what a manifest's answer says of it, the type first; remembered, for it follows from the arguments."""
+    text = str(digest)
+    return (
+        (b"content-type", media_type.encode()),
+        (b"docker-content-digest", text.encode()),
+        (b"etag", etag(text)),
+        IMMUTABLE if is_fixed else REVALIDATE,
+        *SAFE,
+    )
 
 
 async def resolve(services: Services, name: Named, reference: Tag | Digest) -> Served:
