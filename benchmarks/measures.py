@@ -307,8 +307,11 @@ def _median_ms(action: Callable[[], object], times: int) -> float:
 
 @contextmanager
 def _cpu(server: Server) -> Iterator[Callable[[], float]]:
-    before = processes.cpu_s(server.pid)
-    yield lambda: processes.cpu_s(server.pid) - before
+    def used() -> float:
+        return sum(map(processes.cpu_s, (server.pid, *server.behind)))
+
+    before = used()
+    yield lambda: used() - before
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from roadstead.errors import UnavailableError
 from roadstead.http.application import Application
 from roadstead.http.context import Services
 from roadstead.http.health import side_table
+from roadstead.http.offload import XAccel
 from roadstead.http.outside import Outside
 from roadstead.http.routes import Router
 from roadstead.http.v2.table import ROUTES as API
@@ -65,6 +66,7 @@ from roadstead.settings.handover import Handover
 from roadstead.settings.model import (
     AcceptRule,
     LinksMode,
+    OffloadMode,
     RetentionSettings,
     RuleSettings,
     ServerSettings,
@@ -74,7 +76,7 @@ from roadstead.settings.model import (
 )
 from roadstead.storage import keys
 from roadstead.storage.drivers.filesystem import FilesystemDriver
-from roadstead.storage.ports import Driver, Key, OpensFile, PurgesTemporary, StorageUnavailableError
+from roadstead.storage.ports import Driver, Key, OpensFile, PresignsUrl, PurgesTemporary, StorageUnavailableError
 from roadstead.storage.tree_lock import hold_tree
 from roadstead.telemetry.metered import MeteredBlobs, MeteredDerivations, MeteredManifests, MeteredUploads
 from roadstead.telemetry.metrics import Metrics, RegistryMetrics, RequestMetrics
@@ -435,6 +437,7 @@ def open_driver(settings: StorageSettings) -> Driver:
         encrypt=settings.encrypt,
         kms_key=settings.kms_key,
         storage_class=settings.storage_class,
+        presign_endpoint=settings.redirect_endpoint,
     )
 
 
@@ -465,6 +468,12 @@ def _outside(server: ServerSettings) -> Outside:
         origin="" if server.relative_urls else (server.public_url or "").rstrip("/"),
         headers=[(name.lower().encode(), value.encode("latin-1")) for name, value in server.headers.pairs],
     )
+
+
+def _offload(server: ServerSettings) -> XAccel | None:
+    if server.offload is OffloadMode.OFF or server.offload_secret is None:
+        return None
+    return XAccel(server.offload_location, server.offload_secret)
 
 
 async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -> Services:
@@ -508,6 +517,8 @@ async def _services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -
         render_metrics=metrics.render,
         metrics_open=settings.metrics.open_to_network,
         strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,
+        offload=_offload(settings.server),
+        presigner=driver if settings.storage.redirect and isinstance(driver, PresignsUrl) else None,
     )
 
 
