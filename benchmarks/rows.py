@@ -135,7 +135,10 @@ GROUPS: Sequence[Group] = (
                 Row(
                     f"blob-get-offloaded-{streams}",
                     f"256 MiB blob GET by nginx, {about}",
-                    {server: large_blob(server, streams=streams) for server in ("nginx-offload", "nginx")},
+                    {
+                        server: large_blob(server, streams=streams, times=16 // streams)
+                        for server in ("nginx-offload", "nginx")
+                    },
                     (_times(0.9, 1, "nginx"),),
                     rounds=5,
                 )
