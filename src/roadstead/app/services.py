@@ -12,6 +12,7 @@ from roadstead.http.offload import XAccel
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.content_cache import ContentCache
+from roadstead.registry.history import TagHistory
 from roadstead.registry.images import Images
 from roadstead.registry.immutable import ImmutableTags
 from roadstead.registry.importer import open_gate
@@ -62,6 +63,7 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
         blobs=blobs,
         uploads=await build_uploads(plugs, settings),
         catalog=catalog,
+        history=tag_history(plugs, settings),
         augmenter=augmenter,
         files=driver if isinstance(driver, OpensFile) else None,
         gate=await open_gate(database.imports),
@@ -78,6 +80,12 @@ def _offload(server: ServerSettings) -> XAccel | None:
     if server.offload is OffloadMode.OFF or server.offload_secret is None:
         return None
     return XAccel(server.offload_location, server.offload_secret)
+
+
+def tag_history(plugs: Plugs, settings: Settings) -> TagHistory:
+    """Return what reads the journal of tags, and puts tags back."""
+    immutable = ImmutableTags.parse(settings.registry.immutable)
+    return TagHistory(plugs.database.journal, plugs.manifests, CLOCK, immutable=immutable)
 
 
 async def build_uploads(plugs: Plugs, settings: Settings) -> Uploads:

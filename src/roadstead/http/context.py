@@ -7,6 +7,7 @@ from roadstead.augment.service import Augmenter
 from roadstead.http.offload import XAccel
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
+from roadstead.registry.history import TagHistory
 from roadstead.registry.importer import Gate
 from roadstead.registry.manifests import Manifests
 from roadstead.registry.uploads import Uploads
@@ -25,6 +26,7 @@ class Services:
     blobs: Blobs
     uploads: Uploads
     catalog: Catalog
+    history: TagHistory
     augmenter: Augmenter
     files: OpensFile | None
     gate: Gate  # closed while the database is built from the tree
