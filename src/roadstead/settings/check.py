@@ -12,6 +12,7 @@ from roadstead.oci.pattern import Pattern, PatternInvalidError
 from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
     LayerSettings,
+    OffloadMode,
     PolicyAction,
     PolicyEffect,
     PolicySettings,
@@ -25,6 +26,8 @@ _SQLITE = "sqlite"
 _POSTGRESQL = frozenset({"postgresql", "postgres"})
 _SHORTEST_GRACE = timedelta(hours=1)
 _PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
+_SHORTEST_SECRET = 16
+_HEADER = re.compile(r"[!-~]+")
 _METRICS_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _REALM = re.compile(r"[\x20-\x7e]{1,255}")
 _SUBJECTS = ("anonymous", "authenticated", "everyone")
@@ -77,7 +80,31 @@ def _server(settings: Settings) -> Iterator[Finding]:
         )
     if not _PREFIX.fullmatch(server.prefix):
         yield Finding("server.prefix", f"expected a path with a slash at both ends, got {server.prefix!r}")
+    yield from _offload(settings)
     yield from _metrics(settings)
+
+
+def _offload(settings: Settings) -> Iterator[Finding]:
+    server, secret = settings.server, settings.server.offload_secret
+    if server.offload is OffloadMode.OFF:
+        return
+    if settings.storage.driver is not StorageDriver.FILESYSTEM:
+        yield Finding(
+            "server.offload",
+            f"{server.offload} needs files that nginx can read, and blobs are in S3",
+            advice="Leave it out; with S3, storage.redirect = true sends clients to the bucket.",
+        )
+    if server.offload_location == "/" or not _PREFIX.fullmatch(server.offload_location):
+        yield Finding(
+            "server.offload_location",
+            f"expected a path with a slash at both ends, such as /roadstead-blobs/, got {server.offload_location!r}",
+        )
+    if secret is None or len(secret.reveal()) < _SHORTEST_SECRET or not _HEADER.fullmatch(secret.reveal()):
+        yield Finding(
+            "server.offload_secret",
+            f"{server.offload} needs a secret of {_SHORTEST_SECRET} or more visible characters, without spaces",
+            advice="Make one with `openssl rand -hex 24`, and have nginx say it in X-Roadstead-Offload.",
+        )
 
 
 def _metrics(settings: Settings) -> Iterator[Finding]:
@@ -93,11 +120,18 @@ def _storage(settings: Settings) -> Iterator[Finding]:
     if storage.driver is StorageDriver.FILESYSTEM:
         if storage.path.exists() and not storage.path.is_dir():
             yield Finding("storage.path", f"{storage.path} is not a directory")
+        if storage.redirect:
+            yield Finding(
+                "storage.redirect",
+                "clients can be sent to a bucket, and blobs are in files",
+                advice='Leave it out; behind nginx, server.offload = "x-accel" takes the bytes off this server.',
+            )
         return
     if not storage.bucket:
         yield Finding("storage.bucket", "the s3 driver needs the name of a bucket")
-    if storage.endpoint is not None and urlsplit(storage.endpoint).scheme not in ("http", "https"):
-        yield Finding("storage.endpoint", f"expected http(s)://HOST[:PORT], got {storage.endpoint!r}")
+    for key, url in (("storage.endpoint", storage.endpoint), ("storage.redirect_endpoint", storage.redirect_endpoint)):
+        if url is not None and urlsplit(url).scheme not in ("http", "https"):
+            yield Finding(key, f"expected http(s)://HOST[:PORT], got {url!r}")
     if storage.kms_key is not None and not storage.encrypt:
         yield Finding("storage.kms_key", "encrypts nothing without storage.encrypt = true")
     if (storage.access_key is None) != (storage.secret_key is None):

@@ -370,6 +370,12 @@ class _Reader:
         if truth and find(self._root, "http.host") is None:
             self._give("server.relative_urls", raw=True, node=node)
 
+    def redirect(self, key: Key, node: Node) -> None:
+        if find(self._root, "storage.s3") is not None:
+            self.negated(key, node)
+        else:
+            self._truth(key, node)  # another driver has nowhere to send clients to; what isn't a truth value is told
+
     def key_id(self, key: Key, node: Node) -> None:
         encrypt = find(self._root, "storage.s3.encrypt")
         if isinstance(encrypt, Scalar) and encrypt.truth:
@@ -452,11 +458,16 @@ class _Reader:
                 self._find(f"auth.htpasswd.{name}", section, "is required")
 
     def _endpoint(self) -> None:
-        """Put a scheme before an S3 endpoint that has none."""
-        endpoint, secure = find(self._root, "storage.s3.regionendpoint"), find(self._root, "storage.s3.secure")
-        if isinstance(endpoint, Scalar) and "://" not in endpoint.text and "storage.endpoint" in self._out.given:
-            plain = isinstance(secure, Scalar) and secure.truth is False
-            self._give("storage.endpoint", f"{'http' if plain else 'https'}://{endpoint.text}", endpoint)
+        """Put a scheme before S3 endpoints that have none."""
+        secure = find(self._root, "storage.s3.secure")
+        scheme = "http" if isinstance(secure, Scalar) and secure.truth is False else "https"
+        for name, setting in (
+            ("storage.s3.regionendpoint", "storage.endpoint"),
+            ("storage.s3.redirectendpoint", "storage.redirect_endpoint"),
+        ):
+            endpoint = find(self._root, name)
+            if isinstance(endpoint, Scalar) and "://" not in endpoint.text and setting in self._out.given:
+                self._give(setting, f"{scheme}://{endpoint.text}", endpoint)
 
     def secure(self, key: Key, node: Node) -> None:
         if self._truth(key, node) is False and find(self._root, "storage.s3.regionendpoint") is None:
@@ -467,6 +478,7 @@ class _Reader:
         for setting, raw, name in (
             ("storage.path", DEFAULT_ROOT, "storage.filesystem.rootdirectory"),
             ("storage.delete", False, "storage.delete.enabled"),
+            ("storage.redirect", find(self._root, "storage.s3") is not None, "storage.redirect.disable"),
         ):
             origin = Origin(OriginKind.DISTRIBUTION, name)
             self._out.given.setdefault(setting, Given(raw, origin, Source(name, self._directory, None, textual=True)))
@@ -477,6 +489,7 @@ _READERS: Mapping[str, Callable[[_Reader, Key, Node], None]] = {
     "loglevel": _Reader.log_level,
     "log.formatter": _Reader.log_formatter,
     "log.accesslog.disabled": _Reader.negated,
+    "storage.redirect.disable": _Reader.redirect,
     "storage.s3.keyid": _Reader.key_id,
     "storage.s3.secure": _Reader.secure,
     "storage.s3.storageclass": _Reader.storage_class,

@@ -34,6 +34,13 @@ class StorageDriver(StrEnum):
     S3 = "s3"
 
 
+class OffloadMode(StrEnum):
+    """Who sends a blob's bytes."""
+
+    OFF = "off"
+    X_ACCEL = "x-accel"
+
+
 class LinksMode(StrEnum):
     """When distribution's link files are written beside the facts."""
 
@@ -128,6 +135,21 @@ class ServerSettings:
         "The word that is needed to listen beyond loopback while nobody has to sign in (`[auth]`): whoever reaches "
         "the port can read, write and delete every image.",
     )
+    offload: OffloadMode = setting(
+        OffloadMode.OFF,
+        "`x-accel` lets nginx in front send blobs from the data directory by itself, with the filesystem driver: "
+        "answers to requests that carry `offload_secret` name the file instead of holding it. Others get the bytes "
+        "from here (docs/how-to/run-behind-nginx.md).",
+    )
+    offload_location: str = setting(
+        "/roadstead-blobs/",
+        "`offload`: nginx's internal location for the folder `docker/registry/v2/blobs` of the data directory.",
+    )
+    offload_secret: Secret | None = setting(
+        None,
+        "`offload`: what nginx says in the header `X-Roadstead-Offload`, 16 characters or more: by this it is told "
+        "from clients and from other proxies, which would get an empty answer or keep one for others.",
+    )
     shutdown_timeout: timedelta = setting(
         timedelta(seconds=30),
         "How long requests in flight may go on after SIGTERM, as a duration. Then they are cut. Service managers "
@@ -166,6 +188,14 @@ class StorageSettings:
     kms_key: str | None = setting(None, "`s3`: the id of the key in KMS that encrypts; needs `encrypt`.")
     storage_class: str | None = setting(
         None, "`s3`: the storage class of objects, such as `STANDARD_IA`; by default that of the bucket's service."
+    )
+    redirect: bool = setting(
+        False,
+        "`s3`: send clients who pull a blob to the bucket, by a signed URL that holds for 20 minutes: its bytes then "
+        "don't pass through here. Clients must reach the bucket; whoever has such a URL can read that blob meanwhile.",
+    )
+    redirect_endpoint: str | None = setting(
+        None, "`s3`: the URL by which clients reach the bucket for `redirect`, where it isn't `endpoint`."
     )
     delete: bool = setting(
         True,

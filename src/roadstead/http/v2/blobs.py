@@ -11,6 +11,7 @@ from roadstead.http.conditions import etag, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, SAFE
 from roadstead.http.names import parse_digest, parse_name
+from roadstead.http.offload import redirected
 from roadstead.http.ranges import Part, RangeUnsatisfiableError, Unsatisfiable, Whole, parse_range
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
@@ -35,9 +36,28 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     wanted = _wanted(request, digest, headers, blob.size)
     if isinstance(wanted, Response):
         return wanted
+    if services.presigner is not None:
+        return Response(307, await redirected(services.presigner, blob.key, headers))
     if services.blobs.is_small(blob):
         return _from_memory(await services.blobs.content(blob), headers, wanted)
-    return _from_storage(services, blob, headers, wanted)
+    return _by_proxy(request, services, blob, headers, wanted) or _from_storage(services, blob, headers, wanted)
+
+
+def _by_proxy(
+    request: Request,
+    services: Services,
+    blob: BlobRecord,
+    headers: Headers,
+    wanted: Whole | tuple[Part, ...],
+) -> Response | None:
+    """Return the answer by which the proxy in front sends the file; None where we do."""
+    if services.offload is None or services.files is None:
+        return None
+    named = services.offload.header(request, wanted, blob.key)
+    if named is None:
+        return None
+    _check_there(services.files, blob)
+    return Response(200, [OCTETS, *headers, named])
 
 
 async def _manifest_as_blob(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from datetime import datetime
 from functools import lru_cache
 
 from roadstead.augment.ports import Served
@@ -17,6 +18,7 @@ from roadstead.oci.digest import Digest, DigestInvalidError
 from roadstead.oci.manifest import parse_index
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.errors import ManifestUnknownError
+from roadstead.registry.history import NotThenError
 from roadstead.registry.ports import TagCondition
 
 
@@ -49,12 +51,26 @@ def _headers(digest: Digest, media_type: str, *, is_fixed: bool) -> Headers:
 
 
 async def resolve(services: Services, name: Named, reference: Tag | Digest) -> Served:
-    """Return what answers a pull of this reference: augmented by tag where a rule says so, never by digest."""
+    """Return what answers a pull of this reference: augmented by tag where a rule says so, never by digest.
+
+    A tag as of a moment is what was pushed, as below `as-pushed/`: rules of then aren't known any more.
+    """
+    if name.at is not None and isinstance(reference, Tag):
+        return await _as_of(services, name.repository, reference, name.at)
     record = await services.manifests.get(name.repository, reference)
     stored = Served(record.digest, record.media_type, record.size)
     if isinstance(reference, Tag) and not name.original:
         return await services.augmenter.serve(name.repository, reference, stored)
     return stored
+
+
+async def _as_of(services: Services, repository: RepositoryName, tag: Tag, moment: datetime) -> Served:
+    digest = await services.history.at(repository, tag, moment)
+    try:
+        record = await services.manifests.get(repository, digest)
+    except ManifestUnknownError as error:
+        raise NotThenError(repository, tag, moment, f"{digest}, where it pointed then, was deleted since") from error
+    return Served(record.digest, record.media_type, record.size)
 
 
 async def _negotiated(
