@@ -79,16 +79,17 @@ def run(loaded: LoadedSettings) -> int:
     listeners = listen(settings.server.listen, settings.server.workers)
     side_listeners = listen(settings.metrics.listen, 1) if settings.metrics.listen else []
     with tempfile.TemporaryDirectory(prefix="roadstead-") as directory:
-        preparation = Apart(partial(_prepare, settings, Path(directory)))
         certificate = TlsFromSettings(settings) if settings.speaks_tls else None
+        preparation = Apart(partial(_prepare, settings, Path(directory)))
         # Meanwhile here: what the workers need, so that they have it the moment they are forked.
-        from roadstead import app, worker
+        from roadstead import worker
+        from roadstead.app import applications, upkeep
 
         handover = Handover.parse(preparation.result())
         timeout_s = settings.server.shutdown_timeout.total_seconds()
 
         def answer(process: str, listener: socket.socket, ready: Callable[[], None]) -> int:
-            application = app.worker_application(handover, process)
+            application = applications.worker_application(handover, process)
             material = certificate.material if certificate else None
             return worker.serve(application, listener, shutdown_timeout_s=timeout_s, ready=ready, tls=material)
 
@@ -98,11 +99,11 @@ def run(loaded: LoadedSettings) -> int:
             return replace(role, successor=partial(answering, name, listener, generation + 1))
 
         def answer_aside(listener: socket.socket, ready: Callable[[], None]) -> int:
-            application = app.side_application(handover)
+            application = applications.side_application(handover)
             return worker.serve(application, listener, shutdown_timeout_s=timeout_s, ready=ready)
 
         def work_behind(ready: Callable[[], None]) -> int:
-            background = partial(app.background, handover)
+            background = partial(upkeep.background, handover)
             return worker.run_background(background, shutdown_timeout_s=timeout_s, ready=ready)
 
         roles = [answering(name, listener) for name, listener in zip(_names(listeners), listeners, strict=True)]
@@ -125,7 +126,7 @@ def _names(listeners: Sequence[socket.socket]) -> Sequence[str]:
 
 async def _prepare(settings: Settings, run_directory: Path) -> str:
     # In a process of its own (apart.py): what it imports is gone with it.
-    from roadstead.app import prepare
+    from roadstead.app.preparing import prepare
 
     return (await prepare(settings, run_directory)).as_json()
 
