@@ -1,5 +1,6 @@
 """What can only be judged of settings as a whole: one function a question, each returning findings."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -33,6 +34,7 @@ _REALM = re.compile(r"[\x20-\x7e]{1,255}")
 _SUBJECTS = ("anonymous", "authenticated", "everyone")
 _SUBJECT_KINDS = ("user", "robot", "group", "issued")
 _NAMED_SUBJECT = re.compile(rf"(?:{'|'.join(_SUBJECT_KINDS)}):\S{{1,255}}")
+_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(?:/[a-z0-9.]+)?")
 
 
@@ -40,7 +42,7 @@ def check_settings(settings: Settings) -> Sequence[Finding]:
     """Return everything that speaks against serving with these settings; empty if nothing does."""
     return tuple(
         finding
-        for question in (_server, _storage, _database, _limits, _auth, _rules, _gc)
+        for question in (_server, _tls, _storage, _database, _limits, _auth, _rules, _gc)
         for finding in question(settings)
     )
 
@@ -105,6 +107,30 @@ def _offload(settings: Settings) -> Iterator[Finding]:
             f"{server.offload} needs a secret of {_SHORTEST_SECRET} or more visible characters, without spaces",
             advice="Make one with `openssl rand -hex 24`, and have nginx say it in X-Roadstead-Offload.",
         )
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    tls = settings.tls
+    if (tls.certificate is None) != (tls.key is None):
+        given, other = ("certificate", "key") if tls.key is None else ("key", "certificate")
+        yield Finding(f"tls.{given}", f"needs tls.{other} too")
+    elif tls.self_signed and tls.certificate is not None:
+        yield Finding("tls.self_signed", "there is tls.certificate already: take one of them")
+    for name in tls.names:
+        if not _HOST.fullmatch(name) and not _is_address(name):
+            yield Finding("tls.names", f"expected hosts and addresses without a port, got {name!r}")
+    if tls.names and not tls.self_signed:
+        yield Finding("tls.names", "are for tls.self_signed = true; another certificate has its names already")
+    if tls.client_ca and not settings.speaks_tls:
+        yield Finding("tls.client_ca", "needs TLS: set tls.certificate and tls.key, or tls.self_signed = true")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _metrics(settings: Settings) -> Iterator[Finding]:

@@ -157,6 +157,56 @@ class ServerSettings:
     )
 
 
+class TlsVersion(StrEnum):
+    """The oldest version of TLS that clients may speak."""
+
+    TLS_1_2 = "1.2"
+    TLS_1_3 = "1.3"
+
+
+class ClientCertificate(StrEnum):
+    """Whether clients have to show a certificate."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """``[tls]``: TLS at the registry's port."""
+
+    certificate: Path | None = setting(
+        None,
+        "The server's certificate in PEM, those that issued it behind it. It, the key and `client_ca` are read again "
+        "when the files change or on SIGHUP, and no request is lost by that.",
+    )
+    key: Path | None = setting(
+        None,
+        "The key of `certificate` in PEM, without a password: RSA of 2048 bits or more, ECDSA with P-256 or P-384, or "
+        "Ed25519.",
+    )
+    self_signed: bool = setting(
+        False,
+        "Whether to make a certificate that vouches for itself (`--tls self-signed`). It is kept below the data "
+        "directory, in `tls`; with storage in S3 it is in memory alone, and another one at every start.",
+    )
+    names: tuple[str, ...] = setting(
+        (),
+        "Hosts and addresses that a certificate of `self_signed` is for, beside those of `server.listen`, "
+        "`server.public_url` and this machine.",
+    )
+    client_ca: tuple[Path, ...] = setting(
+        (),
+        "Certificates in PEM of those who issue clients' certificates: who has none of them isn't let in. Their names "
+        "aren't looked at; who may do what is another question.",
+    )
+    client_certificates: ClientCertificate = setting(
+        ClientCertificate.REQUIRED,
+        "What `client_ca` asks for: a certificate (`required`), or none or a good one (`optional`).",
+    )
+    minimum_version: TlsVersion = setting(TlsVersion.TLS_1_2, "The oldest version of TLS that clients may speak.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StorageSettings:
     """``[storage]``: where blobs lie."""
@@ -437,6 +487,7 @@ class Settings:
     """Everything that can be set."""
 
     server: ServerSettings = ServerSettings()
+    tls: TlsSettings = TlsSettings()
     storage: StorageSettings = StorageSettings()
     database: DatabaseSettings = DatabaseSettings()
     registry: RegistrySettings = RegistrySettings()
@@ -450,3 +501,8 @@ class Settings:
     def database_url(self) -> str:
         """Return the database's URL: what was set, or SQLite in the data directory."""
         return self.database.url or f"sqlite:///{self.storage.path / 'roadstead.db'}"
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Say whether the registry's port speaks TLS."""
+        return self.tls.self_signed or self.tls.certificate is not None
