@@ -5,6 +5,7 @@ from functools import partial
 from roadstead.app.access import build_guard
 from roadstead.app.plugs import CLOCK, Plugs
 from roadstead.app.readiness import check
+from roadstead.app.writing import fence
 from roadstead.augment.kept_layers import KeptLayers
 from roadstead.augment.rules import Rules
 from roadstead.augment.service import Augmenter
@@ -33,6 +34,7 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
     """Return what answers requests over these plugs."""
     settings, database, driver = handover.settings, plugs.database, plugs.driver
     manifests, blobs = build_contents(plugs, settings)
+    kept = fence(settings)
     catalog = Catalog(
         database.catalog,
         max_tags=settings.registry.tags_page_max,
@@ -55,7 +57,7 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
         history=tag_history(plugs, settings),
         augmenter=augmenter,
         files=driver if isinstance(driver, OpensFile) else None,
-        gate=await open_gate(database.imports),
+        gate=await open_gate(database.imports, guard=None if kept is None else kept.check),
         check=partial(check, database, driver, settings.server.down_files),
         render_metrics=metrics.render,
         guard=build_guard(settings.auth, database.accounts),

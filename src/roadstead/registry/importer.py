@@ -376,24 +376,33 @@ def _parsed(raw: bytes, digest: Digest) -> NewManifest | None:
 class Gate:
     """Keeps requests out while the tree is taken up; once it is open, asking costs nothing."""
 
-    def __init__(self, store: ImportStore, *, is_open: bool) -> None:
+    def __init__(self, store: ImportStore, *, is_open: bool, guard: Callable[[], None] | None = None) -> None:
+        """`guard` raises where this machine may not answer any more; with one the gate is looked at each time."""
         self._store = store
-        self.is_open = is_open
+        self._all_is_here = is_open
+        self._guard = guard
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether `check` need not be called."""
+        return self._all_is_here and self._guard is None
 
     async def check(self) -> None:
-        """Return once everything is here; raises ImportRunningError."""
-        if self.is_open:
+        """Return once everything is here; raises ImportRunningError, and what the guard raises."""
+        if self._guard is not None:
+            self._guard()
+        if self._all_is_here:
             return
         status = await self._store.status()
         if status.state is ImportState.RUNNING:
             raise ImportRunningError(status.after)
-        self.is_open = True
+        self._all_is_here = True
 
 
-async def open_gate(store: ImportStore) -> Gate:
+async def open_gate(store: ImportStore, *, guard: Callable[[], None] | None = None) -> Gate:
     """Return the gate as it stands now."""
     status = await store.status()
-    return Gate(store, is_open=status.state is not ImportState.RUNNING)
+    return Gate(store, is_open=status.state is not ImportState.RUNNING, guard=guard)
 
 
 async def must_rebuild(store: ImportStore, driver: Driver, now: datetime) -> bool:

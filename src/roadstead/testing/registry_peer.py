@@ -4,7 +4,7 @@ import http.client
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,16 +45,18 @@ class RegistryPeer:
 
 
 @contextmanager
-def open_registry_peer(root: Path | None = None) -> Iterator[RegistryPeer]:
+def open_registry_peer(
+    root: Path | None = None, *, storage: Mapping[str, Mapping[str, object]] | None = None
+) -> Iterator[RegistryPeer]:
     """Run a registry until the block is left; over the tree *root*, which is kept, or over an empty one, which isn't.
 
-    Raises ComponentMissingError, ServerNotReadyError.
+    *storage* is a driver's section of its configuration, such as ``{"s3": {…}}``, in place of a folder. Raises ComponentMissingError, ServerNotReadyError.
     """
     program = require("docker-registry", install=INSTALL)
     home = Path(tempfile.mkdtemp(prefix="roadstead-registry-"))
     peer = RegistryPeer(free_port(), root or home / "root")
     config = home / "config.yml"
-    config.write_text(_config(peer))
+    config.write_text(_config(peer, storage or {"filesystem": {"rootdirectory": str(peer.root)}}))
     try:
         with Process([program, "serve", config], log=home / "log", directory=home) as process:
             process.wait_ready(peer.answers)
@@ -63,14 +65,14 @@ def open_registry_peer(root: Path | None = None) -> Iterator[RegistryPeer]:
         shutil.rmtree(home)
 
 
-def _config(peer: RegistryPeer) -> str:
+def _config(peer: RegistryPeer, storage: Mapping[str, Mapping[str, object]]) -> str:
     """Return distribution's ``config.yml``, as JSON, which YAML includes."""
     return json.dumps(
         {
             "version": "0.1",
             "log": {"level": "warn", "accesslog": {"disabled": True}},
             "storage": {
-                "filesystem": {"rootdirectory": str(peer.root)},
+                **storage,
                 "cache": {"blobdescriptor": "inmemory"},
                 "delete": {"enabled": True},
             },
