@@ -46,13 +46,19 @@ class RegistryPeer:
 
 @contextmanager
 def open_registry_peer(
-    root: Path | None = None, *, storage: Mapping[str, Mapping[str, object]] | None = None
+    root: Path | None = None,
+    *,
+    storage: Mapping[str, Mapping[str, object]] | None = None,
+    program: Path | None = None,
 ) -> Iterator[RegistryPeer]:
     """Run a registry until the block is left; over the tree *root*, which is kept, or over an empty one, which isn't.
 
-    *storage* is a driver's section of its configuration, such as ``{"s3": {…}}``, in place of a folder. Raises ComponentMissingError, ServerNotReadyError.
+    *storage* is a driver's section of its configuration in place of a folder, such as ``{"s3": {…}}``, which Debian's
+    *program* doesn't know and distribution 3 does (``go_clients.DISTRIBUTION``).
+
+    Raises ComponentMissingError, ServerNotReadyError.
     """
-    program = require("docker-registry", install=INSTALL)
+    program = program or require("docker-registry", install=INSTALL)
     home = Path(tempfile.mkdtemp(prefix="roadstead-registry-"))
     peer = RegistryPeer(free_port(), root or home / "root")
     config = home / "config.yml"
