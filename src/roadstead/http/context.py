@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from roadstead.augment.service import Augmenter
+from roadstead.http.causes import Telling
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.importer import Gate
@@ -27,3 +28,4 @@ class Services:
     render_metrics: Callable[[], bytes]
     metrics_open: bool = False
     strict_accept: bool = False
+    telling: Telling | None = None  # where somebody wants to hear of what happens
