@@ -69,21 +69,22 @@ def run(loaded: LoadedSettings) -> int:
     with tempfile.TemporaryDirectory(prefix="roadstead-") as directory:
         preparation = Apart(partial(_prepare, settings, Path(directory)))
         # Meanwhile here: what the workers need, so that they have it the moment they are forked.
-        from roadstead import app, worker
+        from roadstead import worker
+        from roadstead.app import applications, upkeep
 
         handover = Handover.parse(preparation.result())
         timeout_s = settings.server.shutdown_timeout.total_seconds()
 
         def answer(process: str, listener: socket.socket, ready: Callable[[], None]) -> int:
-            application = app.worker_application(handover, process)
+            application = applications.worker_application(handover, process)
             return worker.serve(application, listener, shutdown_timeout_s=timeout_s, ready=ready)
 
         def answer_aside(listener: socket.socket, ready: Callable[[], None]) -> int:
-            application = app.side_application(handover)
+            application = applications.side_application(handover)
             return worker.serve(application, listener, shutdown_timeout_s=timeout_s, ready=ready)
 
         def work_behind(ready: Callable[[], None]) -> int:
-            background = partial(app.background, handover)
+            background = partial(upkeep.background, handover)
             return worker.run_background(background, shutdown_timeout_s=timeout_s, ready=ready)
 
         roles = [
@@ -108,7 +109,7 @@ def _names(listeners: Sequence[socket.socket]) -> Sequence[str]:
 
 async def _prepare(settings: Settings, run_directory: Path) -> str:
     # In a process of its own (apart.py): what it imports is gone with it.
-    from roadstead.app import prepare
+    from roadstead.app.preparing import prepare
 
     return (await prepare(settings, run_directory)).as_json()
 

@@ -129,7 +129,8 @@ def _described(change: TagChange) -> dict[str, Any]:
 
 async def _with_history(settings: Settings, run: Callable[[TagHistory], Awaitable[Any]]) -> Any:
     # Opening storage and database is what takes its time to import: --help need not wait for it.
-    from roadstead.app import open_plugs, tag_history
+    from roadstead.app.plugs import open_plugs
+    from roadstead.app.upkeep import tag_history
 
     async with open_plugs(settings, migrate=False) as plugs:
         return await run(tag_history(plugs, settings))
