@@ -11,6 +11,7 @@ import time
 from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.adoption import ask, import_tree, listings, push
@@ -19,7 +20,17 @@ from roadstead.secret import Secret
 from roadstead.storage import keys
 from roadstead.storage.drivers.s3 import S3Driver
 from roadstead.storage.ports import Key, NoteChangedError
-from roadstead.storage.writer import Right, WriterLostError, WriterPresentError, give_back, look, renew, take
+from roadstead.storage.writer import (
+    ConditionsIgnoredError,
+    Right,
+    WriterLostError,
+    WriterPresentError,
+    check_conditions,
+    give_back,
+    look,
+    renew,
+    take,
+)
 from roadstead.testing.client import Client, ConnectionBrokenError
 from roadstead.testing.images import make_artifact, make_image, make_index
 from roadstead.testing.layouts import layout_files
@@ -51,14 +62,17 @@ class Bucket:
         return RoadsteadServer(self.home / f"server-{name or machine}", config=self.config(machine, more))
 
     def driver(self) -> S3Driver:
+        return S3Driver(self.name, **self.access)
+
+    @property
+    def access(self) -> dict[str, Any]:
         s3 = self.seaweedfs
-        return S3Driver(
-            self.name,
-            region=s3.region,
-            endpoint=s3.endpoint,
-            access_key=s3.access_key,
-            secret_key=Secret(s3.secret_key),
-        )
+        return {
+            "region": s3.region,
+            "endpoint": s3.endpoint,
+            "access_key": s3.access_key,
+            "secret_key": Secret(s3.secret_key),
+        }
 
     def command(self, machine: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command with the settings of that machine."""
@@ -275,6 +289,36 @@ async def test_of_many_one_gets_the_right(bucket: Bucket) -> None:
         await renew(driver, second)
     assert third.token == 3
     await driver.close()
+
+
+async def test_a_store_without_conditions_is_refused(bucket: Bucket) -> None:
+    """One that carries out every write can't keep two writers apart."""
+
+    class Careless(S3Driver):
+        async def write_note(self, key: Key, content: bytes, *, replacing: str | None) -> str:
+            async with self.write(key) as handle:
+                await handle.append(content)
+                await handle.commit()
+            note = await self.read_note(key)
+            assert note is not None
+            return note.version
+
+    careful = bucket.driver()
+    careless = Careless(bucket.name, **bucket.access)
+    right = Right("owner", "database", "boot", 0)
+    await check_conditions(careful, await renewed_once(careful, right))
+    await careful.delete(keys.WRITER)
+    with pytest.raises(ConditionsIgnoredError, match="If-Match"):
+        await check_conditions(careless, await renewed_once(careless, right))
+    await careful.close()
+    await careless.close()
+
+
+async def renewed_once(driver: S3Driver, right: Right) -> Right:
+    """Take the right and renew it; return it as it was before that."""
+    held = await take(driver, right, LEASE)
+    await renew(driver, held)
+    return held
 
 
 async def test_notes_are_replaced_only_where_nobody_else_has(bucket: Bucket) -> None:
