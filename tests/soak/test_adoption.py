@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -132,9 +133,13 @@ def adopt_and_give_back(place: Place, forget, home: Path, manifests: int) -> Non
 
     again = forget()
     started = time.monotonic()
-    with RoadsteadServer(home / "rebuilt", config=again.config) as server:
+    server = RoadsteadServer(home / "rebuilt", config=again.config)
+    try:
+        server.start(timeout=timedelta(minutes=10))
         seconds = time.monotonic() - started
         rebuilt, rebuilt_listings = ask_all(server.host, changed), listings(server.host)
+    finally:
+        server.stop()
     print(f"  without its database: ready in {seconds:.1f} s")
     assert rebuilt == ours
     assert rebuilt_listings == our_listings
