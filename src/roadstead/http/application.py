@@ -130,8 +130,11 @@ class Application:
             route, found = self._router.match(request.method, self._outside.inside(request.path))
             finished.route = route.name
             services = self._services
-            if services is not None and not services.gate.is_open and request.path.startswith("/v2"):
-                await services.gate.check()
+            if services is not None:
+                if not services.gate.is_open and request.path.startswith("/v2"):
+                    await services.gate.check()
+                if services.guard is not None:
+                    await services.guard.admit(request, route, found)
             return await route.handler(request, found, services)
         except MethodUnknownError as error:
             finished.error = None if request.method == "OPTIONS" else type(error).__name__

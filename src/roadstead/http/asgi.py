@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from roadstead.errors import InvalidError
+from roadstead.http.rights import EVERYTHING, Rights
 from roadstead.registry.pump import BodyBrokenError
 
 Scope = MutableMapping[str, Any]
@@ -42,10 +43,14 @@ class ParametersTooManyError(InvalidError):
 class Request:
     """One request: the path is decoded once, everything else is read when it is asked for."""
 
-    __slots__ = ("_ended", "_first", "_query", "_receive", "is_broken", "method", "path", "received", "scope")
+    rights: Rights
+    """What the sender may do: set where access is controlled, before the handler sees the request."""
+
+    __slots__ = ("_ended", "_first", "_query", "_receive", "is_broken", "method", "path", "received", "rights", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
+        self.rights = EVERYTHING
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.received = 0

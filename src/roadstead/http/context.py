@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from roadstead.augment.service import Augmenter
+from roadstead.http.access import Guard
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.importer import Gate
@@ -25,5 +26,6 @@ class Services:
     gate: Gate  # closed while the database is built from the tree
     check: Callable[[], Awaitable[None]]
     render_metrics: Callable[[], bytes]
+    guard: Guard | None = None  # None where everybody may do everything
     metrics_open: bool = False
     strict_accept: bool = False

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from roadstead.auth.caller import Action
 from roadstead.errors import InvalidError, NotFoundError
 from roadstead.http.asgi import AnyResponse, Request
 
@@ -46,12 +47,16 @@ class MethodUnknownError(InvalidError):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One line of the table. ``name`` is the spec's id of the endpoint and the metrics' label."""
+    """One line of the table. ``name`` is the spec's id of the endpoint and the metrics' label.
+
+    ``needs`` is what the caller must be allowed to do (``auth.caller.Action``); None is for everybody, always.
+    """
 
     name: str
     methods: tuple[str, ...]
     path: str
     handler: Handler
+    needs: Action | None = None
 
 
 @dataclass(frozen=True, slots=True)

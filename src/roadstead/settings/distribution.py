@@ -351,12 +351,13 @@ class _Reader:
         self._give(key.settings[0], text, node)
         if key.path == "http.addr" and not _is_loopback(text):
             self._give("server.open_to_network", raw=True, node=node)
-            self._warn(
-                key.path,
-                node,
-                f"{text} can be reached from other machines, and there is no authentication: whoever reaches it can "
-                "read, write and delete every image",
-            )
+            if find(self._root, "auth.htpasswd") is None:
+                self._warn(
+                    key.path,
+                    node,
+                    f"{text} can be reached from other machines, and there is no authentication: whoever reaches it "
+                    "can read, write and delete every image",
+                )
 
     def host(self, key: Key, node: Node) -> None:
         text = self._text(key, node)
@@ -437,8 +438,18 @@ class _Reader:
         if isinstance(auth, Table) and len(providers) > 1:
             self._find("auth", auth, f"takes one provider, got {', '.join(providers)}")
         for name in providers:
-            if f"auth.{name}" not in BY_PATH:
+            if name == "htpasswd":
+                self._check_htpasswd()
+            elif f"auth.{name}" not in BY_PATH:
                 self._find(f"auth.{name}", auth or self._root, "unknown provider of authentication")
+
+    def _check_htpasswd(self) -> None:
+        """Both keys are required, as distribution has it: without them nobody would be kept out."""
+        section = find(self._root, "auth.htpasswd") or self._root
+        for name in ("realm", "path"):
+            node = find(self._root, f"auth.htpasswd.{name}")
+            if not isinstance(node, Scalar) or not node.text:
+                self._find(f"auth.htpasswd.{name}", section, "is required")
 
     def _endpoint(self) -> None:
         """Put a scheme before an S3 endpoint that has none."""

@@ -211,8 +211,20 @@ KEYS: tuple[Key, ...] = (
     _honoured("storage.maintenance.readonly.enabled", Kind.TRUTH, "registry.read_only"),
     # auth
     Key(path="auth.none", fate=Fate.HONOURED, kind=Kind.ANYTHING, about="which is so anyway"),
-    _refused("auth.silly", _NO_SIGN_IN, _SIGN_IN_ADVICE, members="realm service"),
-    _refused("auth.htpasswd", _NO_SIGN_IN, _SIGN_IN_ADVICE, members="realm path"),
+    _refused(
+        "auth.silly",
+        "it takes any credentials for good, so it would keep nobody out",
+        "Use auth.htpasswd, or `auth: none` where everybody may do everything.",
+        members="realm service",
+    ),
+    _honoured("auth.htpasswd.realm", Kind.TEXT, "auth.realm"),
+    _honoured(
+        "auth.htpasswd.path",
+        Kind.TEXT,
+        "auth.htpasswd",
+        about="also with hashes of `openssl passwd -apr1`; the file has to be there, none is made with a password in "
+        "the log",
+    ),
     _refused(
         "auth.token",
         _NO_SIGN_IN,

@@ -49,6 +49,25 @@ class UntaggedManifests(StrEnum):
     DELETE = "delete"
 
 
+class PolicyEffect(StrEnum):
+    """What a policy comes to where it applies."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class PolicyAction(StrEnum):
+    """What can be allowed or denied."""
+
+    PULL = "pull"
+    PUSH = "push"
+    DELETE = "delete"
+    CATALOG = "catalog"
+    AUGMENT = "augment"
+    WATCH = "watch"
+    ADMIN = "admin"
+
+
 class LogFormat(StrEnum):
     """How a log line is written."""
 
@@ -71,8 +90,9 @@ class ServerSettings:
 
     listen: ListenAddress = setting(
         ListenAddress("127.0.0.1", 5000),
-        "Where to listen, `HOST:PORT`. Loopback until told otherwise, since there is no authentication yet; 5000 is "
-        "the port that registries are known by. Port 0 takes a free one, which is printed at the start.",
+        "Where to listen, `HOST:PORT`. Loopback until told otherwise, since whoever reaches the port may do everything "
+        "as long as nobody has to sign in; 5000 is the port that registries are known by. Port 0 takes a free one, "
+        "which is printed at the start.",
     )
     workers: int = setting(
         2, "Worker processes that answer requests: about one for each core. Beside them runs one background process."
@@ -105,8 +125,8 @@ class ServerSettings:
     )
     open_to_network: bool = setting(
         False,
-        "The word that is needed to listen beyond loopback while there is no authentication: whoever reaches the "
-        "port can read, write and delete every image.",
+        "The word that is needed to listen beyond loopback while nobody has to sign in (`[auth]`): whoever reaches "
+        "the port can read, write and delete every image.",
     )
     shutdown_timeout: timedelta = setting(
         timedelta(seconds=30),
@@ -227,6 +247,62 @@ class RegistrySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HtpasswdSettings:
+    """``auth.htpasswd``: a path, or a table of ``path``."""
+
+    path: Path = setting(Path(), "The file.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """``[[auth.policies]]``: who may do what; one that denies wins over any that allows."""
+
+    subjects: tuple[str, ...] = setting(
+        (),
+        "Whom it is about: `user:NAME`, `robot:NAME`, `group:NAME`, `issued:NAME` (of a foreign issuer's token), "
+        "`anonymous`, `authenticated`, `everyone`. In a name `*` stands for any characters.",
+    )
+    repositories: tuple[str, ...] = setting(
+        (),
+        "Which repositories, as patterns (`team/*`, `**`); `{user}` stands for the name of whoever asks. For `catalog` "
+        "and `admin` they don't count.",
+    )
+    actions: tuple[PolicyAction, ...] = setting(
+        (),
+        "What is done: `pull`, `push` (which goes with `pull` for every client), `delete`, `catalog` (list the "
+        "repositories that one may pull from), `augment`, `watch`, `admin` (numbers, users, settings).",
+    )
+    effect: PolicyEffect = setting(PolicyEffect.ALLOW, "`allow` or `deny`.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthSettings:
+    """``[auth]``: who may do what; nothing here and no account: everybody may do everything."""
+
+    realm: str = setting("roadstead", "What clients show when they ask for a name and a password.")
+    htpasswd: HtpasswdSettings | None = setting(
+        None,
+        "A file of names and hashed passwords, as `htpasswd -B` writes it: bcrypt, and also apr1, SHA-crypt and "
+        "`{SHA}`. It is read again when it changes.",
+    )
+    accounts: bool | None = setting(
+        None,
+        "Whether the users, robots and keys of `roadstead user` and `roadstead key` may sign in. By default as soon as "
+        "there is one when the server starts.",
+    )
+    policies: tuple[PolicySettings, ...] = setting(
+        (),
+        "Who may do what; see `[[auth.policies]]`. Without any, whoever signs in may do everything to images, and "
+        "others nothing.",
+    )
+
+    @property
+    def is_on(self) -> bool:
+        """Say whether access is controlled, as far as settings alone tell."""
+        return self.htpasswd is not None or bool(self.accounts) or bool(self.policies)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSettings:
     """One entry of a rule's ``layers``: a path, or a table of ``path`` and ``platform``."""
 
@@ -315,7 +391,8 @@ class MetricsSettings:
 
     open_to_network: bool = setting(
         False,
-        "Whether `/metrics` answers other machines than this one (404 otherwise): the numbers tell what is in use.",
+        "Whether `/metrics` answers everybody. Otherwise it answers this machine alone (404), and where one has to "
+        "sign in, those who may `admin`: the numbers tell what is in use.",
     )
     listen: ListenAddress | None = setting(
         None,
@@ -333,6 +410,7 @@ class Settings:
     storage: StorageSettings = StorageSettings()
     database: DatabaseSettings = DatabaseSettings()
     registry: RegistrySettings = RegistrySettings()
+    auth: AuthSettings = AuthSettings()
     augment: AugmentSettings = AugmentSettings()
     gc: GcSettings = GcSettings()
     log: LogSettings = LogSettings()
