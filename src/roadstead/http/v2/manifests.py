@@ -50,11 +50,15 @@ def _headers(digest: Digest, media_type: str, *, is_fixed: bool) -> Headers:
 
 async def resolve(services: Services, name: Named, reference: Tag | Digest) -> Served:
     """Return what answers a pull of this reference: augmented by tag where a rule says so, never by digest."""
-    record = await services.manifests.get(name.repository, reference)
-    stored = Served(record.digest, record.media_type, record.size)
     if isinstance(reference, Tag) and not name.original:
-        return await services.augmenter.serve(name.repository, reference, stored)
-    return stored
+        plan = services.augmenter.plan_for(name.repository, reference)
+        if plan is not None:
+            served = await services.augmenter.pull(name.repository, reference, plan)
+            if served is None:
+                raise ManifestUnknownError(name.repository, reference)
+            return served
+    record = await services.manifests.get(name.repository, reference)
+    return Served(record.digest, record.media_type, record.size)
 
 
 async def _negotiated(
