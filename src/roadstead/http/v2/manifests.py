@@ -83,11 +83,15 @@ async def resolve(services: Services, name: Named, reference: Tag | Digest) -> S
     """
     if name.at is not None and isinstance(reference, Tag):
         return await _as_of(services, name.repository, reference, name.at)
-    record = await services.manifests.get(name.repository, reference)
-    stored = Served(record.digest, record.media_type, record.size)
     if isinstance(reference, Tag) and not name.original:
-        return await services.augmenter.serve(name.repository, reference, stored)
-    return stored
+        plan = services.augmenter.plan_for(name.repository, reference)
+        if plan is not None:
+            served = await services.augmenter.pull(name.repository, reference, plan)
+            if served is None:
+                raise ManifestUnknownError(name.repository, reference)
+            return served
+    record = await services.manifests.get(name.repository, reference)
+    return Served(record.digest, record.media_type, record.size)
 
 
 async def _as_of(services: Services, repository: RepositoryName, tag: Tag, moment: datetime) -> Served:
