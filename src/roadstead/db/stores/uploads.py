@@ -15,6 +15,10 @@ from roadstead.registry.errors import UploadBusyError, UploadUnknownError
 from roadstead.registry.ports import UploadRecord, UploadState, UploadStore
 from roadstead.storage.ports import Staged
 
+_HELD = "held"
+"""In place of the driver's words where the row holds the bytes: they are in ``hash_state``, from which, too, a digest
+can go on. That column is emptied with the end of the session in any case."""
+
 _COLUMNS = (
     uploads.c.upload_id,
     uploads.c.repository,
@@ -149,11 +153,11 @@ def _values(record: UploadRecord, at: int) -> dict[str, Any]:
         "upload_id": record.upload_id,
         "repository": record.repository.value,
         "state": record.state.value,
-        "staged_size": record.staged.size,
-        "staged_state": record.staged.state,
+        "staged_size": record.size,
+        "staged_state": _HELD if record.held else record.staged.state,
         "algorithm": record.algorithm.value,
         "digest_so_far": record.digest_so_far,
-        "hash_state": record.hash_state,
+        "hash_state": record.held or record.hash_state,
         "committed": None if record.committed is None else str(record.committed),
         "started_at": to_micros(record.started_at),
         "touched_at": at,
@@ -162,14 +166,16 @@ def _values(record: UploadRecord, at: int) -> dict[str, Any]:
 
 def _record(row: Row) -> UploadRecord:
     upload_id, repository, state, size, staged, algorithm, so_far, hash_state, committed, version, started_at = row
+    held = bytes(hash_state) if staged == _HELD and hash_state is not None else b""
     return UploadRecord(
         upload_id=upload_id,
         repository=RepositoryName.parse(repository),
         state=UploadState(state),
-        staged=Staged(size, staged),
+        staged=Staged() if staged == _HELD else Staged(size, staged),
+        held=held,
         algorithm=Algorithm(algorithm),
         digest_so_far=so_far,
-        hash_state=hash_state,
+        hash_state=None if held else hash_state,
         committed=None if committed is None else Digest.parse(committed),
         version=version,
         started_at=from_micros(started_at),
