@@ -1,7 +1,7 @@
 """The doors between the rooms open one way, and the source is read to see that they do.
 
 ``docs/explanation/rooms.md`` explains the order. A room may import what stands left of it; rooms side by side meet in
-``app.py``. A new room gets its place in `FLOORS`.
+``app``. A new room gets its place in `FLOORS`.
 """
 
 import ast
@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "roadstead"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "secret", "lease"}),
     frozenset({"oci"}),
-    frozenset({"storage", "upstream"}),
+    frozenset({"storage", "upstream", "tls"}),
     frozenset({"registry", "auth", "augment", "build", "watch", "events", "deploy"}),
     frozenset({"http"}),
     frozenset({"web"}),
@@ -109,14 +109,14 @@ def objection(item: Import) -> str | None:
     if unplaced := {room, target} - FLOOR_OF.keys() - SIDE_ROOMS.keys():
         return f"{', '.join(sorted(unplaced))} has no place among the rooms; give it one in FLOORS"
     if opens_a_plug(item) and room not in WIRING:
-        return "only app.py, the command line and the test kit know plugs"
+        return "only app, the command line and the test kit know plugs"
     if room in SIDE_ROOMS:
         return None if target in SIDE_ROOMS[room] else f"{room} may not know {target}"
     if target in SIDE_ROOMS:
         return (
             None
             if room in KNOWN_TO[target]
-            else f"{target} is wired in by app.py; take a port or a plain argument instead"
+            else f"{target} is wired in by app; take a port or a plain argument instead"
         )
     return wrong_direction(item)
 
@@ -130,7 +130,7 @@ def wrong_direction(item: Import) -> str | None:
         return f"{item.target_room} stands to the right of {item.room}"
     if ".".join(item.target.split(".")[:2]) in SHARED:
         return None
-    return f"{item.room} and {item.target_room} stand side by side and meet in app.py"
+    return f"{item.room} and {item.target_room} stand side by side and meet in app"
 
 
 def opens_a_plug(item: Import) -> bool:
@@ -216,15 +216,15 @@ WRONG = [
     ("storage.ports", "from roadstead.upstream.client import Client", "side by side"),
     ("augment.service", "from roadstead.registry.blobs import Blobs", "side by side"),
     ("watch.watcher", "from roadstead.auth.token import issue", "side by side"),
-    ("registry.blobs", "from roadstead.db.engine import Engine", "wired in by app.py"),
-    ("http.v2.blobs", "from roadstead.settings.model import Settings", "wired in by app.py"),
-    ("registry.blobs", "def later():\n    from roadstead.telemetry.metrics import PULLS", "wired in by app.py"),
+    ("registry.blobs", "from roadstead.db.engine import Engine", "wired in by app"),
+    ("http.v2.blobs", "from roadstead.settings.model import Settings", "wired in by app"),
+    ("registry.blobs", "def later():\n    from roadstead.telemetry.metrics import PULLS", "wired in by app"),
     ("settings.load", "from roadstead.storage.ports import Key", "settings may not know storage"),
     ("db.stores.tags", "from roadstead.http.errors import Answer", "db may not know http"),
     ("registry.blobs", "from roadstead.storage.drivers.memory import MemoryDriver", "know plugs"),
     ("registry.blobs", "from roadstead.harbour.quay import Quay", "harbour has no place"),
-    ("web.home", "from roadstead.app import build", "stands to the right of web"),
-    ("worker", "from roadstead.settings.model import Settings", "wired in by app.py"),
+    ("web.home", "from roadstead.app.services import build_services", "stands to the right of web"),
+    ("worker", "from roadstead.settings.model import Settings", "wired in by app"),
     ("cli.main", "from roadstead.testing.servers import free_port", "side by side"),
 ]
 
@@ -250,7 +250,7 @@ RIGHT = [
     ("settings.model", "from roadstead.oci.reference import RepositoryName"),
     ("supervisor", "from roadstead.settings.address import ListenAddress"),
     ("app", "from roadstead.storage.drivers.s3 import S3Driver\nfrom roadstead.db.engine import Engine"),
-    ("cli.serve", "from roadstead.app import build\nfrom roadstead.settings.load import load"),
+    ("cli.serve", "from roadstead.app.services import build_services\nfrom roadstead.settings.load import load"),
     ("testing.contracts.driver", "from roadstead.storage.drivers.memory import MemoryDriver"),
 ]
 

@@ -1,6 +1,6 @@
 """What augmentation needs from outside: the hosted images, a place for what it makes, and a memory of it.
 
-``registry`` satisfies the first two without knowing (the rooms meet in ``app.py``); ``db`` keeps the derivations.
+``registry`` satisfies the first two without knowing (the rooms meet in ``app``); ``db`` keeps the derivations.
 """
 
 from collections.abc import Sequence

@@ -102,7 +102,7 @@ def _names_storage(loaded: LoadedSettings) -> bool:
 
 async def _run(settings: Settings, tell: Tell, *, verify: bool) -> Report:
     # Database and drivers cost more to import than the command's help has to take.
-    from roadstead.app import taking_up
+    from roadstead.app.adoption import taking_up
 
     async with taking_up(settings, verify=verify, progress=tell) as run:
         return await run()
@@ -110,7 +110,7 @@ async def _run(settings: Settings, tell: Tell, *, verify: bool) -> Report:
 
 def _finish(settings: Settings) -> None:
     # As above.
-    from roadstead.app import finish_import
+    from roadstead.app.adoption import finish_import
 
     asyncio.run(finish_import(settings))
 
@@ -120,7 +120,7 @@ def _progress() -> Iterator[Tell]:
     """Show where the import is: on a terminal a line that changes, else a line of the log now and then."""
     if not sys.stderr.isatty():
         # As above.
-        from roadstead.app import logged_progress
+        from roadstead.app.adoption import logged_progress
 
         yield logged_progress()
         return

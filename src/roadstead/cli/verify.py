@@ -36,7 +36,8 @@ def verify(
 
 async def _verify(settings: Settings, repair: bool, as_json: bool) -> bool:
     # Opening storage and database is what takes its time to import: --help need not wait for it.
-    from roadstead.app import open_plugs, verifier
+    from roadstead.app.plugs import open_plugs
+    from roadstead.app.upkeep import verifier
 
     fine = True
     async with open_plugs(settings, migrate=False) as plugs:

@@ -1,0 +1,140 @@
+"""Trees that others wrote: taken up, kept true by links, given back."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import structlog
+
+from roadstead.app.plugs import CLOCK, Plugs, open_plugs, owner
+from roadstead.lease import hold
+from roadstead.registry.foreign_writes import repositories_written_since
+from roadstead.registry.importer import Importer, ImportUnderWayError, Report, TreeMissingError, finish
+from roadstead.registry.links import LinkedBlobs, LinkedManifests, Links
+from roadstead.registry.ports import ImportState
+from roadstead.registry.tree import Tree
+from roadstead.settings.model import LinksMode, Settings, StorageDriver, StorageSettings
+from roadstead.storage import keys
+
+IMPORT_LEASE = "import"
+PROGRESS_EVERY = timedelta(seconds=5)
+CLOCKS_DIFFER_BY = timedelta(seconds=5)  # what a file server's clock may be off, and a write may take
+_log = structlog.get_logger()
+
+
+async def take_up_if_begun(plugs: Plugs, settings: Settings) -> None:
+    """Take up the tree where that was begun and isn't through; of several replicas one does it, the others wait."""
+    imports = plugs.database.imports
+    while (await imports.status()).state is ImportState.RUNNING:
+        async with hold(plugs.database.leases, IMPORT_LEASE, owner(), CLOCK) as lease:
+            if lease is not None:
+                report = await Importer(imports, plugs.driver, CLOCK, progress=logged_progress()).run()
+                _log.info("the images in storage are taken up", **_facts(report))
+                await set_links(plugs, settings, complete=True)
+        await asyncio.sleep(0 if lease else 1)
+
+
+@asynccontextmanager
+async def taking_up(
+    settings: Settings, *, verify: bool, progress: Callable[[str, Report], None]
+) -> AsyncGenerator[Callable[[], Awaitable[Report]], None]:
+    """Open what an import by hand needs, and return what runs it; raises TreeMissingError, ImportUnderWayError."""
+    storage = settings.storage
+    if storage.driver is StorageDriver.FILESYSTEM and not (storage.path / keys.REPOSITORIES).is_dir():
+        raise TreeMissingError(_where(storage))  # before anything is made there
+    async with open_plugs(settings, migrate=True) as plugs:
+
+        async def run() -> Report:
+            if not await Tree(plugs.driver).is_there():
+                raise TreeMissingError(_where(storage))
+            async with hold(plugs.database.leases, IMPORT_LEASE, owner(), CLOCK) as lease:
+                if lease is None:
+                    raise ImportUnderWayError
+                report = await Importer(
+                    plugs.database.imports, plugs.driver, CLOCK, verify=verify, progress=progress
+                ).run()
+                await set_links(plugs, settings, complete=True)
+                return report
+
+        yield run
+
+
+async def finish_import(settings: Settings) -> None:
+    """End the adoption; raises NotImportedError."""
+    async with open_plugs(settings, migrate=True) as plugs:
+        await finish(plugs.database.imports)
+
+
+def _where(storage: StorageSettings) -> str:
+    if storage.driver is StorageDriver.FILESYSTEM:
+        return str(storage.path)
+    return f"s3://{storage.bucket}/{storage.prefix}".rstrip("/")
+
+
+def logged_progress() -> Callable[[str, Report], None]:
+    """Return what tells of an import's progress: it writes a line of the log now and then."""
+    due = CLOCK.now() + PROGRESS_EVERY
+
+    def tell(where: str, report: Report) -> None:
+        nonlocal due
+        if CLOCK.now() >= due:
+            due = CLOCK.now() + PROGRESS_EVERY
+            _log.info("taking up the images in storage", at=where, **_facts(report))
+
+    return tell
+
+
+def _facts(report: Report) -> dict[str, int]:
+    findings = sum(report.findings.values())
+    return {
+        "repositories": report.repositories,
+        "manifests": report.manifests,
+        "tags": report.tags,
+        "blobs": report.blobs,
+        "findings": findings,
+    }
+
+
+async def links_mode(plugs: Plugs, settings: Settings) -> LinksMode:
+    """Return when links are written: as settings say, else where somebody may want to go back."""
+    if settings.storage.links is not None:
+        return settings.storage.links
+    if settings.storage.driver is StorageDriver.FILESYSTEM:
+        return LinksMode.ASYNC
+    adopted = (await plugs.database.imports.status()).state is not ImportState.NONE
+    return LinksMode.ASYNC if adopted else LinksMode.OFF
+
+
+async def set_links(plugs: Plugs, settings: Settings, *, complete: bool = False) -> None:
+    """Have changes noted, or not; of a `complete` tree only what changes from now on."""
+    store = plugs.database.links
+    if await links_mode(plugs, settings) is LinksMode.OFF:
+        await store.switch_off()
+        return
+    await store.switch_on(complete=complete)
+
+
+async def warn_of_foreign_writes(plugs: Plugs) -> None:
+    """Say so if somebody else has written into the tree behind our last link."""
+    written = await plugs.database.links.last_written()
+    taken_up = (await plugs.database.imports.status()).done_at
+    last = max((moment for moment in (written, taken_up) if moment is not None), default=None)
+    if last is None or await plugs.database.links.changes(limit=1):
+        return
+    changed = await repositories_written_since(plugs.driver, last + CLOCKS_DIFFER_BY)
+    if changed:
+        _log.warning(
+            "somebody else has written into the tree (docker-registry?); roadstead import takes it up",
+            since=last.isoformat(),
+            repositories=changed,
+        )
+
+
+async def linked(plugs: Plugs, settings: Settings) -> Plugs:
+    """Return the plugs with stores that write links before they return, where settings want that."""
+    if settings.storage.links is not LinksMode.SYNC:
+        return plugs
+    links = Links(plugs.database.links, plugs.driver, CLOCK)
+    return replace(plugs, manifests=LinkedManifests(plugs.manifests, links), blobs=LinkedBlobs(plugs.blobs, links))

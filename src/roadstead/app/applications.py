@@ -1,0 +1,70 @@
+"""The ASGI applications: of a worker, and of the address that is for numbers and health alone."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from roadstead.app.adoption import linked
+from roadstead.app.plugs import metered, open_plugs
+from roadstead.app.services import build_services
+from roadstead.http.application import Application
+from roadstead.http.context import Services
+from roadstead.http.health import side_table
+from roadstead.http.outside import Outside
+from roadstead.http.routes import Router
+from roadstead.http.v2.table import ROUTES as API
+from roadstead.http.v2.table import read_only
+from roadstead.settings.handover import Handover
+from roadstead.settings.model import ServerSettings
+from roadstead.telemetry.metrics import Metrics, RequestMetrics
+from roadstead.telemetry.observer import RequestObserver
+from roadstead.web.table import ROUTES as PAGES
+
+
+def worker_application(handover: Handover, process: str) -> Application:
+    """Return the ASGI application of one worker, ``worker-1`` and so on; it opens its plugs when it starts."""
+    numbers = Metrics(handover.run_directory, process)
+    metrics = RequestMetrics(numbers)
+
+    @asynccontextmanager
+    async def open_services() -> AsyncGenerator[Services, None]:
+        async with open_plugs(handover.settings, migrate=False) as plugs:
+            plugs = await linked(metered(plugs, numbers), handover.settings)
+            services = await build_services(plugs, handover, metrics)
+            try:
+                yield services
+            finally:
+                await services.augmenter.aclose()
+
+    settings = handover.settings
+    routes = list(read_only(API) if settings.registry.read_only else API)
+    if settings.metrics.open_to_network:
+        routes = [replace(route, needs=None) if route.name == "metrics" else route for route in routes]
+    observer = RequestObserver(metrics, access=settings.log.access)
+    return Application(Router([*routes, *PAGES]), open_services, observer, _outside(settings.server))
+
+
+def side_application(handover: Handover) -> Application:
+    """Return the ASGI application of the address that is for numbers and health alone."""
+    numbers = Metrics(handover.run_directory, "side")
+    metrics = RequestMetrics(numbers)
+
+    @asynccontextmanager
+    async def open_services() -> AsyncGenerator[Services, None]:
+        async with open_plugs(handover.settings, migrate=False) as plugs:
+            services = await build_services(plugs, handover, metrics)
+            try:
+                yield replace(services, metrics_open=True, guard=None)
+            finally:
+                await services.augmenter.aclose()
+
+    routes = side_table(handover.settings.metrics.path)
+    return Application(Router(routes), open_services, RequestObserver(metrics, access=False))
+
+
+def _outside(server: ServerSettings) -> Outside:
+    return Outside(
+        prefix=server.prefix,
+        origin="" if server.relative_urls else (server.public_url or "").rstrip("/"),
+        headers=[(name.lower().encode(), value.encode("latin-1")) for name, value in server.headers.pairs],
+    )

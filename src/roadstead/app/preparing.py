@@ -1,0 +1,46 @@
+"""What the supervisor does once, before any process is started."""
+
+from pathlib import Path
+
+import structlog
+
+from roadstead.app.access import with_accounts_found
+from roadstead.app.adoption import set_links, warn_of_foreign_writes
+from roadstead.app.plugs import CLOCK, open_plugs
+from roadstead.app.readiness import check_storage
+from roadstead.augment.kept_layers import KeptLayers
+from roadstead.augment.rules import LayerSpec, RuleSpec
+from roadstead.oci.descriptor import Platform
+from roadstead.registry.importer import must_rebuild
+from roadstead.settings.handover import Handover
+from roadstead.settings.model import RuleSettings, Settings
+
+_log = structlog.get_logger()
+
+
+async def prepare(settings: Settings, run_directory: Path) -> Handover:
+    """Bring the database up to date, store the layers of all rules, and return what the processes start with."""
+    # Packing and hashing layers is the supervisor's work; the workers need not carry it.
+    from roadstead.augment.layers import prepare_rules
+
+    async with open_plugs(settings, migrate=True) as plugs:
+        await check_storage(plugs.driver)
+        if await must_rebuild(plugs.database.imports, plugs.driver, CLOCK.now()):
+            _log.warning("the database knows nothing of the images in storage: it is built from them now")
+        else:
+            await warn_of_foreign_writes(plugs)
+            await set_links(plugs, settings)
+        settings = await with_accounts_found(settings, plugs)
+        layers = KeptLayers(plugs.driver, plugs.database.layers)
+        specs = [_rule_spec(rule) for rule in settings.augment.rules]
+        rules = await prepare_rules(specs, layers, run_directory, CLOCK.now())
+    return Handover(settings=settings, rules_json=rules.to_json(), run_directory=run_directory)
+
+
+def _rule_spec(rule: RuleSettings) -> RuleSpec:
+    layers = [
+        LayerSpec(layer.path, Platform.parse(layer.platform) if layer.platform else None) for layer in rule.layers
+    ]
+    return RuleSpec(
+        match=rule.match, layers=layers, env=rule.env, entrypoint=rule.entrypoint, cmd=rule.cmd, workdir=rule.workdir
+    )

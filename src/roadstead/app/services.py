@@ -1,0 +1,102 @@
+"""The services of one process, built from its plugs and the settings."""
+
+from functools import partial
+
+from roadstead.app.access import build_guard
+from roadstead.app.plugs import CLOCK, Plugs
+from roadstead.app.readiness import check
+from roadstead.augment.kept_layers import KeptLayers
+from roadstead.augment.rules import Rules
+from roadstead.augment.service import Augmenter
+from roadstead.http.context import Services
+from roadstead.http.offload import XAccel
+from roadstead.registry.blobs import Blobs
+from roadstead.registry.catalog import Catalog
+from roadstead.registry.content_cache import ContentCache
+from roadstead.registry.history import TagHistory
+from roadstead.registry.images import Images
+from roadstead.registry.immutable import ImmutableTags
+from roadstead.registry.importer import open_gate
+from roadstead.registry.manifests import Manifests
+from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
+from roadstead.registry.uploads import Uploads
+from roadstead.registry.validation import Sparseness
+from roadstead.settings.handover import Handover
+from roadstead.settings.model import AcceptRule, OffloadMode, ServerSettings, Settings
+from roadstead.storage.ports import OpensFile, PresignsUrl
+from roadstead.telemetry.metrics import RequestMetrics
+
+UPLOADS_SECRET = "uploads"  # noqa: S105 -- the name of the secret
+
+
+async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -> Services:
+    """Return what answers requests over these plugs."""
+    settings, database, driver = handover.settings, plugs.database, plugs.driver
+    cache = ContentCache()
+    delete_enabled = settings.storage.delete
+    manifests = Manifests(
+        plugs.manifests,
+        CLOCK,
+        cache=cache,
+        max_bytes=settings.registry.max_manifest_bytes,
+        max_tags_per_push=settings.registry.max_tags_per_push,
+        sparse=Sparseness(indexes=settings.registry.sparse_indexes, images=settings.registry.sparse_images),
+        delete_enabled=delete_enabled,
+        immutable=ImmutableTags.parse(settings.registry.immutable),
+    )
+    blobs = Blobs(plugs.blobs, driver, CLOCK, cache=cache, delete_enabled=delete_enabled)
+    catalog = Catalog(
+        database.catalog,
+        max_tags=settings.registry.tags_page_max,
+        default_repositories=settings.registry.catalog_page,
+        max_repositories=settings.registry.catalog_page_max,
+        max_referrers=settings.registry.referrers_page_max,
+    )
+    augmenter = Augmenter(
+        Rules.from_json(handover.rules_json),
+        Images(manifests, blobs),
+        plugs.derivations,
+        KeptLayers(driver, database.layers),
+        CLOCK,
+    )
+    return Services(
+        manifests=manifests,
+        blobs=blobs,
+        uploads=await build_uploads(plugs, settings),
+        catalog=catalog,
+        history=tag_history(plugs, settings),
+        augmenter=augmenter,
+        files=driver if isinstance(driver, OpensFile) else None,
+        gate=await open_gate(database.imports),
+        check=partial(check, database, driver, settings.server.down_files),
+        render_metrics=metrics.render,
+        guard=build_guard(settings.auth, database.accounts),
+        metrics_open=settings.metrics.open_to_network,
+        strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,
+        offload=_offload(settings.server),
+        presigner=driver if settings.storage.redirect and isinstance(driver, PresignsUrl) else None,
+    )
+
+
+def _offload(server: ServerSettings) -> XAccel | None:
+    if server.offload is OffloadMode.OFF or server.offload_secret is None:
+        return None
+    return XAccel(server.offload_location, server.offload_secret)
+
+
+def tag_history(plugs: Plugs, settings: Settings) -> TagHistory:
+    """Return what reads the journal of tags, and puts tags back."""
+    immutable = ImmutableTags.parse(settings.registry.immutable)
+    return TagHistory(plugs.database.journal, plugs.manifests, CLOCK, immutable=immutable)
+
+
+async def build_uploads(plugs: Plugs, settings: Settings) -> Uploads:
+    """Return what takes blobs in; every process of every replica makes and reads the same upload ids."""
+    return Uploads(
+        plugs.uploads,
+        plugs.blobs,
+        plugs.driver,
+        UploadIds(await plugs.database.instance.secret(UPLOADS_SECRET)),
+        CLOCK,
+        lifetimes=UploadLifetimes.with_open(settings.registry.upload_max_age),
+    )
