@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Integer, bindparam, delete, select, update
 
-from roadstead.db.access import Access, Query, Row, Upsert
+from roadstead.db.access import Access, Query, Row, Step, Upsert
 from roadstead.db.moments import from_micros, to_micros
 from roadstead.db.schema import uploads
 from roadstead.oci.digest import Algorithm, Digest
@@ -47,11 +47,13 @@ ABANDONED = Query(
 _HOLD = select(uploads.c.state, uploads.c.version, uploads.c.committed).where(
     uploads.c.upload_id == bindparam("upload_id")
 ).with_for_update()  # fmt: skip
-_INSERT = Upsert(
-    uploads, lambda insert: insert.on_conflict_do_nothing(index_elements=["upload_id"]).returning(uploads.c.version)
+_INSERT = Step(
+    Upsert(
+        uploads, lambda insert: insert.on_conflict_do_nothing(index_elements=["upload_id"]).returning(uploads.c.version)
+    )
 )
 # The names differ from the columns': SQLAlchemy keeps those of an UPDATE for itself.
-_UPDATE = (
+_UPDATE = Step(
     update(uploads)
     .where(
         uploads.c.upload_id == bindparam("of"),
@@ -133,10 +135,10 @@ def _advance(connection: Connection, record: UploadRecord, at: int) -> bool:
 
 def _store(connection: Connection, record: UploadRecord, values: dict[str, Any]) -> bool:
     if record.version == 0:
-        return connection.execute(_INSERT.on(connection), values | {"version": 1}).first() is not None
+        return _INSERT.first(connection, values | {"version": 1}) is not None
     changed = {name: value for name, value in values.items() if name != "upload_id"}
     arguments = changed | {"of": record.upload_id, "at_version": record.version}
-    return connection.execute(_UPDATE, arguments).rowcount == 1
+    return _UPDATE.count(connection, arguments) == 1
 
 
 def _cancel(connection: Connection, record: UploadRecord, at: int) -> bool:
