@@ -59,7 +59,8 @@ def doctor(
 
 
 def _judge(settings: Settings) -> Iterator[Finding]:
-    from roadstead.cli.preflight import preflight  # rules and databases, as below
+    # It knows rules, storage and databases, which --help need not wait for.
+    from roadstead.cli.preflight import preflight
 
     yield from check_settings(settings)
     yield from preflight(settings)
