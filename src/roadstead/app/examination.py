@@ -27,7 +27,7 @@ from roadstead.db.errors import SchemaOutdatedError, SchemaTooNewError
 from roadstead.db.schema import REVISIONS
 from roadstead.db.sqlite import connect_for_reading
 from roadstead.doctor import rules
-from roadstead.doctor.facts import Clock, Database, Failure, Localhost, Machine, Port, Space, Store
+from roadstead.doctor.facts import Certificate, Clock, Database, Failure, Localhost, Machine, Port, Space, Store
 from roadstead.doctor.front import ask, clock_of, look_at_certificate, look_at_front
 from roadstead.doctor.verdict import Verdict
 from roadstead.errors import RoadsteadError
@@ -38,6 +38,7 @@ from roadstead.settings.mounts import filesystem_of, is_network
 from roadstead.settings.plain import without_password
 from roadstead.storage import keys
 from roadstead.storage.ports import Driver, Key
+from roadstead.tls.material import TlsInvalidError
 
 TIMES = 5
 """How often what takes time is asked for its median."""
@@ -66,7 +67,7 @@ async def examine(settings: Settings, url: str | None) -> AsyncIterator[Verdict]
         yield verdict
     for verdict in [*rules.port(await asyncio.to_thread(_port, settings)), *_localhost(settings)]:
         yield verdict
-    for verdict in await asyncio.to_thread(_outside, settings, url):
+    for verdict in [*_own_certificate(settings), *await asyncio.to_thread(_outside, settings, url)]:
         yield verdict
     for each in filter(None, (clock, await asyncio.to_thread(_clock_of_store, settings.storage))):
         for verdict in rules.clock(each):
@@ -298,7 +299,8 @@ def _port(settings: Settings) -> Port:
     listen = settings.server.listen
     if not listen.port:
         return Port(address=str(listen))
-    base = f"http://{ListenAddress(_reachable(listen.host), listen.port)}{settings.server.prefix.rstrip('/')}"
+    scheme = "https" if settings.speaks_tls else "http"
+    base = f"{scheme}://{ListenAddress(_reachable(listen.host), listen.port)}{settings.server.prefix.rstrip('/')}"
     with suppress(OSError, HTTPException):
         answer = ask(base, "GET", "/v2/")
         if "docker-distribution-api-version" in answer.headers:
@@ -342,6 +344,19 @@ def _answers(host: str, port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _own_certificate(settings: Settings) -> Iterator[Verdict]:
+    tls = settings.tls
+    if tls.certificate is None or tls.key is None:
+        return
+    # Reading certificates takes a library that nobody else needs.
+    from roadstead.tls.reading import read_material
+
+    with suppress(TlsInvalidError):  # told as what is wrong with the settings
+        material = read_material(tls.certificate, tls.key)
+        facts = Certificate(host=str(tls.certificate), expires=material.expires_at)
+        yield from rules.certificate(facts, CLOCK.now())
 
 
 def _outside(settings: Settings, url: str | None) -> list[Verdict]:

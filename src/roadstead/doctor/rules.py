@@ -184,6 +184,9 @@ def certificate(facts: Certificate, now: datetime) -> Iterator[Verdict]:
         yield fail("certificate", f"{facts.host}: {facts.problem}", _advice_on_tls(facts.problem))
     elif facts.expires is not None:
         left = facts.expires - now
+        if left <= timedelta():
+            yield fail("certificate", f"{facts.host}: it ended on {facts.expires:%Y-%m-%d}", "Renew it.")
+            return
         told = f"{facts.host}: valid until {facts.expires:%Y-%m-%d}"
         if left < EXPIRES_SOON:
             yield warn("certificate", f"{told}, {max(left.days, 0)} days from now", "Renew it.")

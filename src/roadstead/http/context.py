@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from roadstead.augment.service import Augmenter
+from roadstead.http.access import Guard
+from roadstead.http.causes import Telling
 from roadstead.http.offload import XAccel
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
@@ -32,7 +34,9 @@ class Services:
     gate: Gate  # closed while the database is built from the tree
     check: Callable[[], Awaitable[None]]
     render_metrics: Callable[[], bytes]
+    guard: Guard | None = None  # None where everybody may do everything
     metrics_open: bool = False
     strict_accept: bool = False
     offload: XAccel | None = None
     presigner: PresignsUrl | None = None
+    telling: Telling | None = None  # where somebody wants to hear of what happens

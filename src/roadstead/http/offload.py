@@ -11,7 +11,7 @@ other proxy, which might keep it for everybody: blobs may be cached for a year.
 from dataclasses import dataclass
 from datetime import timedelta
 
-from roadstead.http.asgi import Request
+from roadstead.http.asgi import Headers, Request
 from roadstead.http.headers import REVALIDATE
 from roadstead.http.ranges import Part, Whole
 from roadstead.secret import Secret
@@ -23,8 +23,6 @@ ASKED_BY = b"x-roadstead-offload"
 
 URL_HOLDS = timedelta(minutes=20)
 """How long a signed URL can be used, as long as distribution's: a slow client may begin late, and resume."""
-
-Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from roadstead.clock import Clock
+from roadstead.events.event import UNPROMPTED, Cause
 from roadstead.oci.digest import Algorithm, Digest, DigestMismatchError
 from roadstead.oci.reference import RepositoryName
 from roadstead.registry.errors import SizeMismatchError, UploadBusyError, UploadOffsetError, UploadUnknownError
@@ -53,23 +54,25 @@ class Uploads:
         self._clock = clock
         self._lifetimes = lifetimes
 
-    def start(self, repository: RepositoryName, algorithm: Algorithm = Algorithm.SHA256) -> UploadRecord:
-        """Return a new session; nothing is stored before its first byte (upload_ids.py says why)."""
-        ticket = self._ids.mint(repository, algorithm, self._clock.now())
+    def start(
+        self, repository: RepositoryName, algorithm: Algorithm = Algorithm.SHA256, holder: str = ""
+    ) -> UploadRecord:
+        """Return a new session of `holder`; nothing is stored before its first byte (upload_ids.py says why)."""
+        ticket = self._ids.mint(repository, algorithm, self._clock.now(), holder)
         return UploadRecord(
             upload_id=ticket.upload_id, repository=repository, algorithm=algorithm, started_at=ticket.started_at
         )
 
-    async def get(self, repository: RepositoryName, upload_id: str) -> UploadRecord:
-        """Return an open session of this repository; raises UploadUnknownError."""
-        record = await self.get_any(repository, upload_id)
+    async def get(self, repository: RepositoryName, upload_id: str, holder: str = "") -> UploadRecord:
+        """Return an open session of this repository and holder; raises UploadUnknownError."""
+        record = await self.get_any(repository, upload_id, holder)
         if record.state is not UploadState.OPEN:
             raise UploadUnknownError(repository)
         return record
 
-    async def get_any(self, repository: RepositoryName, upload_id: str) -> UploadRecord:
+    async def get_any(self, repository: RepositoryName, upload_id: str, holder: str = "") -> UploadRecord:
         """Return a session in whatever state, so that a repeated PUT is answered; raises UploadUnknownError."""
-        ticket = self._ids.check(repository, upload_id)
+        ticket = self._ids.check(repository, upload_id, holder)
         if ticket is None:
             raise UploadUnknownError(repository)
         record = await self._sessions.find(upload_id)
@@ -121,12 +124,21 @@ class Uploads:
             digest_so_far=hasher.digest().encoded if hasher else "",
         )
         if not await self._sessions.advance(reached, now=self._clock.now()):
-            current = await self.get(record.repository, record.upload_id)
+            current = await self._sessions.find(record.upload_id)
+            if current is None or current.state is not UploadState.OPEN:
+                raise UploadUnknownError(record.repository)
             raise UploadOffsetError(record.upload_id, record.repository, current.staged.size, record.staged.size)
         return replace(reached, version=record.version + 1)
 
     async def commit(
-        self, record: UploadRecord, body: Body, expected: Digest, *, start: int | None, size: int | None
+        self,
+        record: UploadRecord,
+        body: Body,
+        expected: Digest,
+        *,
+        start: int | None,
+        size: int | None,
+        cause: Cause = UNPROMPTED,
     ) -> BlobRecord:
         """Finish a session with its last chunk, if there is one, and make the blob (end-6).
 
@@ -139,7 +151,7 @@ class Uploads:
             raise UploadUnknownError(record.repository)
         _check_chunk(record, body, start=start, size=size)
         try:
-            return await self._finish(record, body, expected, start=start, size=size)
+            return await self._finish(replace(record, cause=cause), body, expected, start=start, size=size)
         except StagedBusyError as error:
             raise UploadBusyError(record.upload_id) from error
         except StagedLostError as error:
@@ -160,9 +172,11 @@ class Uploads:
             raise UploadUnknownError(record.repository)
         return blob
 
-    async def push(self, repository: RepositoryName, body: Body, expected: Digest) -> BlobRecord:
+    async def push(
+        self, repository: RepositoryName, body: Body, expected: Digest, *, cause: Cause = UNPROMPTED
+    ) -> BlobRecord:
         """Store a blob that comes whole in one request (end-4b); a broken body leaves nothing."""
-        record = self.start(repository, expected.algorithm)
+        record = replace(self.start(repository, expected.algorithm), cause=cause)
         try:
             return await self._commit_whole(record, body, expected, None)
         except BodyBrokenError:
@@ -223,7 +237,12 @@ class Uploads:
         """Make the row of published bytes."""
         own_key = blob.key != keys.blob(blob.digest)  # an object store left them where they came in
         stored = await self._blobs.commit(
-            record.repository, blob, upload=record, now=self._clock.now(), arrival=None if own_key else arrival
+            record.repository,
+            blob,
+            upload=record,
+            now=self._clock.now(),
+            arrival=None if own_key else arrival,
+            cause=record.cause,
         )
         if stored.key != blob.key:  # the digest was stored before, elsewhere: one copy is enough
             await self._driver.delete(blob.key)

@@ -53,6 +53,7 @@ _DURATION_PART = re.compile(r"([0-9.]+)(ns|us|µs|μs|ms|s|m|h)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST_S = 36_500 * 86_400.0
 _LEVELS = {"error": "error", "warn": "warning", "info": "info", "debug": "debug"}
+_CLIENT_AUTH = {"require-and-verify-client-cert": "required", "verify-client-cert-if-given": "optional"}
 _CATALOG_PAGE = 100  # repositories, where the client doesn't say how many
 
 
@@ -232,6 +233,8 @@ class _Reader:
                 value = self._headers(key, node)
             case Kind.FIELDS:
                 value = self._fields(key, node)
+            case Kind.TEXTS:
+                value = self._texts(key, node)
             case _:
                 value = self._text(key, node)
         if value is not None:
@@ -306,6 +309,12 @@ class _Reader:
             for name, each in node.children.items()
         }
 
+    def _texts(self, key: Key, node: Node) -> list[str] | None:
+        if not isinstance(node, Row) or not all(isinstance(each, Scalar) for each in node.items):
+            self._expected(key, node, "a list of texts")
+            return None
+        return [each.text for each in node.items if isinstance(each, Scalar)]
+
     # Keys that need a word more ----------------------------------------------------------------------------------
 
     def log_level(self, key: Key, node: Node) -> None:
@@ -351,12 +360,37 @@ class _Reader:
         self._give(key.settings[0], text, node)
         if key.path == "http.addr" and not _is_loopback(text):
             self._give("server.open_to_network", raw=True, node=node)
-            self._warn(
+            if find(self._root, "auth.htpasswd") is None:
+                self._warn(
+                    key.path,
+                    node,
+                    f"{text} can be reached from other machines, and there is no authentication: whoever reaches it "
+                    "can read, write and delete every image",
+                )
+
+    def client_auth(self, key: Key, node: Node) -> None:
+        text = self._text(key, node)
+        if text in _CLIENT_AUTH:
+            self._give(key.settings[0], _CLIENT_AUTH[text], node)
+        elif text in ("request-client-cert", "require-any-client-cert"):
+            self._find(
                 key.path,
                 node,
-                f"{text} can be reached from other machines, and there is no authentication: whoever reaches it can "
-                "read, write and delete every image",
+                f"{text} cannot be honoured: certificates that nobody checks aren't asked for",
+                "Take verify-client-cert-if-given or require-and-verify-client-cert.",
             )
+        elif text is not None:
+            self._expected(key, node, f"one of {', '.join(_CLIENT_AUTH)}")
+
+    def minimum_tls(self, key: Key, node: Node) -> None:
+        text = self._text(key, node)
+        if text in ("tls1.0", "tls1.1"):
+            self._warn(key.path, node, "clients have to speak 1.2 or newer")
+            text = "tls1.2"
+        if text in ("tls1.2", "tls1.3"):
+            self._give(key.settings[0], text.removeprefix("tls"), node)
+        elif text is not None:
+            self._expected(key, node, "tls1.2 or tls1.3")
 
     def host(self, key: Key, node: Node) -> None:
         text = self._text(key, node)
@@ -443,8 +477,18 @@ class _Reader:
         if isinstance(auth, Table) and len(providers) > 1:
             self._find("auth", auth, f"takes one provider, got {', '.join(providers)}")
         for name in providers:
-            if f"auth.{name}" not in BY_PATH:
+            if name == "htpasswd":
+                self._check_htpasswd()
+            elif f"auth.{name}" not in BY_PATH:
                 self._find(f"auth.{name}", auth or self._root, "unknown provider of authentication")
+
+    def _check_htpasswd(self) -> None:
+        """Both keys are required, as distribution has it: without them nobody would be kept out."""
+        section = find(self._root, "auth.htpasswd") or self._root
+        for name in ("realm", "path"):
+            node = find(self._root, f"auth.htpasswd.{name}")
+            if not isinstance(node, Scalar) or not node.text:
+                self._find(f"auth.htpasswd.{name}", section, "is required")
 
     def _endpoint(self) -> None:
         """Put a scheme before S3 endpoints that have none."""
@@ -488,6 +532,8 @@ _READERS: Mapping[str, Callable[[_Reader, Key, Node], None]] = {
     "http.addr": _Reader.address,
     "http.debug.addr": _Reader.address,
     "http.host": _Reader.host,
+    "http.tls.clientauth": _Reader.client_auth,
+    "http.tls.minimumtls": _Reader.minimum_tls,
     "http.relativeurls": _Reader.relative_urls,
     "validation.manifests.indexes.platforms": _Reader.sparse,
     "validation.disabled": _Reader.unchecked,

@@ -56,6 +56,25 @@ class UntaggedManifests(StrEnum):
     DELETE = "delete"
 
 
+class PolicyEffect(StrEnum):
+    """What a policy comes to where it applies."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class PolicyAction(StrEnum):
+    """What can be allowed or denied."""
+
+    PULL = "pull"
+    PUSH = "push"
+    DELETE = "delete"
+    CATALOG = "catalog"
+    AUGMENT = "augment"
+    WATCH = "watch"
+    ADMIN = "admin"
+
+
 class LogFormat(StrEnum):
     """How a log line is written."""
 
@@ -78,8 +97,9 @@ class ServerSettings:
 
     listen: ListenAddress = setting(
         ListenAddress("127.0.0.1", 5000),
-        "Where to listen, `HOST:PORT`. Loopback until told otherwise, since there is no authentication yet; 5000 is "
-        "the port that registries are known by. Port 0 takes a free one, which is printed at the start.",
+        "Where to listen, `HOST:PORT`. Loopback until told otherwise, since whoever reaches the port may do everything "
+        "as long as nobody has to sign in; 5000 is the port that registries are known by. Port 0 takes a free one, "
+        "which is printed at the start.",
     )
     workers: int = setting(
         2, "Worker processes that answer requests: about one for each core. Beside them runs one background process."
@@ -112,8 +132,8 @@ class ServerSettings:
     )
     open_to_network: bool = setting(
         False,
-        "The word that is needed to listen beyond loopback while there is no authentication: whoever reaches the "
-        "port can read, write and delete every image.",
+        "The word that is needed to listen beyond loopback while nobody has to sign in (`[auth]`): whoever reaches "
+        "the port can read, write and delete every image.",
     )
     offload: OffloadMode = setting(
         OffloadMode.OFF,
@@ -135,6 +155,56 @@ class ServerSettings:
         "How long requests in flight may go on after SIGTERM, as a duration. Then they are cut. Service managers "
         "wait longer than this by default (systemd 90 s, Kubernetes 30 s).",
     )
+
+
+class TlsVersion(StrEnum):
+    """The oldest version of TLS that clients may speak."""
+
+    TLS_1_2 = "1.2"
+    TLS_1_3 = "1.3"
+
+
+class ClientCertificate(StrEnum):
+    """Whether clients have to show a certificate."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """``[tls]``: TLS at the registry's port."""
+
+    certificate: Path | None = setting(
+        None,
+        "The server's certificate in PEM, those that issued it behind it. It, the key and `client_ca` are read again "
+        "when the files change or on SIGHUP, and no request is lost by that.",
+    )
+    key: Path | None = setting(
+        None,
+        "The key of `certificate` in PEM, without a password: RSA of 2048 bits or more, ECDSA with P-256 or P-384, or "
+        "Ed25519.",
+    )
+    self_signed: bool = setting(
+        False,
+        "Whether to make a certificate that vouches for itself (`--tls self-signed`). It is kept below the data "
+        "directory, in `tls`; with storage in S3 it is in memory alone, and another one at every start.",
+    )
+    names: tuple[str, ...] = setting(
+        (),
+        "Hosts and addresses that a certificate of `self_signed` is for, beside those of `server.listen`, "
+        "`server.public_url` and this machine.",
+    )
+    client_ca: tuple[Path, ...] = setting(
+        (),
+        "Certificates in PEM of those who issue clients' certificates: who has none of them isn't let in. Their names "
+        "aren't looked at; who may do what is another question.",
+    )
+    client_certificates: ClientCertificate = setting(
+        ClientCertificate.REQUIRED,
+        "What `client_ca` asks for: a certificate (`required`), or none or a good one (`optional`).",
+    )
+    minimum_version: TlsVersion = setting(TlsVersion.TLS_1_2, "The oldest version of TLS that clients may speak.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +327,62 @@ class RegistrySettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HtpasswdSettings:
+    """``auth.htpasswd``: a path, or a table of ``path``."""
+
+    path: Path = setting(Path(), "The file.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """``[[auth.policies]]``: who may do what; one that denies wins over any that allows."""
+
+    subjects: tuple[str, ...] = setting(
+        (),
+        "Whom it is about: `user:NAME`, `robot:NAME`, `group:NAME`, `issued:NAME` (of a foreign issuer's token), "
+        "`anonymous`, `authenticated`, `everyone`. In a name `*` stands for any characters.",
+    )
+    repositories: tuple[str, ...] = setting(
+        (),
+        "Which repositories, as patterns (`team/*`, `**`); `{user}` stands for the name of whoever asks. For `catalog` "
+        "and `admin` they don't count.",
+    )
+    actions: tuple[PolicyAction, ...] = setting(
+        (),
+        "What is done: `pull`, `push` (which goes with `pull` for every client), `delete`, `catalog` (list the "
+        "repositories that one may pull from), `augment`, `watch`, `admin` (numbers, users, settings).",
+    )
+    effect: PolicyEffect = setting(PolicyEffect.ALLOW, "`allow` or `deny`.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthSettings:
+    """``[auth]``: who may do what; nothing here and no account: everybody may do everything."""
+
+    realm: str = setting("roadstead", "What clients show when they ask for a name and a password.")
+    htpasswd: HtpasswdSettings | None = setting(
+        None,
+        "A file of names and hashed passwords, as `htpasswd -B` writes it: bcrypt, and also apr1, SHA-crypt and "
+        "`{SHA}`. It is read again when it changes.",
+    )
+    accounts: bool | None = setting(
+        None,
+        "Whether the users, robots and keys of `roadstead user` and `roadstead key` may sign in. By default as soon as "
+        "there is one when the server starts.",
+    )
+    policies: tuple[PolicySettings, ...] = setting(
+        (),
+        "Who may do what; see `[[auth.policies]]`. Without any, whoever signs in may do everything to images, and "
+        "others nothing.",
+    )
+
+    @property
+    def is_on(self) -> bool:
+        """Say whether access is controlled, as far as settings alone tell."""
+        return self.htpasswd is not None or bool(self.accounts) or bool(self.policies)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSettings:
     """One entry of a rule's ``layers``: a path, or a table of ``path`` and ``platform``."""
 
@@ -345,7 +471,8 @@ class MetricsSettings:
 
     open_to_network: bool = setting(
         False,
-        "Whether `/metrics` answers other machines than this one (404 otherwise): the numbers tell what is in use.",
+        "Whether `/metrics` answers everybody. Otherwise it answers this machine alone (404), and where one has to "
+        "sign in, those who may `admin`: the numbers tell what is in use.",
     )
     listen: ListenAddress | None = setting(
         None,
@@ -360,9 +487,11 @@ class Settings:
     """Everything that can be set."""
 
     server: ServerSettings = ServerSettings()
+    tls: TlsSettings = TlsSettings()
     storage: StorageSettings = StorageSettings()
     database: DatabaseSettings = DatabaseSettings()
     registry: RegistrySettings = RegistrySettings()
+    auth: AuthSettings = AuthSettings()
     augment: AugmentSettings = AugmentSettings()
     gc: GcSettings = GcSettings()
     log: LogSettings = LogSettings()
@@ -372,3 +501,8 @@ class Settings:
     def database_url(self) -> str:
         """Return the database's URL: what was set, or SQLite in the data directory."""
         return self.database.url or f"sqlite:///{self.storage.path / 'roadstead.db'}"
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Say whether the registry's port speaks TLS."""
+        return self.tls.self_signed or self.tls.certificate is not None

@@ -90,6 +90,7 @@ def test_the_front(facts: Front, expected: dict[str, str]) -> None:
     [
         (Certificate(host="h", expires=NOW + timedelta(days=90)), None),
         (Certificate(host="h", expires=NOW + timedelta(days=29)), "warn"),
+        (Certificate(host="h", expires=NOW - timedelta(days=1)), "fail"),
         (Certificate(host="h", problem="certificate has expired"), "fail"),
         (Certificate(host="h", problem="self-signed certificate"), "fail"),
         (Certificate(host="h", problem="Hostname mismatch, certificate is not valid for 'h'."), "fail"),

@@ -4,8 +4,11 @@ import os
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from functools import lru_cache
 
-from roadstead.http.asgi import AnyResponse, FileResponse, Request, Response, StreamResponse
+from roadstead.events.event import Action, blob_stored
+from roadstead.http.asgi import AnyResponse, FileResponse, Headers, Request, Response, StreamResponse
+from roadstead.http.causes import cause_of
 from roadstead.http.conditions import etag, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, SAFE
@@ -31,6 +34,12 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
         blob = await find(repository, digest)
     except BlobUnknownError:
         return await _manifest_as_blob(request, services, repository, digest)
+    if services.telling is not None and services.telling.pull is not None:
+        # Before it is clear what the answer holds, as in distribution: a 304 and a part are pulls, too.
+        cause = cause_of(request, services.telling)
+        services.telling.pull(
+            blob_stored(repository, digest, blob.size, cause=cause, at=services.telling.now(), action=Action.PULL)
+        )
     headers = _headers(str(digest))
     wanted = _wanted(request, digest, headers, blob.size)
     if isinstance(wanted, Response):
@@ -46,7 +55,7 @@ def _by_proxy(
     request: Request,
     services: Services,
     blob: BlobRecord,
-    headers: list[tuple[bytes, bytes]],
+    headers: Headers,
     wanted: Whole | tuple[Part, ...],
 ) -> Response | None:
     """Return the answer by which the proxy in front sends the file; None where we do."""
@@ -74,19 +83,19 @@ async def _manifest_as_blob(
     return _from_memory(await services.manifests.content(digest), headers, wanted)
 
 
-def _headers(digest: str) -> list[tuple[bytes, bytes]]:
-    return [
+@lru_cache(maxsize=1024)
+def _headers(digest: str) -> Headers:
+    """Return what every answer about a blob says of it; remembered, for it follows from the digest."""
+    return (
         (b"docker-content-digest", digest.encode()),
         (b"etag", etag(digest)),
         (b"accept-ranges", b"bytes"),
         IMMUTABLE,
         *SAFE,
-    ]
+    )
 
 
-def _wanted(
-    request: Request, digest: Digest, headers: list[tuple[bytes, bytes]], size: int
-) -> Response | Whole | tuple[Part, ...]:
+def _wanted(request: Request, digest: Digest, headers: Headers, size: int) -> Response | Whole | tuple[Part, ...]:
     """Return which bytes are wanted, or the answer that needs none of them; raises RangeUnsatisfiableError."""
     if none_match(request, str(digest)):
         return Response(304, headers)
@@ -104,7 +113,7 @@ def _ranges(request: Request, digest: Digest, size: int) -> Whole | Unsatisfiabl
     return parse_range(request.header(b"range"), size)
 
 
-def _head(headers: list[tuple[bytes, bytes]], wanted: Whole | tuple[Part, ...], size: int) -> Response:
+def _head(headers: Headers, wanted: Whole | tuple[Part, ...], size: int) -> Response:
     if isinstance(wanted, tuple) and len(wanted) == 1:
         part = wanted[0]
         ranged = [OCTETS, *headers, (b"content-range", part.content_range(size).encode())]
@@ -112,7 +121,7 @@ def _head(headers: list[tuple[bytes, bytes]], wanted: Whole | tuple[Part, ...], 
     return Response(200, [OCTETS, *headers], content_length=size)
 
 
-def _from_memory(data: bytes, headers: list[tuple[bytes, bytes]], wanted: Whole | tuple[Part, ...]) -> Response:
+def _from_memory(data: bytes, headers: Headers, wanted: Whole | tuple[Part, ...]) -> Response:
     if isinstance(wanted, Whole):
         return Response(200, [OCTETS, *headers], data)
     if len(wanted) == 1:
@@ -127,7 +136,7 @@ def _from_memory(data: bytes, headers: list[tuple[bytes, bytes]], wanted: Whole 
 
 
 def _from_storage(
-    services: Services, blob: BlobRecord, headers: list[tuple[bytes, bytes]], wanted: Whole | tuple[Part, ...]
+    services: Services, blob: BlobRecord, headers: Headers, wanted: Whole | tuple[Part, ...]
 ) -> AnyResponse:
     if isinstance(wanted, Whole):
         if services.files is not None:
@@ -180,5 +189,6 @@ def _parts_end(boundary: str) -> bytes:
 
 async def delete(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Take a blob from this repository (end-10)."""
-    await services.blobs.unlink(parse_name(found["name"]).writable(), parse_digest(found["digest"]))
+    repository = parse_name(found["name"]).writable()
+    await services.blobs.unlink(repository, parse_digest(found["digest"]), cause=cause_of(request, services.telling))
     return Response(202)

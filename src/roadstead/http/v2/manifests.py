@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 
 from roadstead.augment.ports import Served
-from roadstead.http.asgi import Request, Response
+from roadstead.events.event import manifest_pulled, references_of
+from roadstead.http.asgi import Headers, Request, Response
 from roadstead.http.bodies import read_whole
+from roadstead.http.causes import cause_of
 from roadstead.http.conditions import ConditionUnmetError, etag, etags, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, REVALIDATE, SAFE
@@ -28,19 +31,49 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     served = await resolve(services, name, reference)
     if services.strict_accept:
         served = await _negotiated(request, services, name, reference, served)
-    digest = str(served.digest)
-    headers = [
-        (b"content-type", served.media_type.encode()),
-        (b"docker-content-digest", digest.encode()),
-        (b"etag", etag(digest)),
-        IMMUTABLE if isinstance(reference, Digest) else REVALIDATE,
-        *SAFE,
-    ]
-    if none_match(request, digest):
+    headers = _headers(served.digest, served.media_type, is_fixed=isinstance(reference, Digest))
+    if none_match(request, str(served.digest)):
         return Response(304, headers[1:])
+    if services.telling is not None:
+        await _tell(request, services, name.repository, reference, served)
     if request.method == "HEAD":
         return Response(200, headers, content_length=served.size)
     return Response(200, headers, await services.manifests.content(served.digest))
+
+
+@lru_cache(maxsize=1024)
+def _headers(digest: Digest, media_type: str, *, is_fixed: bool) -> Headers:
+    """Return what a manifest's answer says of it, the type first; remembered, for it follows from the arguments."""
+    text = str(digest)
+    return (
+        (b"content-type", media_type.encode()),
+        (b"docker-content-digest", text.encode()),
+        (b"etag", etag(text)),
+        IMMUTABLE if is_fixed else REVALIDATE,
+        *SAFE,
+    )
+
+
+async def _tell(
+    request: Request, services: Services, repository: RepositoryName, reference: Tag | Digest, served: Served
+) -> None:
+    """Take note of a pull, where somebody wants to hear of pulls."""
+    telling = services.telling
+    if telling is None or telling.pull is None:
+        return
+    tag = reference if isinstance(reference, Tag) else None
+    references = references_of(await services.manifests.content(served.digest)) if telling.references else ()
+    event = manifest_pulled(
+        repository,
+        served.digest,
+        served.media_type,
+        served.size,
+        tag,
+        references=references,
+        cause=cause_of(request, telling),
+        at=telling.now(),
+    )
+    telling.pull(event)
 
 
 async def resolve(services: Services, name: Named, reference: Tag | Digest) -> Served:
@@ -94,6 +127,7 @@ async def write(request: Request, found: Mapping[str, str], services: Services) 
         media_type=request.header(b"content-type"),
         tags=tags,
         condition=await _condition(request, services, repository),
+        cause=cause_of(request, services.telling),
     )
     digest = str(manifest.digest)
     headers = [
@@ -138,5 +172,7 @@ async def _condition(request: Request, services: Services, repository: Repositor
 async def delete(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Remove a tag, or a manifest with all its tags (end-9)."""
     repository = parse_name(found["name"]).writable()
-    await services.manifests.delete(repository, parse_tag_or_digest(found["reference"]))
+    await services.manifests.delete(
+        repository, parse_tag_or_digest(found["reference"]), cause=cause_of(request, services.telling)
+    )
     return Response(202)
