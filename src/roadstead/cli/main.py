@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from roadstead.cli import config, gc, import_tree, layer, serve, tag, verify
+from roadstead.cli import config, doctor, gc, import_tree, layer, serve, tag, verify
 from roadstead.cli.report import report
 from roadstead.errors import RoadsteadError
 
@@ -21,6 +21,7 @@ app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("import", epilog=import_tree.EXAMPLE)(import_tree.import_tree)
 app.command("gc", epilog=gc.EXAMPLE)(gc.gc)
 app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
+app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.add_typer(layer.app, name="layer")
 app.add_typer(tag.app, name="tag")

@@ -78,11 +78,13 @@ class TagCondition:
     """``If-Match`` / ``If-None-Match`` on a push by tag: what the tag must, or must not, point at.
 
     ``match``: the tag must be at one of these (empty: no condition). ``absent``: there must be no such tag.
+    ``none_match``: the tag may be at none of these.
     """
 
     match: frozenset[Digest] = frozenset()
     any_existing: bool = False  # If-Match: *
     absent: bool = False  # If-None-Match: *
+    none_match: frozenset[Digest] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
