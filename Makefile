@@ -21,6 +21,7 @@ help: ## Show what there is to make
 	@sed -nE 's/^([a-z-]+):.*## (.*)$$/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 run: $(VENV)/installed-to-run ## Serve from this checkout
+	@$(BIN)/python -m compileall -q src
 	$(BIN)/roadstead serve $(ARGS)
 
 test: lint debian-packages ## Check style and types, run all tests but the soak tests
@@ -50,6 +51,8 @@ constraints: ## Pin the newest versions that pyproject.toml allows
 clean: ## Remove the environment and caches; data stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# `run` compiles as pip does when it installs: with PYTHONDONTWRITEBYTECODE set, a checkout is compiled at every start.
 
 # A stamp is newer than what it was made from, so that the second call has nothing to do.
 # What is needed to develop includes what is needed to run.

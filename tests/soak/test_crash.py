@@ -6,9 +6,10 @@ SOAK_ROUNDS is how many crashes each test makes (default 60).
 import os
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import product
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from tests.soak.crashes import POINTS, CrashingServer, kill_at, kill_at_random
@@ -20,6 +21,9 @@ from roadstead.testing.seaweedfs import SeaweedFS
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "60"))
 BATCH = 20
 """Crashes on one data directory: after each all of it is read."""
+
+CALLS_AWAY = {"write": 170, "epoll_pwait": 350, "writev": 20}
+"""The calls by which a worker talks to its database, the object store and its client, and how often in one script."""
 
 CALLS = ("fsync", "fdatasync", "rename", "mkdir", "pwrite64", "writev", "sendto")
 
@@ -77,16 +81,25 @@ async def test_crashes_with_postgres_and_s3(tmp_path: Path, postgres_url: str) -
     rounds = max(2, ROUNDS // 6)
     with SeaweedFS() as s3:
         server = CrashingServer(tmp_path / "server", config=s3_config(s3, postgres_url), files=False)
-        points = 0
+        hit: Counter[str] = Counter()
         for number in range(rounds):
             if number % 2:
                 problems = await kill_at_random(server, choice, count=2, longest_s=3)
             else:
-                call = choice.choice(("epoll_pwait", "epoll_wait", "write", "writev"))
-                point = kill_at(server, tmp_path / "trace", call, choice.randrange(1, 100), Traffic.script)
-                points += point != ""
+                call, often = choice.choice(list(CALLS_AWAY.items()))
+                point = kill_at(server, tmp_path / "trace", call, choice.randrange(1, often), Traffic.script)
+                hit[_whom(call, point, {"PostgreSQL": postgres_url, "the object store": s3.endpoint})] += 1
                 problems = await server.crash()
             assert problems == [], f"round {number}"
         facts = len(server.ledger.facts())
         server.stop()
-    print(f"\n{rounds} crashes, {points} of them inside a chosen call, {facts} facts")
+    print(f"\n{rounds} crashes, {facts} facts, killed before {dict(hit)}")
+    assert hit["no call"] < rounds / 4, "the chosen calls are no longer those of a script"
+
+
+def _whom(call: str, point: str, addresses: Mapping[str, str]) -> str:
+    """Return what the killed call was for, from how strace writes it: whom the worker would have told something."""
+    if point == "":
+        return "no call"
+    told = [name for name, address in addresses.items() if f":{urlsplit(address).port}]" in point]
+    return f"{call} to {told[0]}" if told else "answer" if "TCP" in point or point == "answer" else call

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError
 
 from roadstead.augment.ports import DerivationStore, LayerRecords
 from roadstead.auth.ports import AccountStore
-from roadstead.db import postgres, sqlite
+from roadstead.db import sqlite
 from roadstead.db.access import Access, Query
 from roadstead.db.errors import DatabaseUrlError, SchemaOutdatedError, SchemaTooNewError
 from roadstead.db.schema import HEAD, REVISIONS
@@ -173,6 +173,9 @@ def _nothing(_: Connection) -> None:
 
 
 async def _open_postgres(url: str, *, migrate: bool, busy_timeout: timedelta, pool_size: int) -> OpenAccess:
+    # A tenth of what a worker imports, for those who have PostgreSQL.
+    from roadstead.db import postgres
+
     access = await postgres.PostgresAccess.open(url, busy_timeout=busy_timeout, pool_size=pool_size)
     try:
         if migrate:

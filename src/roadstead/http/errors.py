@@ -22,6 +22,7 @@ from roadstead.oci.digest import DigestInvalidError, DigestMismatchError
 from roadstead.oci.manifest import ManifestInvalidError
 from roadstead.oci.reference import NameInvalidError, TagInvalidError
 from roadstead.registry import errors as registry
+from roadstead.registry.history import MomentInvalidError, NotThenError
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,8 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     ManifestInvalidError: Answer(400, "MANIFEST_INVALID"),
     # The registry.
     registry.RepositoryUnknownError: Answer(404, "NAME_UNKNOWN"),
+    MomentInvalidError: Answer(400, "NAME_INVALID"),
+    NotThenError: Answer(404, "MANIFEST_UNKNOWN"),
     registry.BlobUnknownError: Answer(404, "BLOB_UNKNOWN"),
     registry.ManifestUnknownError: Answer(404, "MANIFEST_UNKNOWN"),
     registry.UploadUnknownError: Answer(404, "BLOB_UPLOAD_UNKNOWN"),

@@ -1,5 +1,6 @@
 """What can only be judged of settings as a whole: one function a question, each returning findings."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,7 @@ from roadstead.oci.pattern import Pattern, PatternInvalidError
 from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
     LayerSettings,
+    OffloadMode,
     PolicyAction,
     PolicyEffect,
     PolicySettings,
@@ -25,11 +27,14 @@ _SQLITE = "sqlite"
 _POSTGRESQL = frozenset({"postgresql", "postgres"})
 _SHORTEST_GRACE = timedelta(hours=1)
 _PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
+_SHORTEST_SECRET = 16
+_HEADER = re.compile(r"[!-~]+")
 _METRICS_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _REALM = re.compile(r"[\x20-\x7e]{1,255}")
 _SUBJECTS = ("anonymous", "authenticated", "everyone")
 _SUBJECT_KINDS = ("user", "robot", "group", "issued")
 _NAMED_SUBJECT = re.compile(rf"(?:{'|'.join(_SUBJECT_KINDS)}):\S{{1,255}}")
+_HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(?:/[a-z0-9.]+)?")
 
 
@@ -37,7 +42,7 @@ def check_settings(settings: Settings) -> Sequence[Finding]:
     """Return everything that speaks against serving with these settings; empty if nothing does."""
     return tuple(
         finding
-        for question in (_server, _storage, _database, _limits, _auth, _rules, _gc)
+        for question in (_server, _tls, _storage, _database, _limits, _auth, _rules, _gc)
         for finding in question(settings)
     )
 
@@ -77,7 +82,55 @@ def _server(settings: Settings) -> Iterator[Finding]:
         )
     if not _PREFIX.fullmatch(server.prefix):
         yield Finding("server.prefix", f"expected a path with a slash at both ends, got {server.prefix!r}")
+    yield from _offload(settings)
     yield from _metrics(settings)
+
+
+def _offload(settings: Settings) -> Iterator[Finding]:
+    server, secret = settings.server, settings.server.offload_secret
+    if server.offload is OffloadMode.OFF:
+        return
+    if settings.storage.driver is not StorageDriver.FILESYSTEM:
+        yield Finding(
+            "server.offload",
+            f"{server.offload} needs files that nginx can read, and blobs are in S3",
+            advice="Leave it out; with S3, storage.redirect = true sends clients to the bucket.",
+        )
+    if server.offload_location == "/" or not _PREFIX.fullmatch(server.offload_location):
+        yield Finding(
+            "server.offload_location",
+            f"expected a path with a slash at both ends, such as /roadstead-blobs/, got {server.offload_location!r}",
+        )
+    if secret is None or len(secret.reveal()) < _SHORTEST_SECRET or not _HEADER.fullmatch(secret.reveal()):
+        yield Finding(
+            "server.offload_secret",
+            f"{server.offload} needs a secret of {_SHORTEST_SECRET} or more visible characters, without spaces",
+            advice="Make one with `openssl rand -hex 24`, and have nginx say it in X-Roadstead-Offload.",
+        )
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    tls = settings.tls
+    if (tls.certificate is None) != (tls.key is None):
+        given, other = ("certificate", "key") if tls.key is None else ("key", "certificate")
+        yield Finding(f"tls.{given}", f"needs tls.{other} too")
+    elif tls.self_signed and tls.certificate is not None:
+        yield Finding("tls.self_signed", "there is tls.certificate already: take one of them")
+    for name in tls.names:
+        if not _HOST.fullmatch(name) and not _is_address(name):
+            yield Finding("tls.names", f"expected hosts and addresses without a port, got {name!r}")
+    if tls.names and not tls.self_signed:
+        yield Finding("tls.names", "are for tls.self_signed = true; another certificate has its names already")
+    if tls.client_ca and not settings.speaks_tls:
+        yield Finding("tls.client_ca", "needs TLS: set tls.certificate and tls.key, or tls.self_signed = true")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _metrics(settings: Settings) -> Iterator[Finding]:
@@ -93,11 +146,18 @@ def _storage(settings: Settings) -> Iterator[Finding]:
     if storage.driver is StorageDriver.FILESYSTEM:
         if storage.path.exists() and not storage.path.is_dir():
             yield Finding("storage.path", f"{storage.path} is not a directory")
+        if storage.redirect:
+            yield Finding(
+                "storage.redirect",
+                "clients can be sent to a bucket, and blobs are in files",
+                advice='Leave it out; behind nginx, server.offload = "x-accel" takes the bytes off this server.',
+            )
         return
     if not storage.bucket:
         yield Finding("storage.bucket", "the s3 driver needs the name of a bucket")
-    if storage.endpoint is not None and urlsplit(storage.endpoint).scheme not in ("http", "https"):
-        yield Finding("storage.endpoint", f"expected http(s)://HOST[:PORT], got {storage.endpoint!r}")
+    for key, url in (("storage.endpoint", storage.endpoint), ("storage.redirect_endpoint", storage.redirect_endpoint)):
+        if url is not None and urlsplit(url).scheme not in ("http", "https"):
+            yield Finding(key, f"expected http(s)://HOST[:PORT], got {url!r}")
     if storage.kms_key is not None and not storage.encrypt:
         yield Finding("storage.kms_key", "encrypts nothing without storage.encrypt = true")
     if (storage.access_key is None) != (storage.secret_key is None):
