@@ -149,10 +149,11 @@ def _announce(settings: Settings, address: ListenAddress, tls: TlsMaterial | Non
         _log.info("ready", **facts)
         return
     image = f"{_host(settings, address)}/library/hello:1"
+    login = f"docker login {_host(settings, address)} && " if settings.auth.is_on else ""
     lines = [
         f"roadstead listens at {facts['url']} with {settings.server.workers} workers",
         f"images are in {facts['storage']}, facts in {facts['database']}",
-        f"try:  docker tag IMAGE {image} && docker push {image}",
+        f"try:  {login}docker tag IMAGE {image} && docker push {image}",
         f"      docker pull {image}",
     ]
     if tls is not None and settings.tls.self_signed:
