@@ -13,7 +13,7 @@ from roadstead.http.causes import cause_of
 from roadstead.http.conditions import ConditionUnmetError, etag, etags, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, REVALIDATE, SAFE
-from roadstead.http.names import Named, parse_name, parse_tag_or_digest
+from roadstead.http.names import Named, parse_name, parse_tag_or_digest, parse_wanted
 from roadstead.http.negotiation import acceptable, legacy_child
 from roadstead.oci import mediatypes
 from roadstead.oci.digest import Digest, DigestInvalidError
@@ -27,7 +27,7 @@ from roadstead.registry.ports import TagCondition
 async def read(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Give a manifest: by tag as it is served here, by digest the exact bytes of that digest (end-3)."""
     name = parse_name(found["name"])
-    reference = parse_tag_or_digest(found["reference"])
+    reference = parse_wanted(found["reference"])
     served = await resolve(services, name, reference)
     if services.strict_accept:
         served = await _negotiated(request, services, name, reference, served)
