@@ -14,7 +14,15 @@ from roadstead.settings.address import ListenAddress
 from roadstead.settings.convert import field_types
 from roadstead.settings.distribution_keys import KEYS
 from roadstead.settings.load import variable
-from roadstead.settings.model import ABOUT, LayerSettings, RetentionSettings, RuleSettings, Settings
+from roadstead.settings.model import (
+    ABOUT,
+    HtpasswdSettings,
+    LayerSettings,
+    PolicySettings,
+    RetentionSettings,
+    RuleSettings,
+    Settings,
+)
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
 from roadstead.settings.tables import Headers, LogFields
 from roadstead.telemetry.metrics import BUCKETS, FAMILIES, PROCESS_FAMILIES
@@ -35,6 +43,8 @@ _WORDS: Mapping[Any, str] = {
     LayerSettings: "path or table",
     RuleSettings: "table",
     RetentionSettings: "table",
+    PolicySettings: "table",
+    HtpasswdSettings: "path or table",
     Headers: "table of lists",
     LogFields: "table",
 }
@@ -87,6 +97,7 @@ def settings_page() -> str:
         parts.extend(_section(f"[{section}]", table, section))
     parts.extend(_section("[[augment.rules]]", RuleSettings, None))
     parts.extend(_section("layers", LayerSettings, None))
+    parts.extend(_section("[[auth.policies]]", PolicySettings, None))
     parts.extend(_section("[[gc.retention]]", RetentionSettings, None))
     return "\n".join(parts)
 
