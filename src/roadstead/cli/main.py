@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from roadstead.cli import config, gc, import_tree, layer, serve, tag, verify
+from roadstead.cli import config, events, gc, import_tree, layer, serve, tag, verify
 from roadstead.cli.report import report
 from roadstead.errors import RoadsteadError
 
@@ -24,6 +24,7 @@ app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
 app.add_typer(config.app, name="config")
 app.add_typer(layer.app, name="layer")
 app.add_typer(tag.app, name="tag")
+app.add_typer(events.app, name="events")
 
 
 def version() -> str:

@@ -14,9 +14,9 @@ from roadstead.settings.address import ListenAddress
 from roadstead.settings.convert import field_types
 from roadstead.settings.distribution_keys import KEYS
 from roadstead.settings.load import variable
-from roadstead.settings.model import ABOUT, LayerSettings, RetentionSettings, RuleSettings, Settings
+from roadstead.settings.model import ABOUT, EndpointSettings, LayerSettings, RetentionSettings, RuleSettings, Settings
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
-from roadstead.settings.tables import Headers, LogFields
+from roadstead.settings.tables import Headers, LogFields, SentHeaders
 from roadstead.telemetry.metrics import BUCKETS, FAMILIES, PROCESS_FAMILIES
 
 _TABLE_START = "<!-- The table is made from the code by `python -m roadstead.cli.reference docs/reference`. -->"
@@ -35,8 +35,10 @@ _WORDS: Mapping[Any, str] = {
     LayerSettings: "path or table",
     RuleSettings: "table",
     RetentionSettings: "table",
+    EndpointSettings: "table",
     Headers: "table of lists",
     LogFields: "table",
+    SentHeaders: "table of lists",
 }
 
 _SETTINGS_HEAD = """\
@@ -88,6 +90,7 @@ def settings_page() -> str:
     parts.extend(_section("[[augment.rules]]", RuleSettings, None))
     parts.extend(_section("layers", LayerSettings, None))
     parts.extend(_section("[[gc.retention]]", RetentionSettings, None))
+    parts.extend(_section("[[events.endpoints]]", EndpointSettings, None))
     return "\n".join(parts)
 
 
@@ -161,6 +164,10 @@ def _kind(kind: Any) -> str:
 
 def _default(value: object, kind: Any) -> str:
     if value is None:
+        return "none"
+    if isinstance(value, SentHeaders):
+        return "`{}`"
+    if isinstance(value, Secret):
         return "none"
     if isinstance(value, Headers | LogFields):
         return "`{}`" if not value.pairs else f"`{json.dumps(value.as_table())}`"
