@@ -5,10 +5,12 @@ children need is imported before the fork, so a worker is there within milliseco
 
     SIGTERM, SIGINT   no new connections; what is being answered is finished, within the time allowed; then the end
     the same again    the end at once, status 1
-    SIGHUP            nothing yet (kept for reading settings again)
+    SIGHUP            what can be renewed is looked at: a changed certificate is taken up
 
 A child that dies is replaced, at once and then with growing pauses; if a child dies again and again before it was
-ever ready, the parent gives up with status 1. No child outlives the parent, however it ends: the kernel tells them
+ever ready, the parent gives up with status 1. Where something can be renewed (`Renewal`), the children that use it are
+replaced one for one: the next one is ready before the last one is told to take no more connections (SIGUSR1),
+finish what it has and go. No child outlives the parent, however it ends: the kernel tells them
 (prctl(2), PR_SET_PDEATHSIG).
 """
 
@@ -36,6 +38,8 @@ _log = structlog.get_logger()
 BACKLOG: Final = 1024
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _STOPS: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+RETIRE: Final = signal.SIGUSR1
+"""Tells a child that its successor is there."""
 _PR_SET_PDEATHSIG: Final = 1
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 30.0
@@ -103,9 +107,22 @@ class Role:
     name: str
     run: Callable[[Callable[[], None]], int]
     sockets: Sequence[socket.socket] = ()  # the listening sockets it needs; those of others are closed in it
+    successor: "Callable[[], Role] | None" = None
+    """What takes its place when something was renewed. Both run for a while, so the name is another."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Something outside that children use and that may change: ``look`` every so often says whether it did.
+
+    ``look`` is told whether somebody asked (SIGHUP); it must return soon and not raise.
+    """
+
+    look: Callable[[bool], bool]
+    every_s: float
+
+
+@dataclass(slots=True, eq=False)
 class _Child:
     """What the parent knows of a role's process."""
 
@@ -123,13 +140,23 @@ class Supervisor:
     """Keeps roles running until a signal says to stop. One a process."""
 
     def __init__(
-        self, roles: Iterable[Role], *, shutdown_timeout_s: float, when_ready: Callable[[], None] = lambda: None
+        self,
+        roles: Iterable[Role],
+        *,
+        shutdown_timeout_s: float,
+        when_ready: Callable[[], None] = lambda: None,
+        renewal: Renewal | None = None,
     ) -> None:
         """`when_ready` is called once, when every role has been ready for the first time."""
         self._children = [_Child(role) for role in roles]
+        self._coming: dict[_Child, _Child] = {}  # by the one whose place it takes
+        self._going: list[_Child] = []
+        self._renewal = renewal
+        self._look_at = time.monotonic() + renewal.every_s if renewal else 0.0
         self._timeout_s = shutdown_timeout_s
         self._when_ready = when_ready
         self._announced = False
+        self._asked = False
         self._received: list[int] = []
         self._stop_by: float | None = None
         self._status = 0
@@ -143,6 +170,7 @@ class Supervisor:
                 self._wait(wakeup)
                 self._reap()
                 self._obey()
+                self._renew()
                 if self._stop_by is not None and not self._running():
                     return self._status
 
@@ -163,8 +191,11 @@ class Supervisor:
     def _note(self, number: int, _frame: object) -> None:
         self._received.append(number)
 
+    def _all(self) -> list[_Child]:
+        return [*self._children, *self._coming.values(), *self._going]
+
     def _running(self) -> list[_Child]:
-        return [child for child in self._children if child.pid]
+        return [child for child in self._all() if child.pid]
 
     def _start_due(self) -> None:
         now = time.monotonic()
@@ -190,10 +221,11 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            # Ctrl-C goes to every process of the terminal; ours are told by the parent.
+            # Ctrl-C and the terminal's end go to every process of the terminal; ours are told by the parent.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
             die_with_parent(parent)
-            for other in self._children:
+            for other in self._all():
                 if other.ready_pipe >= 0:
                     os.close(other.ready_pipe)
                 for listener in other.role.sockets:
@@ -214,7 +246,7 @@ class Supervisor:
     def _wait(self, wakeup: int) -> None:
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
-        pipes = {child.ready_pipe: child for child in self._children if child.ready_pipe >= 0}
+        pipes = {child.ready_pipe: child for child in self._all() if child.ready_pipe >= 0}
         for pipe in pipes:
             poll.register(pipe, select.POLLIN)
         for descriptor, _ in poll.poll(self._patience_ms()):
@@ -233,6 +265,8 @@ class Supervisor:
         moments = [child.start_at for child in self._children if not child.pid and self._stop_by is None]
         if self._stop_by is not None:
             moments.append(self._stop_by)
+        elif self._renewal is not None:
+            moments.append(self._look_at)
         return max(0.0, min(moments) - time.monotonic()) * 1000 + 1 if moments else None
 
     def _hear(self, child: _Child) -> None:
@@ -240,6 +274,8 @@ class Supervisor:
             child.is_ready = child.was_ready = True
         os.close(child.ready_pipe)
         child.ready_pipe = -1
+        if child.is_ready and self._stop_by is None and (last := self._place_of(child)) is not None:
+            self._succeed(last)
 
     def _reap(self) -> None:
         for child in self._running():
@@ -255,6 +291,8 @@ class Supervisor:
             if code == -signal.SIGALRM:
                 _log.warning("requests were cut: the time to finish was over", process=child.role.name)
             return
+        if self._is_renewing(child, code):
+            return
         lived_s = time.monotonic() - child.started_at
         child.deaths = 1 if child.is_ready and lived_s > _SETTLED_AFTER_S else child.deaths + 1
         if not child.was_ready and child.deaths >= _ATTEMPTS:
@@ -265,10 +303,59 @@ class Supervisor:
         child.start_at = time.monotonic() + pause_s
         _log.error("process died, starting it again", process=child.role.name, pid=pid, pause_s=pause_s, **_cause(code))
 
+    def _is_renewing(self, child: _Child, code: int) -> bool:
+        """Say whether a child that ended was one of two in a place; the other one stays."""
+        if child in self._going:
+            self._going.remove(child)
+            if code == -signal.SIGALRM:
+                _log.warning("requests were cut: the time to finish was over", process=child.role.name)
+            return True
+        if (last := self._place_of(child)) is not None:
+            del self._coming[last]
+            _log.error("renewal failed, the process that was there goes on", process=last.role.name, **_cause(code))
+            return True
+        if (coming := self._coming.pop(child, None)) is not None:
+            coming.was_ready = child.was_ready
+            self._children[self._children.index(child)] = coming
+            _log.error("process died, its successor takes over", process=child.role.name, **_cause(code))
+            return True
+        return False
+
+    def _place_of(self, child: _Child) -> _Child | None:
+        return next((last for last, coming in self._coming.items() if coming is child), None)
+
+    def _renew(self) -> None:
+        """Look whether something changed, when it is time to; start what takes the place of those who use it."""
+        if self._renewal is None or self._stop_by is not None or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + self._renewal.every_s
+        if self._coming or not self._announced:
+            return
+        asked, self._asked = self._asked, False
+        if not self._renewal.look(asked):
+            return
+        for child in self._children:
+            if child.role.successor is not None:
+                if child.pid:
+                    self._coming[child] = _Child(child.role.successor())
+                    self._start(self._coming[child])
+                else:
+                    child.role = child.role.successor()  # it is dead and waits to be started
+
+    def _succeed(self, last: _Child) -> None:
+        """Put the next one, which is ready, into the place of the last one; that ends when it has nothing to do."""
+        self._children[self._children.index(last)] = self._coming.pop(last)
+        if last.pid:
+            self._going.append(last)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(last.pid, RETIRE)
+
     def _obey(self) -> None:
         while self._received:
             number = self._received.pop(0)
-            if number in _STOPS and self._stop_by is None:
+            if number == signal.SIGHUP:
+                self._asked, self._look_at = True, 0.0
+            elif number in _STOPS and self._stop_by is None:
                 _log.info("stopping", signal=signal.Signals(number).name, timeout_s=self._timeout_s)
                 self._stop(status=0)
             elif number in _STOPS:

@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "roadstead"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "secret", "lease"}),
     frozenset({"oci"}),
-    frozenset({"storage", "upstream"}),
+    frozenset({"storage", "upstream", "tls"}),
     frozenset({"registry", "auth", "augment", "build", "watch", "events", "deploy"}),
     frozenset({"http"}),
     frozenset({"web"}),

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from roadstead.augment.layers import check_layer
 from roadstead.augment.plan import Plan, PlanInvalidError, parse_variable
+from roadstead.cli.certificate import tls_plan
 from roadstead.db.errors import DriverMissingError
 from roadstead.db.postgres import check_driver
 from roadstead.oci.layer import LayerInvalidError
@@ -12,6 +13,7 @@ from roadstead.settings.check import is_postgresql
 from roadstead.settings.findings import Finding
 from roadstead.settings.model import LayerSettings, RuleSettings, Settings, StorageDriver
 from roadstead.storage.drivers.s3 import S3ExtraMissingError
+from roadstead.tls.material import TlsInvalidError
 
 
 def preflight(settings: Settings) -> Iterator[Finding]:
@@ -21,7 +23,20 @@ def preflight(settings: Settings) -> Iterator[Finding]:
         yield from _plan(key, rule)
         for number, layer in enumerate(rule.layers):
             yield from _layer(f"{key}.layers[{number}]", layer)
+    yield from _certificate(settings)
     yield from _extras(settings)
+
+
+def _certificate(settings: Settings) -> Iterator[Finding]:
+    if not settings.speaks_tls:
+        return
+    # Reading certificates takes a library that nobody else needs.
+    from roadstead.tls.source import check_plan
+
+    try:
+        check_plan(tls_plan(settings))
+    except TlsInvalidError as error:
+        yield Finding(error.part, error.reason, advice=error.advice())
 
 
 def _plan(key: str, rule: RuleSettings) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,13 +15,15 @@ import structlog
 import typer
 
 from roadstead.cli.apart import Apart
+from roadstead.cli.certificate import LOOK_EVERY_S, TlsFromSettings
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.handover import Handover
 from roadstead.settings.load import LoadedSettings, load
 from roadstead.settings.model import LogFormat, LogLevel, Settings, StorageDriver, StorageSettings
 from roadstead.settings.plain import without_password
-from roadstead.supervisor import Role, Supervisor, listen
+from roadstead.supervisor import Renewal, Role, Supervisor, listen
 from roadstead.telemetry.logs import LineWriter, configure_logging
+from roadstead.tls.material import TlsMaterial
 
 EXAMPLE = "Example: roadstead serve --data ./images --listen 127.0.0.1:5000"
 
@@ -36,6 +39,10 @@ def serve(
         str | None, typer.Option("--listen", metavar="HOST:PORT", help="Where to listen (server.listen).")
     ] = None,
     workers: Annotated[int | None, typer.Option(metavar="N", help="Worker processes (server.workers).")] = None,
+    tls: Annotated[
+        str | None,
+        typer.Option(metavar="self-signed", help="Speak TLS with a certificate made here (tls.self_signed)."),
+    ] = None,
     open_to_network: Annotated[
         bool,
         typer.Option("--open-to-network", help="Let others in without authentication (server.open_to_network)."),
@@ -44,10 +51,15 @@ def serve(
     log_level: Annotated[LogLevel | None, typer.Option(help="The least important lines (log.level).")] = None,
 ) -> None:
     """Serve images until SIGTERM or Ctrl-C; a second one ends it at once."""
+    if tls not in (None, "self-signed"):
+        raise typer.BadParameter(
+            "expected self-signed; a certificate of yours is named by tls.certificate", param_hint="--tls"
+        )
     given = {
         "storage.path": None if data is None else str(data),
         "server.listen": listen_at,
         "server.workers": workers,
+        "tls.self_signed": True if tls else None,
         "server.open_to_network": open_to_network or None,
         "log.format": log_format,
         "log.level": log_level,
@@ -67,6 +79,7 @@ def run(loaded: LoadedSettings) -> int:
     listeners = listen(settings.server.listen, settings.server.workers)
     side_listeners = listen(settings.metrics.listen, 1) if settings.metrics.listen else []
     with tempfile.TemporaryDirectory(prefix="roadstead-") as directory:
+        certificate = TlsFromSettings(settings) if settings.speaks_tls else None
         preparation = Apart(partial(_prepare, settings, Path(directory)))
         # Meanwhile here: what the workers need, so that they have it the moment they are forked.
         from roadstead import worker
@@ -77,7 +90,13 @@ def run(loaded: LoadedSettings) -> int:
 
         def answer(process: str, listener: socket.socket, ready: Callable[[], None]) -> int:
             application = applications.worker_application(handover, process)
-            return worker.serve(application, listener, shutdown_timeout_s=timeout_s, ready=ready)
+            material = certificate.material if certificate else None
+            return worker.serve(application, listener, shutdown_timeout_s=timeout_s, ready=ready, tls=material)
+
+        def answering(name: str, listener: socket.socket, generation: int = 1) -> Role:
+            process = name if generation == 1 else f"{name}.{generation}"
+            role = _role(process, settings, partial(answer, process, listener), listener)
+            return replace(role, successor=partial(answering, name, listener, generation + 1))
 
         def answer_aside(listener: socket.socket, ready: Callable[[], None]) -> int:
             application = applications.side_application(handover)
@@ -87,15 +106,13 @@ def run(loaded: LoadedSettings) -> int:
             background = partial(upkeep.background, handover)
             return worker.run_background(background, shutdown_timeout_s=timeout_s, ready=ready)
 
-        roles = [
-            _role(name, settings, partial(answer, name, listener), listener)
-            for name, listener in zip(_names(listeners), listeners, strict=True)
-        ]
+        roles = [answering(name, listener) for name, listener in zip(_names(listeners), listeners, strict=True)]
         roles += [_role("side", settings, partial(answer_aside, listener), listener) for listener in side_listeners]
         roles.append(_role("background", settings, work_behind))
         address = ListenAddress(settings.server.listen.host, listeners[0].getsockname()[1])
-        announce = partial(_announce, settings, address)
-        return Supervisor(roles, shutdown_timeout_s=timeout_s, when_ready=announce).run()
+        announce = partial(_announce, settings, address, certificate.material if certificate else None)
+        renewal = Renewal(certificate.look, LOOK_EVERY_S) if certificate else None
+        return Supervisor(roles, shutdown_timeout_s=timeout_s, when_ready=announce, renewal=renewal).run()
 
 
 def _configure_logging(settings: Settings, *, threaded: bool = True) -> LineWriter:
@@ -125,7 +142,7 @@ def _role(name: str, settings: Settings, work: Callable[[Callable[[], None]], in
     return Role(name, start, sockets)
 
 
-def _announce(settings: Settings, address: ListenAddress) -> None:
+def _announce(settings: Settings, address: ListenAddress, tls: TlsMaterial | None) -> None:
     """Say on standard error where it listens and what to try first; in a log of JSON, as an event."""
     facts = _facts(settings, address)
     if settings.log.format is LogFormat.JSON:
@@ -138,6 +155,8 @@ def _announce(settings: Settings, address: ListenAddress) -> None:
         f"try:  docker tag IMAGE {image} && docker push {image}",
         f"      docker pull {image}",
     ]
+    if tls is not None and settings.tls.self_signed:
+        lines.append(f"the certificate vouches for itself; its SHA-256 is {tls.fingerprint}")
     if not settings.server.listen.is_loopback:
         lines.append("warning: there is no authentication; whoever reaches this port can write and delete")
     sys.stderr.write("\n".join(lines) + "\n")
@@ -147,7 +166,7 @@ def _announce(settings: Settings, address: ListenAddress) -> None:
 def _facts(settings: Settings, address: ListenAddress) -> Mapping[str, str]:
     storage = settings.storage
     return {
-        "url": settings.server.public_url or f"http://{address}",
+        "url": settings.server.public_url or f"{'https' if settings.speaks_tls else 'http'}://{address}",
         "storage": _place(storage),
         "database": without_password(settings.database_url),
     }

@@ -10,10 +10,12 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from roadstead.augment.ports import DerivationStore, LayerRecords
+from roadstead.auth.ports import AccountStore
 from roadstead.db import sqlite
 from roadstead.db.access import Access, Query
 from roadstead.db.errors import DatabaseUrlError, SchemaOutdatedError, SchemaTooNewError
 from roadstead.db.schema import HEAD, REVISIONS
+from roadstead.db.stores.accounts import DatabaseAccounts
 from roadstead.db.stores.audit import DatabaseAudit
 from roadstead.db.stores.blobs import DatabaseBlobs, DatabaseLayers
 from roadstead.db.stores.catalog import DatabaseCatalog
@@ -76,6 +78,7 @@ class Database:
     leases: LeaseStore
     imports: ImportStore
     links: LinkStore
+    accounts: AccountStore
     outbox: OutboxStore
 
     def __init__(
@@ -102,6 +105,7 @@ class Database:
         self.leases = DatabaseLeases(access)
         self.imports = DatabaseImports(access)
         self.links = DatabaseLinks(access)
+        self.accounts = DatabaseAccounts(access)
         self.outbox = DatabaseOutbox(access, announcer)
 
     async def check(self) -> None:

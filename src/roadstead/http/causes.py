@@ -27,7 +27,7 @@ class Telling:
     pull: Callable[[Event], None] | None = None
 
 
-def cause_of(request: Request, telling: Telling | None, actor: str = "") -> Cause:
+def cause_of(request: Request, telling: Telling | None) -> Cause:
     """Return what events say of a request; nothing where nobody wants to hear."""
     if telling is None:
         return UNPROMPTED
@@ -38,7 +38,7 @@ def cause_of(request: Request, telling: Telling | None, actor: str = "") -> Caus
         host=host,
         method=request.method,
         agent=request.header(b"user-agent") or "",
-        actor=actor,
+        actor=request.rights.principal.name,
         origin=(telling.origin or _origin(request, host)) + telling.prefix.rstrip("/"),
     )
 

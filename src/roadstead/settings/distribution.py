@@ -65,6 +65,7 @@ _ENDPOINT_KEYS = (
     "ignoredmediatypes",
     "ignore",
 )
+_CLIENT_AUTH = {"require-and-verify-client-cert": "required", "verify-client-cert-if-given": "optional"}
 _CATALOG_PAGE = 100  # repositories, where the client doesn't say how many
 
 
@@ -244,6 +245,8 @@ class _Reader:
                 value = self._headers(key, node)
             case Kind.FIELDS:
                 value = self._fields(key, node)
+            case Kind.TEXTS:
+                value = self._texts(key, node)
             case _:
                 value = self._text(key, node)
         if value is not None:
@@ -318,6 +321,12 @@ class _Reader:
             for name, each in node.children.items()
         }
 
+    def _texts(self, key: Key, node: Node) -> list[str] | None:
+        if not isinstance(node, Row) or not all(isinstance(each, Scalar) for each in node.items):
+            self._expected(key, node, "a list of texts")
+            return None
+        return [each.text for each in node.items if isinstance(each, Scalar)]
+
     # Keys that need a word more ----------------------------------------------------------------------------------
 
     def log_level(self, key: Key, node: Node) -> None:
@@ -363,12 +372,37 @@ class _Reader:
         self._give(key.settings[0], text, node)
         if key.path == "http.addr" and not _is_loopback(text):
             self._give("server.open_to_network", raw=True, node=node)
-            self._warn(
+            if find(self._root, "auth.htpasswd") is None:
+                self._warn(
+                    key.path,
+                    node,
+                    f"{text} can be reached from other machines, and there is no authentication: whoever reaches it "
+                    "can read, write and delete every image",
+                )
+
+    def client_auth(self, key: Key, node: Node) -> None:
+        text = self._text(key, node)
+        if text in _CLIENT_AUTH:
+            self._give(key.settings[0], _CLIENT_AUTH[text], node)
+        elif text in ("request-client-cert", "require-any-client-cert"):
+            self._find(
                 key.path,
                 node,
-                f"{text} can be reached from other machines, and there is no authentication: whoever reaches it can "
-                "read, write and delete every image",
+                f"{text} cannot be honoured: certificates that nobody checks aren't asked for",
+                "Take verify-client-cert-if-given or require-and-verify-client-cert.",
             )
+        elif text is not None:
+            self._expected(key, node, f"one of {', '.join(_CLIENT_AUTH)}")
+
+    def minimum_tls(self, key: Key, node: Node) -> None:
+        text = self._text(key, node)
+        if text in ("tls1.0", "tls1.1"):
+            self._warn(key.path, node, "clients have to speak 1.2 or newer")
+            text = "tls1.2"
+        if text in ("tls1.2", "tls1.3"):
+            self._give(key.settings[0], text.removeprefix("tls"), node)
+        elif text is not None:
+            self._expected(key, node, "tls1.2 or tls1.3")
 
     def host(self, key: Key, node: Node) -> None:
         text = self._text(key, node)
@@ -380,6 +414,12 @@ class _Reader:
         truth = self._truth(key, node)
         if truth and find(self._root, "http.host") is None:
             self._give("server.relative_urls", raw=True, node=node)
+
+    def redirect(self, key: Key, node: Node) -> None:
+        if find(self._root, "storage.s3") is not None:
+            self.negated(key, node)
+        else:
+            self._truth(key, node)  # another driver has nowhere to send clients to; what isn't a truth value is told
 
     def key_id(self, key: Key, node: Node) -> None:
         encrypt = find(self._root, "storage.s3.encrypt")
@@ -506,15 +546,30 @@ class _Reader:
         if isinstance(auth, Table) and len(providers) > 1:
             self._find("auth", auth, f"takes one provider, got {', '.join(providers)}")
         for name in providers:
-            if f"auth.{name}" not in BY_PATH:
+            if name == "htpasswd":
+                self._check_htpasswd()
+            elif f"auth.{name}" not in BY_PATH:
                 self._find(f"auth.{name}", auth or self._root, "unknown provider of authentication")
 
+    def _check_htpasswd(self) -> None:
+        """Both keys are required, as distribution has it: without them nobody would be kept out."""
+        section = find(self._root, "auth.htpasswd") or self._root
+        for name in ("realm", "path"):
+            node = find(self._root, f"auth.htpasswd.{name}")
+            if not isinstance(node, Scalar) or not node.text:
+                self._find(f"auth.htpasswd.{name}", section, "is required")
+
     def _endpoint(self) -> None:
-        """Put a scheme before an S3 endpoint that has none."""
-        endpoint, secure = find(self._root, "storage.s3.regionendpoint"), find(self._root, "storage.s3.secure")
-        if isinstance(endpoint, Scalar) and "://" not in endpoint.text and "storage.endpoint" in self._out.given:
-            plain = isinstance(secure, Scalar) and secure.truth is False
-            self._give("storage.endpoint", f"{'http' if plain else 'https'}://{endpoint.text}", endpoint)
+        """Put a scheme before S3 endpoints that have none."""
+        secure = find(self._root, "storage.s3.secure")
+        scheme = "http" if isinstance(secure, Scalar) and secure.truth is False else "https"
+        for name, setting in (
+            ("storage.s3.regionendpoint", "storage.endpoint"),
+            ("storage.s3.redirectendpoint", "storage.redirect_endpoint"),
+        ):
+            endpoint = find(self._root, name)
+            if isinstance(endpoint, Scalar) and "://" not in endpoint.text and setting in self._out.given:
+                self._give(setting, f"{scheme}://{endpoint.text}", endpoint)
 
     def secure(self, key: Key, node: Node) -> None:
         if self._truth(key, node) is False and find(self._root, "storage.s3.regionendpoint") is None:
@@ -525,6 +580,7 @@ class _Reader:
         for setting, raw, name in (
             ("storage.path", DEFAULT_ROOT, "storage.filesystem.rootdirectory"),
             ("storage.delete", False, "storage.delete.enabled"),
+            ("storage.redirect", find(self._root, "storage.s3") is not None, "storage.redirect.disable"),
         ):
             origin = Origin(OriginKind.DISTRIBUTION, name)
             self._out.given.setdefault(setting, Given(raw, origin, Source(name, self._directory, None, textual=True)))
@@ -535,6 +591,7 @@ _READERS: Mapping[str, Callable[[_Reader, Key, Node], None]] = {
     "loglevel": _Reader.log_level,
     "log.formatter": _Reader.log_formatter,
     "log.accesslog.disabled": _Reader.negated,
+    "storage.redirect.disable": _Reader.redirect,
     "storage.s3.keyid": _Reader.key_id,
     "storage.s3.secure": _Reader.secure,
     "storage.s3.storageclass": _Reader.storage_class,
@@ -545,6 +602,8 @@ _READERS: Mapping[str, Callable[[_Reader, Key, Node], None]] = {
     "http.addr": _Reader.address,
     "http.debug.addr": _Reader.address,
     "http.host": _Reader.host,
+    "http.tls.clientauth": _Reader.client_auth,
+    "http.tls.minimumtls": _Reader.minimum_tls,
     "http.relativeurls": _Reader.relative_urls,
     "validation.manifests.indexes.platforms": _Reader.sparse,
     "validation.disabled": _Reader.unchecked,

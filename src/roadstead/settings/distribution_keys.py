@@ -27,6 +27,7 @@ class Kind(StrEnum):
     DURATION = "duration"
     HEADERS = "table of lists"
     FIELDS = "table"
+    TEXTS = "list"
     ANYTHING = "anything"
 
 
@@ -85,11 +86,6 @@ _SIGN_IN_ADVICE = (
 )
 _NO_DRIVER = "images are kept on a file system or in S3"
 _DRIVER_ADVICE = "Use storage.filesystem or storage.s3; most object stores speak S3 (storage.s3.regionendpoint)."
-_NO_TLS = "there is no TLS at this port yet"
-_TLS_ADVICE = (
-    "Remove http.tls and let a proxy in front speak TLS, with http.addr at an address that only the proxy reaches and "
-    "http.host saying the proxy's."
-)
 _PARTS = "parts are sized by what is sent"
 _COPIES = "finished uploads aren't copied"
 _NO_MIDDLEWARE = "there is no middleware here"
@@ -141,7 +137,7 @@ KEYS: tuple[Key, ...] = (
         about="without a scheme, storage.s3.secure decides which",
     ),
     _honoured("storage.s3.forcepathstyle", Kind.TRUTH, "storage.path_style"),
-    _warned("storage.s3.redirectendpoint", "clients aren't redirected to the bucket"),
+    _honoured("storage.s3.redirectendpoint", Kind.TEXT, "storage.redirect_endpoint"),
     _warned(
         "storage.s3.accelerate",
         "the bucket's usual address is used; the AWS configuration file can say another",
@@ -197,7 +193,12 @@ KEYS: tuple[Key, ...] = (
     _warned("storage.cache.layerinfo", "the old name of blobdescriptor: descriptors are found in the database"),
     _warned("storage.cache.blobdescriptorsize", "descriptors are found in the database, which needs no cache"),
     _honoured("storage.delete.enabled", Kind.TRUTH, "storage.delete", about="`false` by default in such a file"),
-    _warned("storage.redirect.disable", "clients are never redirected", kind=Kind.TRUTH, quiet="true"),
+    _honoured(
+        "storage.redirect.disable",
+        Kind.TRUTH,
+        "storage.redirect",
+        about="counts with storage.s3 only, where clients are redirected unless it is `true`",
+    ),
     _warned("storage.tag.concurrencylimit", "a tag is found in one step"),
     _honoured("storage.maintenance.uploadpurging.enabled", Kind.TRUTH, "registry.purge_uploads"),
     _honoured("storage.maintenance.uploadpurging.age", Kind.DURATION, "registry.upload_max_age"),
@@ -211,8 +212,20 @@ KEYS: tuple[Key, ...] = (
     _honoured("storage.maintenance.readonly.enabled", Kind.TRUTH, "registry.read_only"),
     # auth
     Key(path="auth.none", fate=Fate.HONOURED, kind=Kind.ANYTHING, about="which is so anyway"),
-    _refused("auth.silly", _NO_SIGN_IN, _SIGN_IN_ADVICE, members="realm service"),
-    _refused("auth.htpasswd", _NO_SIGN_IN, _SIGN_IN_ADVICE, members="realm path"),
+    _refused(
+        "auth.silly",
+        "it takes any credentials for good, so it would keep nobody out",
+        "Use auth.htpasswd, or `auth: none` where everybody may do everything.",
+        members="realm service",
+    ),
+    _honoured("auth.htpasswd.realm", Kind.TEXT, "auth.realm"),
+    _honoured(
+        "auth.htpasswd.path",
+        Kind.TEXT,
+        "auth.htpasswd",
+        about="also with hashes of `openssl passwd -apr1`; the file has to be there, none is made with a password in "
+        "the log",
+    ),
     _refused(
         "auth.token",
         _NO_SIGN_IN,
@@ -263,11 +276,26 @@ KEYS: tuple[Key, ...] = (
         "server.shutdown_timeout",
         about="half a minute by default, where distribution stops at once",
     ),
+    _honoured("http.tls.certificate", Kind.TEXT, "tls.certificate", about="read again when it changes"),
+    _honoured("http.tls.key", Kind.TEXT, "tls.key"),
+    _honoured("http.tls.clientcas", Kind.TEXTS, "tls.client_ca"),
+    _honoured(
+        "http.tls.clientauth",
+        Kind.TEXT,
+        "tls.client_certificates",
+        about="`require-and-verify-client-cert` or `verify-client-cert-if-given`; what isn't checked isn't asked for, "
+        "so that the other two are refused",
+    ),
+    _honoured(
+        "http.tls.minimumtls", Kind.TEXT, "tls.minimum_version", about="`tls1.0` and `tls1.1` are taken as `tls1.2`"
+    ),
+    _warned("http.tls.ciphersuites", "the suites of TLS 1.3 and those of 1.2 with forward secrecy are offered"),
     _refused(
-        "http.tls",
-        _NO_TLS,
-        _TLS_ADVICE,
-        members="certificate key clientcas clientauth minimumtls ciphersuites letsencrypt",
+        "http.tls.letsencrypt",
+        "certificates aren't fetched from Let's Encrypt here",
+        "Let certbot, lego or a proxy in front (Traefik, Caddy) fetch them, and name the files in http.tls.certificate "
+        "and http.tls.key: they are read again when they change.",
+        members="cachefile email hosts directoryurl",
     ),
     _honoured("http.headers", Kind.HEADERS, "server.headers"),
     _honoured(

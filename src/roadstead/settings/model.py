@@ -34,6 +34,13 @@ class StorageDriver(StrEnum):
     S3 = "s3"
 
 
+class OffloadMode(StrEnum):
+    """Who sends a blob's bytes."""
+
+    OFF = "off"
+    X_ACCEL = "x-accel"
+
+
 class LinksMode(StrEnum):
     """When distribution's link files are written beside the facts."""
 
@@ -47,6 +54,25 @@ class UntaggedManifests(StrEnum):
 
     KEEP = "keep"
     DELETE = "delete"
+
+
+class PolicyEffect(StrEnum):
+    """What a policy comes to where it applies."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class PolicyAction(StrEnum):
+    """What can be allowed or denied."""
+
+    PULL = "pull"
+    PUSH = "push"
+    DELETE = "delete"
+    CATALOG = "catalog"
+    AUGMENT = "augment"
+    WATCH = "watch"
+    ADMIN = "admin"
 
 
 class LogFormat(StrEnum):
@@ -71,8 +97,9 @@ class ServerSettings:
 
     listen: ListenAddress = setting(
         ListenAddress("127.0.0.1", 5000),
-        "Where to listen, `HOST:PORT`. Loopback until told otherwise, since there is no authentication yet; 5000 is "
-        "the port that registries are known by. Port 0 takes a free one, which is printed at the start.",
+        "Where to listen, `HOST:PORT`. Loopback until told otherwise, since whoever reaches the port may do everything "
+        "as long as nobody has to sign in; 5000 is the port that registries are known by. Port 0 takes a free one, "
+        "which is printed at the start.",
     )
     workers: int = setting(
         2, "Worker processes that answer requests: about one for each core. Beside them runs one background process."
@@ -105,14 +132,79 @@ class ServerSettings:
     )
     open_to_network: bool = setting(
         False,
-        "The word that is needed to listen beyond loopback while there is no authentication: whoever reaches the "
-        "port can read, write and delete every image.",
+        "The word that is needed to listen beyond loopback while nobody has to sign in (`[auth]`): whoever reaches "
+        "the port can read, write and delete every image.",
+    )
+    offload: OffloadMode = setting(
+        OffloadMode.OFF,
+        "`x-accel` lets nginx in front send blobs from the data directory by itself, with the filesystem driver: "
+        "answers to requests that carry `offload_secret` name the file instead of holding it. Others get the bytes "
+        "from here (docs/how-to/run-behind-nginx.md).",
+    )
+    offload_location: str = setting(
+        "/roadstead-blobs/",
+        "`offload`: nginx's internal location for the folder `docker/registry/v2/blobs` of the data directory.",
+    )
+    offload_secret: Secret | None = setting(
+        None,
+        "`offload`: what nginx says in the header `X-Roadstead-Offload`, 16 characters or more: by this it is told "
+        "from clients and from other proxies, which would get an empty answer or keep one for others.",
     )
     shutdown_timeout: timedelta = setting(
         timedelta(seconds=30),
         "How long requests in flight may go on after SIGTERM, as a duration. Then they are cut. Service managers "
         "wait longer than this by default (systemd 90 s, Kubernetes 30 s).",
     )
+
+
+class TlsVersion(StrEnum):
+    """The oldest version of TLS that clients may speak."""
+
+    TLS_1_2 = "1.2"
+    TLS_1_3 = "1.3"
+
+
+class ClientCertificate(StrEnum):
+    """Whether clients have to show a certificate."""
+
+    REQUIRED = "required"
+    OPTIONAL = "optional"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsSettings:
+    """``[tls]``: TLS at the registry's port."""
+
+    certificate: Path | None = setting(
+        None,
+        "The server's certificate in PEM, those that issued it behind it. It, the key and `client_ca` are read again "
+        "when the files change or on SIGHUP, and no request is lost by that.",
+    )
+    key: Path | None = setting(
+        None,
+        "The key of `certificate` in PEM, without a password: RSA of 2048 bits or more, ECDSA with P-256 or P-384, or "
+        "Ed25519.",
+    )
+    self_signed: bool = setting(
+        False,
+        "Whether to make a certificate that vouches for itself (`--tls self-signed`). It is kept below the data "
+        "directory, in `tls`; with storage in S3 it is in memory alone, and another one at every start.",
+    )
+    names: tuple[str, ...] = setting(
+        (),
+        "Hosts and addresses that a certificate of `self_signed` is for, beside those of `server.listen`, "
+        "`server.public_url` and this machine.",
+    )
+    client_ca: tuple[Path, ...] = setting(
+        (),
+        "Certificates in PEM of those who issue clients' certificates: who has none of them isn't let in. Their names "
+        "aren't looked at; who may do what is another question.",
+    )
+    client_certificates: ClientCertificate = setting(
+        ClientCertificate.REQUIRED,
+        "What `client_ca` asks for: a certificate (`required`), or none or a good one (`optional`).",
+    )
+    minimum_version: TlsVersion = setting(TlsVersion.TLS_1_2, "The oldest version of TLS that clients may speak.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +238,14 @@ class StorageSettings:
     kms_key: str | None = setting(None, "`s3`: the id of the key in KMS that encrypts; needs `encrypt`.")
     storage_class: str | None = setting(
         None, "`s3`: the storage class of objects, such as `STANDARD_IA`; by default that of the bucket's service."
+    )
+    redirect: bool = setting(
+        False,
+        "`s3`: send clients who pull a blob to the bucket, by a signed URL that holds for 20 minutes: its bytes then "
+        "don't pass through here. Clients must reach the bucket; whoever has such a URL can read that blob meanwhile.",
+    )
+    redirect_endpoint: str | None = setting(
+        None, "`s3`: the URL by which clients reach the bucket for `redirect`, where it isn't `endpoint`."
     )
     delete: bool = setting(
         True,
@@ -224,6 +324,62 @@ class RegistrySettings:
         "nothing, so that a copy of the data can be taken meanwhile.",
     )
     upload_purge_interval: timedelta = setting(timedelta(hours=1), "How often abandoned uploads are looked for.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HtpasswdSettings:
+    """``auth.htpasswd``: a path, or a table of ``path``."""
+
+    path: Path = setting(Path(), "The file.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """``[[auth.policies]]``: who may do what; one that denies wins over any that allows."""
+
+    subjects: tuple[str, ...] = setting(
+        (),
+        "Whom it is about: `user:NAME`, `robot:NAME`, `group:NAME`, `issued:NAME` (of a foreign issuer's token), "
+        "`anonymous`, `authenticated`, `everyone`. In a name `*` stands for any characters.",
+    )
+    repositories: tuple[str, ...] = setting(
+        (),
+        "Which repositories, as patterns (`team/*`, `**`); `{user}` stands for the name of whoever asks. For `catalog` "
+        "and `admin` they don't count.",
+    )
+    actions: tuple[PolicyAction, ...] = setting(
+        (),
+        "What is done: `pull`, `push` (which goes with `pull` for every client), `delete`, `catalog` (list the "
+        "repositories that one may pull from), `augment`, `watch`, `admin` (numbers, users, settings).",
+    )
+    effect: PolicyEffect = setting(PolicyEffect.ALLOW, "`allow` or `deny`.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthSettings:
+    """``[auth]``: who may do what; nothing here and no account: everybody may do everything."""
+
+    realm: str = setting("roadstead", "What clients show when they ask for a name and a password.")
+    htpasswd: HtpasswdSettings | None = setting(
+        None,
+        "A file of names and hashed passwords, as `htpasswd -B` writes it: bcrypt, and also apr1, SHA-crypt and "
+        "`{SHA}`. It is read again when it changes.",
+    )
+    accounts: bool | None = setting(
+        None,
+        "Whether the users, robots and keys of `roadstead user` and `roadstead key` may sign in. By default as soon as "
+        "there is one when the server starts.",
+    )
+    policies: tuple[PolicySettings, ...] = setting(
+        (),
+        "Who may do what; see `[[auth.policies]]`. Without any, whoever signs in may do everything to images, and "
+        "others nothing.",
+    )
+
+    @property
+    def is_on(self) -> bool:
+        """Say whether access is controlled, as far as settings alone tell."""
+        return self.htpasswd is not None or bool(self.accounts) or bool(self.policies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -401,7 +557,8 @@ class MetricsSettings:
 
     open_to_network: bool = setting(
         False,
-        "Whether `/metrics` answers other machines than this one (404 otherwise): the numbers tell what is in use.",
+        "Whether `/metrics` answers everybody. Otherwise it answers this machine alone (404), and where one has to "
+        "sign in, those who may `admin`: the numbers tell what is in use.",
     )
     listen: ListenAddress | None = setting(
         None,
@@ -416,9 +573,11 @@ class Settings:
     """Everything that can be set."""
 
     server: ServerSettings = ServerSettings()
+    tls: TlsSettings = TlsSettings()
     storage: StorageSettings = StorageSettings()
     database: DatabaseSettings = DatabaseSettings()
     registry: RegistrySettings = RegistrySettings()
+    auth: AuthSettings = AuthSettings()
     augment: AugmentSettings = AugmentSettings()
     gc: GcSettings = GcSettings()
     events: EventSettings = EventSettings()
@@ -429,3 +588,8 @@ class Settings:
     def database_url(self) -> str:
         """Return the database's URL: what was set, or SQLite in the data directory."""
         return self.database.url or f"sqlite:///{self.storage.path / 'roadstead.db'}"
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Say whether the registry's port speaks TLS."""
+        return self.tls.self_signed or self.tls.certificate is not None

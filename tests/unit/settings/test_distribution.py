@@ -15,7 +15,7 @@ from roadstead.settings.distribution import ConfigMissingError, find_config, par
 from roadstead.settings.distribution_keys import KEYS, Fate
 from roadstead.settings.findings import SettingsFileError, SettingsInvalidError
 from roadstead.settings.load import LoadedSettings, OriginKind, load, load_unchecked
-from roadstead.settings.model import LogFormat, LogLevel, StorageDriver
+from roadstead.settings.model import ClientCertificate, LogFormat, LogLevel, StorageDriver, TlsSettings
 from roadstead.settings.plain import as_plain
 from roadstead.settings.tables import Headers, LogFields
 
@@ -94,6 +94,8 @@ HONOURED: list[tuple[str, str, Mapping[str, object]]] = [
     ("http.prefix", "/r/", {"server.prefix": "/r/"}),
     ("http.host", "https://r.example", {"server.public_url": "https://r.example", "server.relative_urls": False}),
     ("http.relativeurls", "true", {"server.relative_urls": True}),
+    ("http.tls.clientauth", "verify-client-cert-if-given", {"tls.client_certificates": "optional"}),
+    ("http.tls.minimumtls", "tls1.3", {"tls.minimum_version": "1.3"}),
     ("http.draintimeout", "1m30s", {"server.shutdown_timeout": timedelta(seconds=90)}),
     ("http.draintimeout", "0", {"server.shutdown_timeout": timedelta()}),
     ("http.headers", "{X-A: [b, c]}", {"server.headers": Headers((("X-A", "b"), ("X-A", "c")))}),
@@ -107,9 +109,20 @@ HONOURED: list[tuple[str, str, Mapping[str, object]]] = [
     ("catalog.maxentries", "50", {"registry.catalog_page_max": 50, "registry.catalog_page": 50}),
     ("catalog.maxentries", "5000", {"registry.catalog_page_max": 5000, "registry.catalog_page": 100}),
     ("tags.maxtags", "20", {"registry.tags_page_max": 20}),
+    ("storage.s3.redirectendpoint", "http://front:9000", {"storage.redirect_endpoint": "http://front:9000"}),
 ]
 
-WITH_OTHERS = {"storage.s3.accesskey", "storage.s3.secretkey", "storage.s3.keyid", "storage.s3.secure", "auth.none"}
+WITH_OTHERS = {
+    "storage.s3.accesskey",
+    "storage.s3.secretkey",
+    "storage.s3.keyid",
+    "storage.s3.secure",
+    "auth.none",
+    "storage.redirect.disable",
+    "http.tls.certificate",
+    "http.tls.key",
+    "http.tls.clientcas",
+}
 """Honoured keys whose tests are below: secrets, and what counts beside another key."""
 
 VALUES = {
@@ -117,7 +130,7 @@ VALUES = {
     "storage.s3.objectacl": "public-read",
     "storage.s3.v4auth": "false",
     "http.net": "unix",
-    "http.tls": "{certificate: /c.pem, key: /k.pem}",
+    "http.tls.letsencrypt": "{email: a@b.test}",
     "http.http2.disabled": "false",
     "health.storagedriver": "{enabled: true}",
     "notifications.endpoints": "[{name: n, url: 'http://n'}]",
@@ -126,7 +139,6 @@ VALUES = {
     "middleware.repository": "[{name: x}]",
     "log.hooks": "[{type: mail}]",
     "validation.enabled": "false",
-    "storage.redirect.disable": "false",
 }
 
 
@@ -143,6 +155,24 @@ def test_honoured(key: str, value: str, expected: Mapping[str, object], tmp_path
     assert {name: of(loaded, name) for name in expected} == expected
     origins = {loaded.origins[name].name for name, value in expected.items() if value not in (None, False)}
     assert origins <= {variable(key)}
+
+
+@pytest.mark.parametrize(
+    ("driver", "disable", "expected"),
+    [
+        ("s3", None, True),
+        ("s3", "false", True),
+        ("s3", "true", False),
+        ("filesystem", None, False),
+        ("filesystem", "false", False),
+    ],
+)
+def test_redirects(driver: str, disable: str | None, *, expected: bool, tmp_path: Path) -> None:
+    """Clients are sent to the bucket as distribution sends them: unless that is disabled, and where there is one."""
+    variables = {} if disable is None else {variable("storage.redirect.disable"): disable}
+    loaded = read(S3 if driver == "s3" else BASE, variables, directory=tmp_path)
+
+    assert loaded.settings.storage.redirect is expected
 
 
 def test_every_honoured_key_is_tested() -> None:
@@ -297,6 +327,55 @@ def test_files_that_are_no_table(text: str, tmp_path: Path) -> None:
     """They can't be read at all; no type of YAML makes an object."""
     with pytest.raises(SettingsFileError, match=r"config\.yml"):
         read(text, directory=tmp_path)
+
+
+TLS = "tls: {certificate: c.pem, key: k.pem, clientcas: [a.pem, b.pem], clientauth: require-and-verify-client-cert}"
+
+
+def test_tls(tmp_path: Path) -> None:
+    """Certificate, key and authorities belong together; relative paths begin at the working directory."""
+    loaded = read(f"{BASE}http: {{{TLS}}}\n", directory=tmp_path)
+
+    here = Path.cwd()
+    assert loaded.settings.tls == TlsSettings(
+        certificate=here / "c.pem",
+        key=here / "k.pem",
+        client_ca=(here / "a.pem", here / "b.pem"),
+        client_certificates=ClientCertificate.REQUIRED,
+    )
+    assert loaded.settings.speaks_tls
+
+
+@pytest.mark.parametrize(
+    ("tls", "key", "told"),
+    [
+        ("{certificate: c.pem}", "tls.certificate", "needs tls.key too"),
+        ("{clientcas: [a.pem]}", "tls.client_ca", "needs TLS"),
+        ("{clientcas: a.pem}", "http.tls.clientcas", "expected a list of texts"),
+        ("{clientauth: request-client-cert}", "http.tls.clientauth", "nobody checks"),
+        ("{clientauth: always}", "http.tls.clientauth", "expected one of"),
+        ("{minimumtls: ssl3}", "http.tls.minimumtls", "expected tls1.2 or tls1.3"),
+    ],
+)
+def test_tls_that_is_refused(tls: str, key: str, told: str, tmp_path: Path) -> None:
+    """Halves, and what isn't checked, are told by key."""
+    path = tmp_path / "config.yml"
+    path.write_text(f"{BASE}http: {{tls: {tls}}}\n")
+
+    with pytest.raises(SettingsInvalidError) as caught:
+        load(path, environment={})
+
+    [finding] = caught.value.findings
+    assert finding.key == key
+    assert told in finding.message
+
+
+def test_old_versions_of_tls_are_not_spoken(tmp_path: Path) -> None:
+    """`tls1.0` is taken as 1.2, with a word."""
+    loaded = read(f"{BASE}http: {{tls: {{minimumtls: tls1.0}}}}\n", directory=tmp_path)
+
+    assert of(loaded, "tls.minimum_version") == "1.2"
+    assert "1.2 or newer" in loaded.warnings[0].message
 
 
 def test_aliases_do_not_explode(tmp_path: Path) -> None:
