@@ -461,7 +461,8 @@ class _Reader:
         actions = list(_ACTIONS)
         for name, node in entry.children.items():
             inner = Key(path=f"{path}.{name}", fate=Fate.HONOURED)
-            if not _says(node) or name == "disabled":
+            is_empty = isinstance(node, Scalar) and not _says(node)
+            if is_empty or name == "disabled":
                 continue
             if name in ("name", "url"):
                 given[name] = self._text(inner, node)
@@ -473,10 +474,10 @@ class _Reader:
                 number = self._number(inner, node)
                 given[name] = str(number) if number is not None and number > 0 else None
             elif name == "ignoredmediatypes":
-                ignored += self._texts(inner, node)
+                ignored += self._texts(inner, node) or []
             elif name == "ignore" and isinstance(node, Table):
                 for each, inside in node.children.items():
-                    found = self._texts(replace(inner, path=f"{inner.path}.{each}"), inside)
+                    found = self._texts(replace(inner, path=f"{inner.path}.{each}"), inside) or []
                     if each == "mediatypes":
                         ignored += found
                     elif each == "actions":
@@ -491,13 +492,6 @@ class _Reader:
     def _above_nothing(self, duration: str | None) -> str | None:
         """Return a duration, None for 0: there distribution takes its default, which is ours too."""
         return None if duration is None or not parse_duration(duration) else duration
-
-    def _texts(self, key: Key, node: Node) -> list[str]:
-        if isinstance(node, Row) and all(isinstance(each, Scalar) for each in node.items):
-            return [each.text for each in node.items if isinstance(each, Scalar)]
-        if _says(node):
-            self._expected(key, node, "a list of texts")
-        return []
 
     def sparse(self, key: Key, node: Node) -> None:
         text = self._text(key, node)
