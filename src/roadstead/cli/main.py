@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from roadstead.cli import auth, config, doctor, gc, import_tree, key, layer, serve, tag, user, verify
+from roadstead.cli import auth, config, doctor, events, gc, import_tree, key, layer, serve, tag, user, verify
 from roadstead.cli.report import report
 from roadstead.errors import RoadsteadError
 
@@ -28,6 +28,7 @@ app.add_typer(key.app, name="key")
 app.add_typer(auth.app, name="auth")
 app.add_typer(layer.app, name="layer")
 app.add_typer(tag.app, name="tag")
+app.add_typer(events.app, name="events")
 
 
 def version() -> str:

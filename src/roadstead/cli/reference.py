@@ -16,6 +16,7 @@ from roadstead.settings.distribution_keys import KEYS
 from roadstead.settings.load import variable
 from roadstead.settings.model import (
     ABOUT,
+    EndpointSettings,
     HtpasswdSettings,
     LayerSettings,
     PolicySettings,
@@ -24,7 +25,7 @@ from roadstead.settings.model import (
     Settings,
 )
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
-from roadstead.settings.tables import Headers, LogFields
+from roadstead.settings.tables import Headers, LogFields, SentHeaders
 from roadstead.telemetry.metrics import BUCKETS, FAMILIES, PROCESS_FAMILIES
 
 _TABLE_START = "<!-- The table is made from the code by `python -m roadstead.cli.reference docs/reference`. -->"
@@ -45,8 +46,10 @@ _WORDS: Mapping[Any, str] = {
     RetentionSettings: "table",
     PolicySettings: "table",
     HtpasswdSettings: "path or table",
+    EndpointSettings: "table",
     Headers: "table of lists",
     LogFields: "table",
+    SentHeaders: "table of lists",
 }
 
 _SETTINGS_HEAD = """\
@@ -99,6 +102,7 @@ def settings_page() -> str:
     parts.extend(_section("layers", LayerSettings, None))
     parts.extend(_section("[[auth.policies]]", PolicySettings, None))
     parts.extend(_section("[[gc.retention]]", RetentionSettings, None))
+    parts.extend(_section("[[events.endpoints]]", EndpointSettings, None))
     return "\n".join(parts)
 
 
@@ -172,6 +176,10 @@ def _kind(kind: Any) -> str:
 
 def _default(value: object, kind: Any) -> str:
     if value is None:
+        return "none"
+    if isinstance(value, SentHeaders):
+        return "`{}`"
+    if isinstance(value, Secret):
         return "none"
     if isinstance(value, Headers | LogFields):
         return "`{}`" if not value.pairs else f"`{json.dumps(value.as_table())}`"
