@@ -116,13 +116,14 @@ def small_blobs(server: str) -> Measure:
     return measure
 
 
-def large_blob(server: str, *, streams: int) -> Measure:
-    """Pull one large blob in as many streams at once: MiB a second, processor time a GiB."""
+def large_blob(server: str, *, streams: int, times: int = 1) -> Measure:
+    """Pull one large blob in as many streams at once, `times` in each: MiB a second, processor time a GiB."""
 
     def measure(bench: Bench) -> Sample:
         target, held = bench.holding(server)
         with _cpu(target) as used, _clock() as passed, ThreadPoolExecutor(streams) as clients:
-            sizes = list(clients.map(lambda _: _pull(target, held.large), range(streams)))
+            pulls = clients.map(lambda _: [_pull(target, held.large) for _ in range(times)], range(streams))
+            sizes = [size for each in pulls for size in each]
         return Sample(sum(sizes) / passed() / MIB, used() / sum(sizes) * GIB)
 
     return measure
@@ -307,8 +308,11 @@ def _median_ms(action: Callable[[], object], times: int) -> float:
 
 @contextmanager
 def _cpu(server: Server) -> Iterator[Callable[[], float]]:
-    before = processes.cpu_s(server.pid)
-    yield lambda: processes.cpu_s(server.pid) - before
+    def used() -> float:
+        return sum(map(processes.cpu_s, (server.pid, *server.behind)))
+
+    before = used()
+    yield lambda: used() - before
 
 
 @contextmanager

@@ -131,6 +131,19 @@ GROUPS: Sequence[Group] = (
                 (_times(0.8, 1, "D3"), _at_most(1.5, 1.5, "D3", of_cpu=True)),
                 rounds=3,
             ),
+            *(
+                Row(
+                    f"blob-get-offloaded-{streams}",
+                    f"256 MiB blob GET by nginx, {about}",
+                    {
+                        server: large_blob(server, streams=streams, times=16 // streams)
+                        for server in ("nginx-offload", "nginx")
+                    },
+                    (_times(0.9, 1, "nginx"),),
+                    rounds=5,
+                )
+                for streams, about in ((1, "one stream"), (16, "sixteen streams"))
+            ),
             _push("push-large", "256 MiB push, one stream, PATCH and PUT (docker)", 1, Road.PATCH),
             _push("push-large-put", "256 MiB push, one stream, one PUT (containerd)", 1, Road.PUT),
             _push("push-layers", "five layers of 64 MiB at once, PATCH and PUT", 5, Road.PATCH),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.fill import fill
 from roadstead.testing.components import ComponentMissingError, require
+from roadstead.testing.nginx import Nginx
 from roadstead.testing.postgres import open_postgres
 from roadstead.testing.server import RoadsteadServer
 from roadstead.testing.servers import Process, free_port
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 D3_MODULE = "github.com/distribution/distribution/v3/cmd/registry@v3.1.1"
 D3_VARIABLE = "BENCH_D3"
 """The environment variable that names distribution 3's ``registry``, where it is built already."""
+
+_OFFLOAD_SECRET = "nginx-on-this-machine"
 
 _RULE = """
 [[augment.rules]]
@@ -40,6 +43,32 @@ class Server:
     pid: int
     start_s: float
     files: Path  # the directory that bare and nginx serve; otherwise where the data is
+    behind: tuple[int, ...] = ()  # first processes of what stands behind it, and works for it too
+
+
+class Offloaded:
+    """Roadstead behind an nginx that sends the blobs (docs/how-to/run-behind-nginx.md)."""
+
+    def __init__(self, directory: Path) -> None:
+        config = f'[server]\noffload = "x-accel"\noffload_secret = "{_OFFLOAD_SECRET}"\n'
+        self.registry = RoadsteadServer(directory / "registry", config=config)
+        port = free_port()
+        self.nginx = Nginx(directory / "nginx", port, _in_front_of(self.registry, port))
+
+    @property
+    def pid(self) -> int:
+        """Return nginx's first process."""
+        return self.nginx.pid
+
+    def start(self) -> None:
+        """Start both."""
+        self.registry.start()
+        self.nginx.start()
+
+    def stop(self) -> None:
+        """Stop both."""
+        self.nginx.stop()
+        self.registry.stop()
 
 
 class Servers:
@@ -50,8 +79,9 @@ class Servers:
         self._home = home
         self._many = 10_000 if quick else 100_000
         self._running: dict[str, Server] = {}
-        self._starts: dict[str, Callable[[Path], tuple[Process | RoadsteadServer, int]]] = {
+        self._starts: dict[str, Callable[[Path], tuple[Process | RoadsteadServer | Offloaded, int]]] = {
             "Roadstead": _roadstead,
+            "nginx-offload": _behind_nginx,
             "augmenting": _augmenting,
             "many": self._listing(self._many, self._many, 10_000),
             "few": self._listing(100, 100, 100),
@@ -85,7 +115,8 @@ class Servers:
             if time.perf_counter() - began > 60:
                 raise TimeoutError(name)
             time.sleep(0.002)
-        return Server(name, port, process.pid, time.perf_counter() - began, directory)
+        behind = (process.registry.pid,) if isinstance(process, Offloaded) else ()
+        return Server(name, port, process.pid, time.perf_counter() - began, directory, behind)
 
     def _listing(self, tags: int, repositories: int, referrers: int) -> Callable[[Path], tuple[RoadsteadServer, int]]:
         def start(directory: Path) -> tuple[RoadsteadServer, int]:
@@ -134,6 +165,24 @@ def _answers(port: int) -> bool:
 def _roadstead(directory: Path) -> tuple[RoadsteadServer, int]:
     server = RoadsteadServer(directory)
     return server, server.port
+
+
+def _behind_nginx(directory: Path) -> tuple[Offloaded, int]:
+    servers = Offloaded(directory)
+    return servers, servers.nginx.port
+
+
+def _in_front_of(registry: RoadsteadServer, port: int) -> str:
+    return (
+        "  sendfile on; tcp_nopush on;\n"
+        f"  upstream roadstead {{ server {registry.host}; keepalive 32; }}\n"
+        f"  server {{ listen 127.0.0.1:{port}; client_max_body_size 0; proxy_request_buffering off;\n"
+        "    proxy_buffering off;\n"
+        '    location / { proxy_pass http://roadstead; proxy_http_version 1.1; proxy_set_header Connection "";\n'
+        f'      proxy_set_header Host $http_host; proxy_set_header X-Roadstead-Offload "{_OFFLOAD_SECRET}"; }}\n'
+        f"    location /roadstead-blobs/ {{ internal; alias {registry.data}/docker/registry/v2/blobs/; etag off; }}\n"
+        "  }\n"
+    )
 
 
 def _augmenting(directory: Path) -> tuple[RoadsteadServer, int]:

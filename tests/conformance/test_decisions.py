@@ -1,12 +1,15 @@
 """Where the specs leave a choice: reserved names, settings that close a door (design decisions 6, 9; spec §10)."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from tests.conformance.documents import CONFIG, descriptor, index, manifest, push, push_image
 from tests.conformance.stores import WITHOUT_STORES
 
+from roadstead.oci.digest import Digest
 from roadstead.oci.mediatypes import OCI_INDEX, OCI_MANIFEST
+from roadstead.registry.history import format_moment
 from roadstead.testing.client import Client
 from roadstead.testing.server import RoadsteadServer
 
@@ -23,6 +26,53 @@ def test_as_pushed_shows_the_original(client: Client, name: str) -> None:
     assert client.get(f"/v2/as-pushed/{name}/tags/list").json()["tags"] == ["latest"]
 
 
+def test_a_tag_as_it_was(client: Client, name: str) -> None:
+    """``as-of/TIME/NAME`` reads like NAME did: by tag what it pointed at then, by digest what that is."""
+    first = push_image(client, name, "latest", text="first")
+    between = datetime.now(UTC)
+    second = push_image(client, name, "latest", text="second")
+    then = f"as-of/{format_moment(between)}/{name}"
+
+    answer = client.get(f"/v2/{then}/manifests/latest")
+    headed = client.head(f"/v2/{then}/manifests/latest")
+
+    assert client.get(f"/v2/{name}/manifests/latest").body == second.raw
+    assert (answer.status, answer.body) == (200, first.raw)
+    assert answer.headers["docker-content-digest"] == headed.headers["docker-content-digest"] == str(first.digest)
+    assert answer.headers["cache-control"] == "no-cache"
+    assert client.get(f"/v2/{then}/manifests/{first.digest}").body == first.raw
+    assert client.get(f"/v2/{then}/blobs/{Digest.of(CONFIG)}").body == CONFIG
+
+
+def test_what_a_tag_never_was(client: Client, name: str) -> None:
+    """404 says which: not yet pushed, removed, still to come, deleted since; what isn't a time is 400."""
+    before = datetime.now(UTC)
+    image = push_image(client, name, "latest")
+    pushed = datetime.now(UTC)
+    client.delete(f"/v2/{name}/manifests/latest")
+    removed = datetime.now(UTC)
+
+    def told(when: str) -> tuple[int, str | None, str]:
+        answer = client.get(f"/v2/as-of/{when}/{name}/manifests/latest")
+        return answer.status, answer.code, "" if answer.status == 200 else answer.json()["errors"][0]["message"]
+
+    assert told(format_moment(pushed))[0] == 200
+    cases = {
+        format_moment(before): "never pushed by then",
+        format_moment(removed): "was removed then",
+        "2999-01-01": "yet to come",
+    }
+    for when, reason in cases.items():
+        status, code, message = told(when)
+        assert (status, code) == (404, "MANIFEST_UNKNOWN")
+        assert reason in message
+    assert client.delete(f"/v2/{name}/manifests/{image.digest}").status == 202
+    assert "was deleted since" in told(format_moment(pushed))[2]
+    assert told("yesterday")[:2] == (400, "NAME_INVALID")
+    assert client.get("/v2/as-of/2026-11-22/manifests/latest").code == "NAME_INVALID"
+    assert client.get(f"/v2/as-of/2026-11-22/{name}/tags/list").status == 400
+
+
 WRITES = [
     ("POST", "/v2/{0}/blobs/uploads/"),
     ("PUT", "/v2/{0}/manifests/latest"),
@@ -33,7 +83,7 @@ WRITES = [
 
 @WITHOUT_STORES
 @pytest.mark.parametrize(("method", "path"), WRITES)
-@pytest.mark.parametrize("prefix", ["as-pushed/", "wt/"])
+@pytest.mark.parametrize("prefix", ["as-pushed/", "as-of/2026-11-22/", "wt/"])
 def test_reserved_names_take_no_writes(client: Client, name: str, prefix: str, method: str, path: str) -> None:
     """405 with what is allowed; the repository behind the name is as it was."""
     image = push_image(client, name, "latest")

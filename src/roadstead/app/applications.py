@@ -37,7 +37,9 @@ def worker_application(handover: Handover, process: str) -> Application:
                 await services.augmenter.aclose()
 
     settings = handover.settings
-    routes = read_only(API) if settings.registry.read_only else API
+    routes = list(read_only(API) if settings.registry.read_only else API)
+    if settings.metrics.open_to_network:
+        routes = [replace(route, needs=None) if route.name == "metrics" else route for route in routes]
     observer = RequestObserver(metrics, access=settings.log.access)
     return Application(Router([*routes, *PAGES]), open_services, observer, _outside(settings.server))
 
@@ -52,7 +54,7 @@ def side_application(handover: Handover) -> Application:
         async with open_plugs(handover.settings, migrate=False) as plugs:
             services = await build_services(plugs, handover, metrics)
             try:
-                yield replace(services, metrics_open=True)
+                yield replace(services, metrics_open=True, guard=None)
             finally:
                 await services.augmenter.aclose()
 

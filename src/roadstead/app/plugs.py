@@ -78,6 +78,7 @@ def open_driver(settings: StorageSettings) -> Driver:
         encrypt=settings.encrypt,
         kms_key=settings.kms_key,
         storage_class=settings.storage_class,
+        presign_endpoint=settings.redirect_endpoint,
     )
 
 

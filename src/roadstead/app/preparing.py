@@ -4,6 +4,7 @@ from pathlib import Path
 
 import structlog
 
+from roadstead.app.access import with_accounts_found
 from roadstead.app.adoption import set_links, warn_of_foreign_writes
 from roadstead.app.plugs import CLOCK, open_plugs
 from roadstead.app.readiness import check_storage
@@ -29,6 +30,7 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
         else:
             await warn_of_foreign_writes(plugs)
             await set_links(plugs, settings)
+        settings = await with_accounts_found(settings, plugs)
         layers = KeptLayers(plugs.driver, plugs.database.layers)
         specs = [_rule_spec(rule) for rule in settings.augment.rules]
         rules = await prepare_rules(specs, layers, run_directory, CLOCK.now())

@@ -2,15 +2,18 @@
 
 from functools import partial
 
+from roadstead.app.access import build_guard
 from roadstead.app.plugs import CLOCK, Plugs
 from roadstead.app.readiness import check
 from roadstead.augment.kept_layers import KeptLayers
 from roadstead.augment.rules import Rules
 from roadstead.augment.service import Augmenter
 from roadstead.http.context import Services
+from roadstead.http.offload import XAccel
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.content_cache import ContentCache
+from roadstead.registry.history import TagHistory
 from roadstead.registry.images import Images
 from roadstead.registry.immutable import ImmutableTags
 from roadstead.registry.importer import open_gate
@@ -19,8 +22,8 @@ from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
 from roadstead.registry.uploads import Uploads
 from roadstead.registry.validation import Sparseness
 from roadstead.settings.handover import Handover
-from roadstead.settings.model import AcceptRule, Settings
-from roadstead.storage.ports import OpensFile
+from roadstead.settings.model import AcceptRule, OffloadMode, ServerSettings, Settings
+from roadstead.storage.ports import OpensFile, PresignsUrl
 from roadstead.telemetry.metrics import RequestMetrics
 
 UPLOADS_SECRET = "uploads"  # noqa: S105 -- the name of the secret
@@ -61,14 +64,30 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
         blobs=blobs,
         uploads=await build_uploads(plugs, settings),
         catalog=catalog,
+        history=tag_history(plugs, settings),
         augmenter=augmenter,
         files=driver if isinstance(driver, OpensFile) else None,
         gate=await open_gate(database.imports),
         check=partial(check, database, driver, settings.server.down_files),
         render_metrics=metrics.render,
+        guard=build_guard(settings.auth, database.accounts),
         metrics_open=settings.metrics.open_to_network,
         strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,
+        offload=_offload(settings.server),
+        presigner=driver if settings.storage.redirect and isinstance(driver, PresignsUrl) else None,
     )
+
+
+def _offload(server: ServerSettings) -> XAccel | None:
+    if server.offload is OffloadMode.OFF or server.offload_secret is None:
+        return None
+    return XAccel(server.offload_location, server.offload_secret)
+
+
+def tag_history(plugs: Plugs, settings: Settings) -> TagHistory:
+    """Return what reads the journal of tags, and puts tags back."""
+    immutable = ImmutableTags.parse(settings.registry.immutable)
+    return TagHistory(plugs.database.journal, plugs.manifests, CLOCK, immutable=immutable)
 
 
 async def build_uploads(plugs: Plugs, settings: Settings) -> Uploads:

@@ -14,7 +14,6 @@ from roadstead.augment.rules import Rules
 from roadstead.background import Background, Loop
 from roadstead.oci.pattern import Pattern
 from roadstead.registry.gc import Collector, Policy, Untagged
-from roadstead.registry.history import TagHistory
 from roadstead.registry.immutable import ImmutableTags
 from roadstead.registry.links import Links
 from roadstead.registry.retention import Retention, RetentionRule
@@ -107,12 +106,6 @@ def verifier(plugs: Plugs, settings: Settings, *, repair: bool) -> Verifier:
         repair=repair,
         stray_after=settings.gc.grace,
     )
-
-
-def tag_history(plugs: Plugs, settings: Settings) -> TagHistory:
-    """Return what reads the journal of tags, and puts tags back."""
-    immutable = ImmutableTags.parse(settings.registry.immutable)
-    return TagHistory(plugs.database.journal, plugs.database.manifests, CLOCK, immutable=immutable)
 
 
 def _removing(plugs: Plugs, settings: Settings, uploads: Uploads) -> list[Loop]:

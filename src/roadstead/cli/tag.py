@@ -12,7 +12,7 @@ import typer
 
 from roadstead.cli.existing import load_existing
 from roadstead.oci.reference import NameInvalidError, RepositoryName, Tag
-from roadstead.registry.history import TagHistory
+from roadstead.registry.history import TagHistory, as_of
 from roadstead.registry.ports import TagChange
 from roadstead.settings.model import Settings
 
@@ -38,22 +38,26 @@ def history(
     """List where a tag pointed, the latest change first."""
     repository, tag = _parse(image)
 
-    async def run(past: TagHistory) -> int:
-        shown = 0
+    async def run(past: TagHistory) -> list[TagChange]:
+        shown: list[TagChange] = []
         async with aclosing(past.changes(repository, tag)) as changes:
             async for change in changes:
-                if shown == limit:
+                if len(shown) == limit:
                     break
-                typer.echo(json.dumps(_described(change)) if as_json else _line(change))
-                shown += 1
+                typer.echo(json.dumps(_described(change, repository, tag)) if as_json else _line(change))
+                shown.append(change)
         return shown
 
-    if not asyncio.run(_with_history(load_existing(config, data), run)):
+    shown = asyncio.run(_with_history(load_existing(config, data), run))
+    if not shown:
         typer.echo(f"error: {image} was never pushed here", err=True)
         host, slash, rest = image.partition("/")
         if slash and (host == "localhost" or "." in host):  # it may be a repository's name all the same
             typer.echo(f"  If {host} is the registry, leave it out: {rest}", err=True)
         raise typer.Exit(1)
+    pullable = next((change for change in shown[1:] if change.digest is not None), None)
+    if pullable is not None and not as_json:
+        typer.echo(f"pull it as it was: docker pull HOST/{as_of(pullable.at, repository, tag)}", err=True)
 
 
 @app.command(
@@ -117,20 +121,21 @@ def _line(change: TagChange) -> str:
     return f"{change.position:>8}  {change.at:%Y-%m-%d %H:%M:%S}  {change.origin.value:<9}  {where}"
 
 
-def _described(change: TagChange) -> dict[str, Any]:
+def _described(change: TagChange, repository: RepositoryName, tag: Tag) -> dict[str, Any]:
     return {
         "position": change.position,
         "at": change.at.isoformat(),
         "origin": change.origin.value,
         "digest": None if change.digest is None else str(change.digest),
         "previous": None if change.previous is None else str(change.previous),
+        "pull": None if change.digest is None else as_of(change.at, repository, tag),
     }
 
 
 async def _with_history(settings: Settings, run: Callable[[TagHistory], Awaitable[Any]]) -> Any:
     # Opening storage and database is what takes its time to import: --help need not wait for it.
     from roadstead.app.plugs import open_plugs
-    from roadstead.app.upkeep import tag_history
+    from roadstead.app.services import tag_history
 
     async with open_plugs(settings, migrate=False) as plugs:
         return await run(tag_history(plugs, settings))

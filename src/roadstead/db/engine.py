@@ -10,10 +10,12 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from roadstead.augment.ports import DerivationStore, LayerRecords
+from roadstead.auth.ports import AccountStore
 from roadstead.db import sqlite
 from roadstead.db.access import Access, Query
 from roadstead.db.errors import DatabaseUrlError, SchemaOutdatedError, SchemaTooNewError
 from roadstead.db.schema import HEAD, REVISIONS
+from roadstead.db.stores.accounts import DatabaseAccounts
 from roadstead.db.stores.audit import DatabaseAudit
 from roadstead.db.stores.blobs import DatabaseBlobs, DatabaseLayers
 from roadstead.db.stores.catalog import DatabaseCatalog
@@ -72,6 +74,7 @@ class Database:
     leases: LeaseStore
     imports: ImportStore
     links: LinkStore
+    accounts: AccountStore
 
     def __init__(self, access: OpenAccess, *, blob_lease: timedelta = BLOB_LEASE) -> None:
         self.access = access
@@ -89,6 +92,7 @@ class Database:
         self.leases = DatabaseLeases(access)
         self.imports = DatabaseImports(access)
         self.links = DatabaseLinks(access)
+        self.accounts = DatabaseAccounts(access)
 
     async def check(self) -> None:
         """Raise StoreBusyError or StoreFailedError unless the database can be read and written."""

@@ -24,7 +24,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
 HEAD = REVISIONS[-1]
@@ -278,6 +278,36 @@ link_changes = Table(
     Column("digest", BYTEWISE),
     Index("ix_link_changes_repository", "repository_id", "id"),
     sqlite_autoincrement=True,
+)
+
+# Who may sign in with what is kept here (auth.ports.Account). `member_of` (JSON) is read in one row with the request,
+# so that leaving a group counts at once.
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("name", BYTEWISE, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("password_hash", Text),
+    Column("member_of", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("name"),
+    CheckConstraint("kind IN ('user', 'robot')", name="kind"),
+)
+
+# Keys of accounts, and what each is limited to (JSON lists). They go with their account.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", BYTEWISE, nullable=False),
+    Column("owner", BYTEWISE, ForeignKey("accounts.name", ondelete="CASCADE"), nullable=False),
+    Column("secret_hash", Text, nullable=False),
+    Column("repositories", Text, nullable=False),
+    Column("actions", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    PrimaryKeyConstraint("key_id"),
+    Index("ix_api_keys_owner", "owner"),
 )
 
 # Values of which the whole installation has one: secrets, where the import stands, whether links are written.

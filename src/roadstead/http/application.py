@@ -1,11 +1,11 @@
 """The ASGI application: find the route, run its handler, send what it gives, tell the observer."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 from roadstead.errors import RoadsteadError
 from roadstead.http.asgi import (
@@ -26,6 +26,8 @@ from roadstead.registry.pump import BodyBrokenError
 
 API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
 CLOSE = (b"connection", b"close")
+_HEAD = (API_VERSION,)
+_LAST_HEAD = (API_VERSION, CLOSE)
 CLIENT_GONE = 499
 _WITHOUT_LENGTH = (204, 304)  # RFC 9110 §8.6: 204 must not carry one; 304's would be that of a body nobody sends
 
@@ -80,12 +82,11 @@ class Application:
         self._observer = observer
         self._services: Services | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Serve one request, or the life of the server."""
-        if scope["type"] == "http":
-            await self._serve(Request(scope, receive), receive, send)
-        elif scope["type"] == "lifespan":
-            await self._live(receive, send)
+        if scope["type"] == "lifespan":
+            return self._live(receive, send)
+        return self._serve(Request(scope, receive), receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -104,10 +105,12 @@ class Application:
         self._observer.began()
         try:
             response = await self._respond(request, finished)
-            head = [API_VERSION] if await request.drain() else [API_VERSION, CLOSE]
+            head = _HEAD if request.is_over or await request.drain() else _LAST_HEAD
             # Most broken bodies are of clients that are gone; one whose chunks can't be read hears our answer.
             finished.status = CLIENT_GONE if request.is_broken else response.status
-            headers = self._outside.dressed([*head, *response.headers])
+            headers = [*head, *response.headers]
+            if not self._outside.is_plain:
+                headers = self._outside.dressed(headers)
             await _send(request, response, headers, receive, send, finished)
         except asyncio.CancelledError:
             finished.status = CLIENT_GONE
@@ -126,9 +129,13 @@ class Application:
         try:
             route, found = self._router.match(request.method, self._outside.inside(request.path))
             finished.route = route.name
-            if self._services is not None and not self._services.gate.is_open and request.path.startswith("/v2"):
-                await self._services.gate.check()
-            return await route.handler(request, found, self._services)
+            services = self._services
+            if services is not None:
+                if not services.gate.is_open and request.path.startswith("/v2"):
+                    await services.gate.check()
+                if services.guard is not None:
+                    await services.guard.admit(request, route, found)
+            return await route.handler(request, found, services)
         except MethodUnknownError as error:
             finished.error = None if request.method == "OPTIONS" else type(error).__name__
             return _options(error) if request.method == "OPTIONS" else respond(error)

@@ -7,12 +7,12 @@ application in ``application.py`` sends it.
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
 from roadstead.errors import InvalidError
+from roadstead.http.rights import EVERYTHING, Rights
 from roadstead.registry.pump import BodyBrokenError
 
 Scope = MutableMapping[str, Any]
@@ -43,14 +43,20 @@ class ParametersTooManyError(InvalidError):
 class Request:
     """One request: the path is decoded once, everything else is read when it is asked for."""
 
-    __slots__ = ("__dict__", "_ended", "_receive", "is_broken", "method", "path", "received", "scope")
+    rights: Rights
+    """What the sender may do: set where access is controlled, before the handler sees the request."""
+
+    __slots__ = ("_ended", "_first", "_query", "_receive", "is_broken", "method", "path", "received", "rights", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
+        self.rights = EVERYTHING
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.received = 0
         self._receive = receive
+        self._first: dict[bytes, bytes] | None = None
+        self._query: dict[str, list[str]] | None = None
         self.is_broken = False
         self._ended = False
 
@@ -62,34 +68,34 @@ class Request:
 
     def header(self, name: bytes) -> str | None:
         """Return the first header of that (lower-case) name."""
-        for key, value in self.scope["headers"]:
-            if key == name:
-                return str(value, "latin-1")
-        return None
+        value = self._headers().get(name)
+        return None if value is None else str(value, "latin-1")
 
     def headers(self, name: bytes) -> list[str]:
         """Return every header of that (lower-case) name."""
+        if name not in self._headers():
+            return []
         return [str(value, "latin-1") for key, value in self.scope["headers"] if key == name]
 
-    @cached_property
+    def _headers(self) -> dict[bytes, bytes]:
+        """Return the first header of each name: a handler asks for four or five of them, most not there."""
+        if self._first is None:
+            self._first = dict(reversed(self.scope["headers"]))
+        return self._first
+
+    @property
     def query(self) -> dict[str, list[str]]:
         """Return the query's parameters; a name may come several times. Raises ParametersTooManyError."""
-        found: dict[str, list[str]] = {}
-        raw = self.scope["query_string"]
-        if raw:
-            text = str(raw, "latin-1")
-            if text.count("&") >= MAX_PARAMETERS:
-                raise ParametersTooManyError
-            for name, value in parse_qsl(text, keep_blank_values=True):
-                found.setdefault(name, []).append(value)
-        return found
+        if self._query is None:
+            self._query = _parsed(self.scope["query_string"])
+        return self._query
 
     def parameter(self, name: str) -> str | None:
         """Return the first parameter of that name."""
         values = self.query.get(name)
         return values[0] if values else None
 
-    @cached_property
+    @property
     def announced(self) -> int | None:
         """Return the body's length in bytes as Content-Length says; None for a chunked body."""
         text = self.header(b"content-length")
@@ -117,12 +123,17 @@ class Request:
         if self.announced is not None and self.received < self.announced:
             raise self._broken()
 
+    @property
+    def is_over(self) -> bool:
+        """Tell whether all of the request has been read."""
+        return not self.is_broken and (self._ended or self.announced == 0)
+
     async def drain(self) -> bool:
         """Read a short rest of the body that no handler wanted; False where there is more: then the connection ends."""
+        if self.is_over:
+            return True
         if self.is_broken:
             return False
-        if self._ended or self.announced == 0:
-            return True
         if self.header(b"expect") or (self.announced or 0) - self.received > DRAIN_BYTES:
             return False
         most = self.received + DRAIN_BYTES
@@ -145,12 +156,23 @@ class Request:
             raise self._broken() from error
 
 
+def _parsed(query: bytes) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    if query:
+        text = str(query, "latin-1")
+        if text.count("&") >= MAX_PARAMETERS:
+            raise ParametersTooManyError
+        for name, value in parse_qsl(text, keep_blank_values=True):
+            found.setdefault(name, []).append(value)
+    return found
+
+
 @dataclass(slots=True)
 class Response:
     """An answer whose body is at hand; ``content_length`` for HEAD, where no body is sent."""
 
     status: int
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    headers: Headers = ()
     body: bytes = b""
     content_length: int | None = None
 
@@ -160,7 +182,7 @@ class StreamResponse:
     """An answer of known length whose body comes in pieces; the client's pace holds the reading back."""
 
     status: int
-    headers: list[tuple[bytes, bytes]]
+    headers: Headers
     pieces: AsyncGenerator[bytes, None]
     content_length: int
 
@@ -170,7 +192,7 @@ class FileResponse:
     """An answer that is a whole file, sent by the server itself."""
 
     status: int
-    headers: list[tuple[bytes, bytes]]
+    headers: Headers
     path: str
     content_length: int
 

@@ -28,5 +28,8 @@ def etags(values: Sequence[str]) -> tuple[str, ...] | None:
 
 def none_match(request: Request, digest: str) -> bool:
     """Tell whether If-None-Match names this digest: the client has it already (304)."""
-    found = etags(request.headers(b"if-none-match"))
+    values = request.headers(b"if-none-match")
+    if not values:
+        return False
+    found = etags(values)
     return found is not None and (digest in found or "*" in found)

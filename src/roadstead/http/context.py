@@ -4,26 +4,37 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from roadstead.augment.service import Augmenter
+from roadstead.http.access import Guard
+from roadstead.http.offload import XAccel
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
+from roadstead.registry.history import TagHistory
 from roadstead.registry.importer import Gate
 from roadstead.registry.manifests import Manifests
 from roadstead.registry.uploads import Uploads
-from roadstead.storage.ports import OpensFile
+from roadstead.storage.ports import OpensFile, PresignsUrl
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything that a request can need. ``files`` is the storage where it can be opened as files."""
+    """Everything that a request can need.
+
+    ``files`` is the storage where it can be opened as files; ``offload`` names them to the proxy in front, where one is
+    to send them. ``presigner`` is the storage where clients are sent to it.
+    """
 
     manifests: Manifests
     blobs: Blobs
     uploads: Uploads
     catalog: Catalog
+    history: TagHistory
     augmenter: Augmenter
     files: OpensFile | None
     gate: Gate  # closed while the database is built from the tree
     check: Callable[[], Awaitable[None]]
     render_metrics: Callable[[], bytes]
+    guard: Guard | None = None  # None where everybody may do everything
     metrics_open: bool = False
     strict_accept: bool = False
+    offload: XAccel | None = None
+    presigner: PresignsUrl | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from roadstead.auth.errors import AttemptsTooManyError, SignInNeededError
 from roadstead.errors import ConflictError, DeniedError, InvalidError, NotFoundError, RoadsteadError, UnavailableError
 from roadstead.http.asgi import ParametersTooManyError, Response
 from roadstead.http.bodies import BodyLengthError, ContentRangeInvalidError
@@ -21,6 +22,7 @@ from roadstead.oci.digest import DigestInvalidError, DigestMismatchError
 from roadstead.oci.manifest import ManifestInvalidError
 from roadstead.oci.reference import NameInvalidError, TagInvalidError
 from roadstead.registry import errors as registry
+from roadstead.registry.history import MomentInvalidError, NotThenError
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     BodyLengthError: Answer(400, "SIZE_INVALID"),
     ContentRangeInvalidError: Answer(416, "RANGE_INVALID"),
     RangeUnsatisfiableError: Answer(416, "RANGE_INVALID"),
+    SignInNeededError: Answer(401, "UNAUTHORIZED"),
+    AttemptsTooManyError: Answer(429, "TOOMANYREQUESTS"),
     # Values.
     NameInvalidError: Answer(400, "NAME_INVALID"),
     TagInvalidError: Answer(400, "TAG_INVALID"),
@@ -56,6 +60,8 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     ManifestInvalidError: Answer(400, "MANIFEST_INVALID"),
     # The registry.
     registry.RepositoryUnknownError: Answer(404, "NAME_UNKNOWN"),
+    MomentInvalidError: Answer(400, "NAME_INVALID"),
+    NotThenError: Answer(404, "MANIFEST_UNKNOWN"),
     registry.BlobUnknownError: Answer(404, "BLOB_UNKNOWN"),
     registry.ManifestUnknownError: Answer(404, "MANIFEST_UNKNOWN"),
     registry.UploadUnknownError: Answer(404, "BLOB_UPLOAD_UNKNOWN"),
@@ -132,6 +138,8 @@ def _headers(error: BaseException) -> list[tuple[bytes, bytes]]:
             return upload_headers(str(repository), upload_id, received)
         case RangeUnsatisfiableError(total=total):
             return [(b"content-range", f"bytes */{total}".encode())]
+        case SignInNeededError(challenges=challenges):
+            return [(b"www-authenticate", value.encode("latin-1", "replace")) for value in challenges]
         case UnavailableError(retry_after_s=seconds):
             return [(b"retry-after", str(seconds).encode())]
         case _:

@@ -40,8 +40,11 @@ async def checks(request: Request, found: Mapping[str, str], services: Services)
 
 
 async def metrics(request: Request, found: Mapping[str, str], services: Services) -> Response:
-    """Give the numbers of all workers in Prometheus' text format, to this machine only unless settings say more."""
-    if not services.metrics_open and not _is_local(request):
+    """Give the numbers of all workers in Prometheus' text format, to this machine only unless settings say more.
+
+    Where access is controlled the guard has let an administrator in, from wherever.
+    """
+    if not services.metrics_open and services.guard is None and not _is_local(request):
         raise PathUnknownError(request.path)
     return Response(200, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")], services.render_metrics())
 

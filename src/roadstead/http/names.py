@@ -1,26 +1,29 @@
 """Names and references as they stand in paths: parsed once, remembered (parsing is pure)."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag, parse_reference
 from roadstead.registry.errors import ReadOnlyNameError
+from roadstead.registry.history import AS_OF, MomentInvalidError, parse_moment
 
 AS_PUSHED = "as-pushed"
 """First component of names that always give the original, never an augmented image (design decision 6)."""
 
-RESERVED = frozenset({AS_PUSHED, "wt"})
-"""First components that mean something else than a hosted repository (design decision 9)."""
+RESERVED = frozenset({AS_PUSHED, AS_OF, "wt"})
+"""First components that mean something else than a hosted repository (design decision 9, docs/decisions/0021)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A repository as a path names it."""
+    """A repository as a path names it; `at` is the moment for which its tags are asked, None for now."""
 
     text: str
     repository: RepositoryName
     original: bool
+    at: datetime | None = None
 
     def writable(self) -> RepositoryName:
         """Return the repository for a write; raises ReadOnlyNameError for a name that only reads."""
@@ -31,8 +34,13 @@ class Named:
 
 @lru_cache(maxsize=8192)
 def parse_name(text: str) -> Named:
-    """Return what a path's name stands for; raises NameInvalidError."""
+    """Return what a path's name stands for; raises NameInvalidError, MomentInvalidError."""
     first, _, rest = text.partition("/")
+    if first == AS_OF:
+        moment, _, name = rest.partition("/")
+        if not name:
+            raise MomentInvalidError(moment)
+        return Named(text, RepositoryName.parse(name), original=True, at=parse_moment(moment))
     if first == AS_PUSHED and rest:
         return Named(text, RepositoryName.parse(rest), original=True)
     return Named(text, RepositoryName.parse(text), original=False)

@@ -19,6 +19,11 @@ class Outside:
     origin: str = ""
     headers: Headers = ()
 
+    @property
+    def is_plain(self) -> bool:
+        """Tell whether answers leave as handlers made them."""
+        return not (self.origin or self.headers) and self.prefix == "/"
+
     def inside(self, path: str) -> str:
         """Return the path without the prefix. Without it the API isn't found, health and metrics are."""
         if self.prefix == "/":

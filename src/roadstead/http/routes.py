@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from roadstead.auth.caller import Action
 from roadstead.errors import InvalidError, NotFoundError
 from roadstead.http.asgi import AnyResponse, Request
 
@@ -15,6 +16,11 @@ Handler = Callable[[Request, Mapping[str, str], Any], Awaitable[AnyResponse]]
 """A handler takes the request, what the path says, and the services it works on."""
 
 MAX_PATH = 8192
+
+REMEMBERED = 1024
+"""Paths whose route a worker remembers. Which route a path has never changes; clients ask for few at a time."""
+
+LONGEST_REMEMBERED = 512
 
 
 class PathUnknownError(NotFoundError):
@@ -41,12 +47,16 @@ class MethodUnknownError(InvalidError):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One line of the table. ``name`` is the spec's id of the endpoint and the metrics' label."""
+    """One line of the table. ``name`` is the spec's id of the endpoint and the metrics' label.
+
+    ``needs`` is what the caller must be allowed to do (``auth.caller.Action``); None is for everybody, always.
+    """
 
     name: str
     methods: tuple[str, ...]
     path: str
     handler: Handler
+    needs: Action | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +87,29 @@ class Router:
     def __init__(self, routes: Sequence[Route]) -> None:
         self._exact: dict[str, dict[str, Route]] = {}
         self._tails: dict[str, list[_Tail]] = {}
+        self._known: dict[str, tuple[Mapping[str, Route], Mapping[str, str]]] = {}
         for route in routes:
             by_method = self._place(route.path)
             by_method.update(dict.fromkeys(route.methods, route))
 
     def match(self, method: str, path: str) -> tuple[Route, Mapping[str, str]]:
         """Return the route and what the path says; raises PathUnknownError, MethodUnknownError, PathTooLongError."""
-        if len(path) > MAX_PATH:
-            raise PathTooLongError
-        by_method, found = self._find(path)
+        by_method, found = self._known.get(path) or self._look_up(path)
         route = by_method.get(method)
         if route is None:
             raise MethodUnknownError(method, sorted(by_method))
         return route, found
+
+    def _look_up(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
+        if len(path) > MAX_PATH:
+            raise PathTooLongError
+        found = self._find(path)
+        if len(path) > LONGEST_REMEMBERED:
+            return found
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()  # cheaper than to know which was asked for last
+        self._known[path] = found
+        return found
 
     def _find(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
         exact = self._exact.get(path)

@@ -82,6 +82,9 @@ class Digest:
             expected = f"expected {_HEX_LENGTHS[self.algorithm]} lower-case hexadecimal digits after the colon"
             raise DigestInvalidError(str(self), expected)
 
+    def __hash__(self) -> int:
+        return hash(self.encoded)  # what is equal has the same; the algorithm tells no two apart that digits don't
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read ``sha256:<64 hex>`` or ``sha512:<128 hex>``; raise DigestInvalidError for anything else."""

@@ -1,6 +1,7 @@
 """Listings: tags, repositories, referrers (distribution-spec end-8, end-12; Docker's _catalog)."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -12,6 +13,10 @@ from roadstead.registry.ports import CatalogStore, ReferrerRecord
 _Item = TypeVar("_Item")
 
 _ALL = (1 << 31) - 1  # the most that every database takes as LIMIT; no repository has as many tags
+
+
+_SCANNED = 1000
+"""Names read at a time where not all may be shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +62,32 @@ class Catalog:
             raise RepositoryUnknownError(repository)
         return _page(found, limit)
 
-    async def repositories(self, *, after: str, n: int | None) -> Page[str]:
-        """Return a page of repository names; more than the maximum is an error, as in distribution."""
+    async def repositories(
+        self, *, after: str, n: int | None, visible: Callable[[str], bool] | None = None
+    ) -> Page[str]:
+        """Return a page of repository names, only `visible` ones if that is given.
+
+        More than the maximum is an error, as in distribution.
+        """
         if n is not None and n > self._max_repositories:
             raise PageSizeInvalidError(str(n), self._max_repositories)
         limit = self._default_repositories if n is None else n
-        return _page(await self._store.repositories(after=after, limit=limit + 1), limit)
+        if visible is None:
+            return _page(await self._store.repositories(after=after, limit=limit + 1), limit)
+        return _page(await self._visible_repositories(after, limit + 1, visible), limit)
+
+    async def _visible_repositories(self, after: str, wanted: int, visible: Callable[[str], bool]) -> Sequence[str]:
+        """Read on until there are as many visible names as wanted: a page that ends earlier would tell of a name that
+        may not be seen, since a client goes on from there."""
+        found: list[str] = []
+        while len(found) < wanted:
+            names = await self._store.repositories(after=after, limit=_SCANNED)
+            found += [name for name in names if visible(name)]
+            if len(names) < _SCANNED:
+                break
+            after = names[-1]
+            await asyncio.sleep(0)  # SQLite is read on the loop: others get their turn
+        return found[:wanted]
 
     async def referrers(
         self, repository: RepositoryName, subject: Digest, *, artifact_type: str | None, after: str, n: int | None

@@ -10,7 +10,7 @@ before its tag. Bytes are never removed here: a manifest's that nobody holds any
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -37,9 +37,11 @@ from roadstead.storage.arrivals import Arrival
 from roadstead.storage.ports import Driver, Key, KeyUnknownError
 
 T = TypeVar("T")
+N = TypeVar("N", Digest, Tag)
 
 _NOTES_AT_ONCE = 256
-_WRITES_AT_ONCE = 8
+_MANIFESTS_AT_ONCE = 16  # their bytes are in memory meanwhile, up to 4 MiB each
+_AT_ONCE = 8
 _READERS_ARE_THROUGH = timedelta(minutes=2)
 """How long bytes that moved stay where they were: whoever looked them up before has opened them by then."""
 
@@ -68,29 +70,27 @@ class Links:
         return done
 
     async def _agree(self, changes: Sequence[LinkChange]) -> None:
-        of_kind = {kind: [change for change in changes if change.kind is kind] for kind in LinkKind}
-        digests = {
-            kind: dict.fromkeys((change.repository, Digest.parse(change.name)) for change in of_kind[kind])
-            for kind in (LinkKind.LAYER, LinkKind.MANIFEST)
-        }
-        await _together(self._layer(*one) for one in digests[LinkKind.LAYER])
-        await _together(self._manifest(*one) for one in digests[LinkKind.MANIFEST])
+        layers = _digests(changes, LinkKind.LAYER)
+        await _until_they_agree(layers, self._store.layer, self._write_layers)
+        manifests = _digests(changes, LinkKind.MANIFEST)
+        for start in range(0, len(manifests), _MANIFESTS_AT_ONCE):
+            part = manifests[start : start + _MANIFESTS_AT_ONCE]
+            await _until_they_agree(part, self._store.manifest, self._write_manifests)
         pointed: dict[tuple[RepositoryName, Tag], list[Digest]] = {}
-        for change in of_kind[LinkKind.TAG]:
-            where = pointed.setdefault((change.repository, Tag.parse(change.name)), [])
-            where += [] if change.digest is None else [change.digest]
-        await _together(self._tag(*where, digests) for where, digests in pointed.items())
+        for change in changes:
+            if change.kind is LinkKind.TAG:
+                where = pointed.setdefault((change.repository, Tag.parse(change.name)), [])
+                where += [] if change.digest is None else [change.digest]
+        await _until_they_agree(pointed, self._store.tag, lambda facts: self._write_tags(facts, pointed))
 
-    async def _layer(self, repository: RepositoryName, digest: Digest) -> None:
-        key = keys.layer_link(repository, digest)
+    async def _write_layers(self, facts: Mapping[tuple[RepositoryName, Digest], BlobRecord | None]) -> None:
+        placed = await _together([self._place(blob) for blob in facts.values()])
+        await self._write({keys.layer_link(*where): under for where, under in zip(facts, placed, strict=True)})
 
-        async def write(blob: BlobRecord | None) -> None:
-            await self._write(key, None if blob is None else await self._place(blob))
-
-        await _until_it_agrees(lambda: self._store.layer(repository, digest), write)
-
-    async def _place(self, blob: BlobRecord) -> Digest:
+    async def _place(self, blob: BlobRecord | None) -> Digest | None:
         """Return the digest that the blob's bytes lie under, where distribution looks for them."""
+        if blob is None:
+            return None
         under = keys.parse_blob_key(blob.key)
         if under is not None:
             return under
@@ -112,26 +112,31 @@ class Links:
         for key in due:
             await self._driver.delete(key)
 
-    async def _manifest(self, repository: RepositoryName, digest: Digest) -> None:
-        key = keys.revision_link(repository, digest)
+    async def _write_manifests(self, facts: Mapping[tuple[RepositoryName, Digest], bytes | None]) -> None:
+        contents = {keys.blob(digest): raw for (_, digest), raw in facts.items() if raw is not None}
+        sizes = await _together([self._size(key) for key in contents])
+        await self._driver.put(
+            [(key, raw) for (key, raw), size in zip(contents.items(), sizes, strict=True) if size != len(raw)]
+        )
+        await self._write(
+            {keys.revision_link(*where): None if raw is None else where[1] for where, raw in facts.items()}
+        )
 
-        async def write(raw: bytes | None) -> None:
-            if raw is not None:
-                await self._keep(keys.blob(digest), raw)
-            await self._write(key, None if raw is None else digest)
-
-        await _until_it_agrees(lambda: self._store.manifest(repository, digest), write)
-
-    async def _tag(self, repository: RepositoryName, tag: Tag, pointed: Sequence[Digest]) -> None:
-        async def write(target: Digest | None) -> None:
-            if target is None:
-                await self._remove(keys.tag_folder(repository, tag))
-                return
-            for digest in dict.fromkeys((*pointed, target)):
-                await self._put(keys.tag_index_link(repository, tag, digest), str(digest).encode())
-            await self._write(keys.tag_link(repository, tag), target)
-
-        await _until_it_agrees(lambda: self._store.tag(repository, tag), write)
+    async def _write_tags(
+        self,
+        facts: Mapping[tuple[RepositoryName, Tag], Digest | None],
+        pointed: Mapping[tuple[RepositoryName, Tag], Sequence[Digest]],
+    ) -> None:
+        await _together([self._remove(keys.tag_folder(*where)) for where, target in facts.items() if target is None])
+        there = {where: target for where, target in facts.items() if target is not None}
+        await self._driver.put(
+            [
+                (keys.tag_index_link(*where, digest), str(digest).encode())
+                for where, target in there.items()
+                for digest in dict.fromkeys((*pointed[where], target))
+            ]
+        )
+        await self._write({keys.tag_link(*where): target for where, target in there.items()})
 
     async def _remove(self, prefix: str) -> None:
         async with aclosing(self._driver.iter_keys(prefix)) as listing:
@@ -139,62 +144,76 @@ class Links:
         for key in found:
             await self._driver.delete(key)
 
-    async def _write(self, key: Key, target: Digest | None) -> None:
-        """Make a link say this, or remove it; one that says so already is left alone."""
-        if target is None:
-            await self._driver.delete(key)
-            return
-        content = str(target).encode()
-        if await self._content(key, len(content)) != content:
-            await self._put(key, content)
+    async def _write(self, links: Mapping[Key, Digest | None]) -> None:
+        """Make links say this, or remove them; those that say so already are left alone."""
+        await _together([self._driver.delete(key) for key, target in links.items() if target is None])
+        wanted = {key: str(target).encode() for key, target in links.items() if target is not None}
+        found = await _together([self._content(key, len(content)) for key, content in wanted.items()])
+        await self._driver.put(
+            [(key, content) for (key, content), old in zip(wanted.items(), found, strict=True) if old != content]
+        )
 
-    async def _keep(self, key: Key, content: bytes) -> None:
-        """Store bytes under their digest unless they are there."""
+    async def _size(self, key: Key) -> int | None:
         try:
-            there = await self._driver.size(key)
+            return await self._driver.size(key)
         except KeyUnknownError:
-            there = None
-        if there != len(content):
-            await self._put(key, content)
+            return None
 
     async def _content(self, key: Key, size: int) -> bytes | None:
+        if await self._size(key) != size:
+            return None
         try:
-            if await self._driver.size(key) != size:
-                return None
             async with aclosing(self._driver.read(key)) as pieces:
                 return b"".join([piece async for piece in pieces])
         except KeyUnknownError:
             return None
 
-    async def _put(self, key: Key, content: bytes) -> None:
-        async with self._driver.write(key) as handle:
-            await handle.append(content)
-            await handle.commit()
+
+def _digests(changes: Sequence[LinkChange], kind: LinkKind) -> Sequence[tuple[RepositoryName, Digest]]:
+    """Return where changes of that kind were, each place once."""
+    return list(
+        dict.fromkeys((change.repository, Digest.parse(change.name)) for change in changes if change.kind is kind)
+    )
 
 
-async def _until_it_agrees(ask: Callable[[], Awaitable[T]], write: Callable[[T], Awaitable[None]]) -> None:
-    """Write what the facts are until they are still the same afterwards."""
-    facts = await ask()
-    while True:
+async def _until_they_agree(
+    places: Iterable[tuple[RepositoryName, N]],
+    ask: Callable[[RepositoryName, N], Awaitable[T]],
+    write: Callable[[Mapping[tuple[RepositoryName, N], T]], Awaitable[None]],
+) -> None:
+    """Write what the facts are, and again where they aren't the same afterwards.
+
+    Many places at once: they share flushes of the folders above them.
+    """
+    facts = await _ask_all(places, ask)
+    while facts:
         await write(facts)
-        now = await ask()
-        if now == facts:
-            return
-        facts = now
+        now = await _ask_all(facts, ask)
+        facts = {place: fact for place, fact in now.items() if fact != facts[place]}
 
 
-async def _together(work: Iterable[Awaitable[None]]) -> None:
+async def _ask_all(
+    places: Iterable[tuple[RepositoryName, N]], ask: Callable[[RepositoryName, N], Awaitable[T]]
+) -> dict[tuple[RepositoryName, N], T]:
+    where = list(places)
+    return dict(zip(where, await _together([ask(*place) for place in where]), strict=True))
+
+
+async def _together(work: Sequence[Awaitable[T]]) -> list[T]:
     """Await some at a time; the first that fails is raised when those beside it have ended."""
-    gate = asyncio.Semaphore(_WRITES_AT_ONCE)
+    gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def run(one: Awaitable[None]) -> None:
+    async def run(one: Awaitable[T]) -> T:
         async with gate:
-            await one
+            return await one
 
     results = await asyncio.gather(*(run(one) for one in work), return_exceptions=True)
+    done: list[T] = []
     for result in results:
         if isinstance(result, BaseException):
             raise result
+        done.append(result)
+    return done
 
 
 class LinkedManifests:

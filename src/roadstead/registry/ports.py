@@ -341,6 +341,10 @@ class JournalStore(Protocol):
         """Return up to `limit` changes of a tag, the latest first, those before that position; empty if none."""
         ...
 
+    async def tag_change_at(self, repository: RepositoryName, tag: Tag, moment: datetime) -> TagChange | None:
+        """Return the latest line of a tag's journal that isn't younger than `moment`; None if there is none."""
+        ...
+
 
 class ImportState(StrEnum):
     """How far taking up a tree has come."""

@@ -1,4 +1,4 @@
-"""Names of upload sessions: unguessable, bound to one repository, valid without a row.
+"""Names of upload sessions: unguessable, bound to one repository and to whoever began them, valid without a row.
 
 A client starts many more sessions than it uses: kaniko and ko start one to see whether they may push, every failed
 mount leaves one, a monolithic push needs it for one request (registry spec §2.1, §2.4). So starting one writes
@@ -39,28 +39,30 @@ class UploadIds:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
-    def mint(self, repository: RepositoryName, algorithm: Algorithm, now: datetime) -> UploadTicket:
-        """Return a new id for a session in this repository; `now` is kept to the second."""
+    def mint(self, repository: RepositoryName, algorithm: Algorithm, now: datetime, holder: str = "") -> UploadTicket:
+        """Return a new id for a session of `holder` in this repository; `now` is kept to the second."""
         seconds = int(now.timestamp())
         nonce = bytearray(secrets.token_bytes(_NONCE_BYTES))
         nonce[0] &= 0x7F  # the id begins with a letter: it is also a key in storage
         facts = bytes(nonce) + seconds.to_bytes(_TIME_BYTES) + bytes([_ALGORITHMS.index(algorithm)])
-        text = urlsafe_b64encode(facts + self._mac(repository, facts)).rstrip(b"=").decode()
+        text = urlsafe_b64encode(facts + self._mac(repository, holder, facts)).rstrip(b"=").decode()
         return UploadTicket(text, datetime.fromtimestamp(seconds, UTC), algorithm)
 
-    def check(self, repository: RepositoryName, upload_id: str) -> UploadTicket | None:
-        """Return what the id says, or None if it isn't ours, or is another repository's."""
+    def check(self, repository: RepositoryName, upload_id: str, holder: str = "") -> UploadTicket | None:
+        """Return what the id says, or None if it isn't ours, or is another repository's or another holder's."""
         raw = _decode(upload_id)
         if raw is None:
             return None
         facts, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(repository, facts)):
+        if not hmac.compare_digest(mac, self._mac(repository, holder, facts)):
             return None
         seconds = int.from_bytes(facts[_NONCE_BYTES : _NONCE_BYTES + _TIME_BYTES])
         return UploadTicket(upload_id, datetime.fromtimestamp(seconds, UTC), _ALGORITHMS[facts[-1]])
 
-    def _mac(self, repository: RepositoryName, facts: bytes) -> bytes:
-        return hmac.digest(self._secret, facts + str(repository).encode(), "sha256")[:_MAC_BYTES]
+    def _mac(self, repository: RepositoryName, holder: str, facts: bytes) -> bytes:
+        # No repository has a NUL in its name. Without a holder it isn't there: ids of earlier releases stay valid.
+        bound = f"{repository}\0{holder}" if holder else str(repository)
+        return hmac.digest(self._secret, facts + bound.encode(), "sha256")[:_MAC_BYTES]
 
 
 def _decode(upload_id: str) -> bytes | None:

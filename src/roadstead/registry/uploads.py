@@ -53,23 +53,25 @@ class Uploads:
         self._clock = clock
         self._lifetimes = lifetimes
 
-    def start(self, repository: RepositoryName, algorithm: Algorithm = Algorithm.SHA256) -> UploadRecord:
-        """Return a new session; nothing is stored before its first byte (upload_ids.py says why)."""
-        ticket = self._ids.mint(repository, algorithm, self._clock.now())
+    def start(
+        self, repository: RepositoryName, algorithm: Algorithm = Algorithm.SHA256, holder: str = ""
+    ) -> UploadRecord:
+        """Return a new session of `holder`; nothing is stored before its first byte (upload_ids.py says why)."""
+        ticket = self._ids.mint(repository, algorithm, self._clock.now(), holder)
         return UploadRecord(
             upload_id=ticket.upload_id, repository=repository, algorithm=algorithm, started_at=ticket.started_at
         )
 
-    async def get(self, repository: RepositoryName, upload_id: str) -> UploadRecord:
-        """Return an open session of this repository; raises UploadUnknownError."""
-        record = await self.get_any(repository, upload_id)
+    async def get(self, repository: RepositoryName, upload_id: str, holder: str = "") -> UploadRecord:
+        """Return an open session of this repository and holder; raises UploadUnknownError."""
+        record = await self.get_any(repository, upload_id, holder)
         if record.state is not UploadState.OPEN:
             raise UploadUnknownError(repository)
         return record
 
-    async def get_any(self, repository: RepositoryName, upload_id: str) -> UploadRecord:
+    async def get_any(self, repository: RepositoryName, upload_id: str, holder: str = "") -> UploadRecord:
         """Return a session in whatever state, so that a repeated PUT is answered; raises UploadUnknownError."""
-        ticket = self._ids.check(repository, upload_id)
+        ticket = self._ids.check(repository, upload_id, holder)
         if ticket is None:
             raise UploadUnknownError(repository)
         record = await self._sessions.find(upload_id)
@@ -121,7 +123,9 @@ class Uploads:
             digest_so_far=hasher.digest().encoded if hasher else "",
         )
         if not await self._sessions.advance(reached, now=self._clock.now()):
-            current = await self.get(record.repository, record.upload_id)
+            current = await self._sessions.find(record.upload_id)
+            if current is None or current.state is not UploadState.OPEN:
+                raise UploadUnknownError(record.repository)
             raise UploadOffsetError(record.upload_id, record.repository, current.staged.size, record.staged.size)
         return replace(reached, version=record.version + 1)
 

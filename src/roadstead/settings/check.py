@@ -10,15 +10,30 @@ from urllib.parse import urlsplit
 
 from roadstead.oci.descriptor import Platform, PlatformInvalidError
 from roadstead.oci.pattern import Pattern, PatternInvalidError
-from roadstead.settings.findings import Finding
-from roadstead.settings.model import LayerSettings, RetentionSettings, Settings, StorageDriver
+from roadstead.settings.findings import Finding, nearest
+from roadstead.settings.model import (
+    LayerSettings,
+    OffloadMode,
+    PolicyAction,
+    PolicyEffect,
+    PolicySettings,
+    RetentionSettings,
+    Settings,
+    StorageDriver,
+)
 from roadstead.settings.mounts import filesystem_of, is_network
 
 _SQLITE = "sqlite"
 _POSTGRESQL = frozenset({"postgresql", "postgres"})
 _SHORTEST_GRACE = timedelta(hours=1)
 _PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
+_SHORTEST_SECRET = 16
+_HEADER = re.compile(r"[!-~]+")
 _METRICS_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+_REALM = re.compile(r"[\x20-\x7e]{1,255}")
+_SUBJECTS = ("anonymous", "authenticated", "everyone")
+_SUBJECT_KINDS = ("user", "robot", "group", "issued")
+_NAMED_SUBJECT = re.compile(rf"(?:{'|'.join(_SUBJECT_KINDS)}):\S{{1,255}}")
 _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(?:/[a-z0-9.]+)?")
 
@@ -27,7 +42,7 @@ def check_settings(settings: Settings) -> Sequence[Finding]:
     """Return everything that speaks against serving with these settings; empty if nothing does."""
     return tuple(
         finding
-        for question in (_server, _tls, _storage, _database, _limits, _rules, _gc)
+        for question in (_server, _tls, _storage, _database, _limits, _auth, _rules, _gc)
         for finding in question(settings)
     )
 
@@ -46,13 +61,13 @@ def is_postgresql(url: str) -> bool:
 
 def _server(settings: Settings) -> Iterator[Finding]:
     server = settings.server
-    if not server.listen.is_loopback and not server.open_to_network:
+    if not server.listen.is_loopback and not server.open_to_network and not settings.auth.is_on:
         yield Finding(
             "server.listen",
-            f"{server.listen} can be reached from other machines, and there is no authentication yet: whoever "
+            f"{server.listen} can be reached from other machines, and nobody has to sign in: whoever "
             "reaches it could read, write and delete every image",
-            advice="If that is meant, say so with server.open_to_network = true (--open-to-network); "
-            "otherwise listen at 127.0.0.1.",
+            advice="Say who may do what in [auth] (docs/how-to/sign-in.md), or listen at 127.0.0.1; if it is meant so, "
+            "say that with server.open_to_network = true (--open-to-network).",
         )
     if server.public_url is not None:
         url = urlsplit(server.public_url)
@@ -67,7 +82,31 @@ def _server(settings: Settings) -> Iterator[Finding]:
         )
     if not _PREFIX.fullmatch(server.prefix):
         yield Finding("server.prefix", f"expected a path with a slash at both ends, got {server.prefix!r}")
+    yield from _offload(settings)
     yield from _metrics(settings)
+
+
+def _offload(settings: Settings) -> Iterator[Finding]:
+    server, secret = settings.server, settings.server.offload_secret
+    if server.offload is OffloadMode.OFF:
+        return
+    if settings.storage.driver is not StorageDriver.FILESYSTEM:
+        yield Finding(
+            "server.offload",
+            f"{server.offload} needs files that nginx can read, and blobs are in S3",
+            advice="Leave it out; with S3, storage.redirect = true sends clients to the bucket.",
+        )
+    if server.offload_location == "/" or not _PREFIX.fullmatch(server.offload_location):
+        yield Finding(
+            "server.offload_location",
+            f"expected a path with a slash at both ends, such as /roadstead-blobs/, got {server.offload_location!r}",
+        )
+    if secret is None or len(secret.reveal()) < _SHORTEST_SECRET or not _HEADER.fullmatch(secret.reveal()):
+        yield Finding(
+            "server.offload_secret",
+            f"{server.offload} needs a secret of {_SHORTEST_SECRET} or more visible characters, without spaces",
+            advice="Make one with `openssl rand -hex 24`, and have nginx say it in X-Roadstead-Offload.",
+        )
 
 
 def _tls(settings: Settings) -> Iterator[Finding]:
@@ -107,11 +146,18 @@ def _storage(settings: Settings) -> Iterator[Finding]:
     if storage.driver is StorageDriver.FILESYSTEM:
         if storage.path.exists() and not storage.path.is_dir():
             yield Finding("storage.path", f"{storage.path} is not a directory")
+        if storage.redirect:
+            yield Finding(
+                "storage.redirect",
+                "clients can be sent to a bucket, and blobs are in files",
+                advice='Leave it out; behind nginx, server.offload = "x-accel" takes the bytes off this server.',
+            )
         return
     if not storage.bucket:
         yield Finding("storage.bucket", "the s3 driver needs the name of a bucket")
-    if storage.endpoint is not None and urlsplit(storage.endpoint).scheme not in ("http", "https"):
-        yield Finding("storage.endpoint", f"expected http(s)://HOST[:PORT], got {storage.endpoint!r}")
+    for key, url in (("storage.endpoint", storage.endpoint), ("storage.redirect_endpoint", storage.redirect_endpoint)):
+        if url is not None and urlsplit(url).scheme not in ("http", "https"):
+            yield Finding(key, f"expected http(s)://HOST[:PORT], got {url!r}")
     if storage.kms_key is not None and not storage.encrypt:
         yield Finding("storage.kms_key", "encrypts nothing without storage.encrypt = true")
     if (storage.access_key is None) != (storage.secret_key is None):
@@ -184,6 +230,41 @@ def _pattern(key: str, pattern: str) -> Iterator[Finding]:
         Pattern.parse(pattern)
     except PatternInvalidError as error:
         yield Finding(key, str(error), advice=error.advice())
+
+
+def _auth(settings: Settings) -> Iterator[Finding]:
+    auth = settings.auth
+    if not _REALM.fullmatch(auth.realm):
+        yield Finding("auth.realm", "expected 1 to 255 printable characters of ASCII")
+    if auth.htpasswd is not None:
+        path = auth.htpasswd.path
+        if not path.is_file():
+            yield Finding("auth.htpasswd", f"{path} does not exist", advice=f"Make it with: htpasswd -cB {path} NAME")
+        elif not os.access(path, os.R_OK):
+            yield Finding("auth.htpasswd", f"{path} cannot be read")
+    for number, policy in enumerate(auth.policies):
+        yield from _policy(f"auth.policies[{number}]", policy)
+    if auth.policies and all(policy.effect is PolicyEffect.DENY for policy in auth.policies):
+        yield Finding("auth.policies", "every policy denies, so nobody may do anything; what isn't allowed is denied")
+
+
+def _policy(key: str, policy: PolicySettings) -> Iterator[Finding]:
+    for name, values in (("subjects", policy.subjects), ("actions", policy.actions)):
+        if not values:
+            yield Finding(f"{key}.{name}", "every policy names some; it would apply to nothing")
+    if not policy.repositories and not set(policy.actions) <= {PolicyAction.CATALOG, PolicyAction.ADMIN}:
+        yield Finding(f"{key}.repositories", 'every policy says which repositories it is for, such as "team/*" or "**"')
+    for number, subject in enumerate(policy.subjects):
+        if subject not in _SUBJECTS and not _NAMED_SUBJECT.fullmatch(subject):
+            kinds = ", ".join((*_SUBJECTS, *(f"{kind}:NAME" for kind in _SUBJECT_KINDS)))
+            suggestion = nearest(subject.partition(":")[0], (*_SUBJECTS, *_SUBJECT_KINDS))
+            yield Finding(f"{key}.subjects[{number}]", f"expected one of {kinds}, got {subject!r}{suggestion}")
+    for number, pattern in enumerate(policy.repositories):
+        at = f"{key}.repositories[{number}]"
+        if ":" in pattern:
+            yield Finding(at, f"{pattern!r} has a tag; access is given to whole repositories")
+        else:
+            yield from _pattern(at, pattern.replace("{user}", "user"))
 
 
 def _rules(settings: Settings) -> Iterator[Finding]:

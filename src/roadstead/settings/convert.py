@@ -16,7 +16,13 @@ from roadstead.errors import InvalidError
 from roadstead.secret import Secret
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.findings import Finding, nearest
-from roadstead.settings.model import LayerSettings, RetentionSettings, RuleSettings
+from roadstead.settings.model import (
+    HtpasswdSettings,
+    LayerSettings,
+    PolicySettings,
+    RetentionSettings,
+    RuleSettings,
+)
 from roadstead.settings.quantity import ByteSize, parse_duration, parse_size
 from roadstead.settings.references import ReferenceInvalidError, resolve_references, resolve_url_references
 from roadstead.settings.tables import Headers, LogFields
@@ -25,6 +31,11 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 _DATABASE_URL = "database.url"  # the one setting whose value has a password inside
+
+TABLES = (RuleSettings, LayerSettings, RetentionSettings, PolicySettings, HtpasswdSettings)
+"""Tables within settings."""
+
+_PATH_WILL_DO = (LayerSettings, HtpasswdSettings)
 
 _PLAIN_WORDS: tuple[tuple[type, str], ...] = (
     (bool, "the truth value"),
@@ -83,7 +94,7 @@ def convert(kind: Any, raw: object, key: str, source: Source) -> Any:
         kind = typing.get_args(kind)[0]
     if typing.get_origin(kind) is tuple:
         return _many(typing.get_args(kind)[0], raw, key, source, textual=textual)
-    if kind in (RuleSettings, LayerSettings, RetentionSettings):
+    if kind in TABLES:
         return _table(kind, raw, key, source)
     if kind in (Headers, LogFields):
         return _free_table(kind, raw, key, source, textual=textual)
@@ -117,7 +128,7 @@ def _many(kind: Any, raw: object, key: str, source: Source, *, textual: bool) ->
 
 
 def _table(kind: type, raw: object, key: str, source: Source) -> object:
-    if kind is LayerSettings and isinstance(raw, str):
+    if kind in _PATH_WILL_DO and isinstance(raw, str):
         raw = {"path": raw}
     if not isinstance(raw, Mapping):
         raise ConversionError(Finding(key, f"expected a table, got {_told(raw)}", source.name))

@@ -361,12 +361,13 @@ class _Reader:
         self._give(key.settings[0], text, node)
         if key.path == "http.addr" and not _is_loopback(text):
             self._give("server.open_to_network", raw=True, node=node)
-            self._warn(
-                key.path,
-                node,
-                f"{text} can be reached from other machines, and there is no authentication: whoever reaches it can "
-                "read, write and delete every image",
-            )
+            if find(self._root, "auth.htpasswd") is None:
+                self._warn(
+                    key.path,
+                    node,
+                    f"{text} can be reached from other machines, and there is no authentication: whoever reaches it "
+                    "can read, write and delete every image",
+                )
 
     def client_auth(self, key: Key, node: Node) -> None:
         text = self._text(key, node)
@@ -402,6 +403,12 @@ class _Reader:
         truth = self._truth(key, node)
         if truth and find(self._root, "http.host") is None:
             self._give("server.relative_urls", raw=True, node=node)
+
+    def redirect(self, key: Key, node: Node) -> None:
+        if find(self._root, "storage.s3") is not None:
+            self.negated(key, node)
+        else:
+            self._truth(key, node)  # another driver has nowhere to send clients to; what isn't a truth value is told
 
     def key_id(self, key: Key, node: Node) -> None:
         encrypt = find(self._root, "storage.s3.encrypt")
@@ -471,15 +478,30 @@ class _Reader:
         if isinstance(auth, Table) and len(providers) > 1:
             self._find("auth", auth, f"takes one provider, got {', '.join(providers)}")
         for name in providers:
-            if f"auth.{name}" not in BY_PATH:
+            if name == "htpasswd":
+                self._check_htpasswd()
+            elif f"auth.{name}" not in BY_PATH:
                 self._find(f"auth.{name}", auth or self._root, "unknown provider of authentication")
 
+    def _check_htpasswd(self) -> None:
+        """Both keys are required, as distribution has it: without them nobody would be kept out."""
+        section = find(self._root, "auth.htpasswd") or self._root
+        for name in ("realm", "path"):
+            node = find(self._root, f"auth.htpasswd.{name}")
+            if not isinstance(node, Scalar) or not node.text:
+                self._find(f"auth.htpasswd.{name}", section, "is required")
+
     def _endpoint(self) -> None:
-        """Put a scheme before an S3 endpoint that has none."""
-        endpoint, secure = find(self._root, "storage.s3.regionendpoint"), find(self._root, "storage.s3.secure")
-        if isinstance(endpoint, Scalar) and "://" not in endpoint.text and "storage.endpoint" in self._out.given:
-            plain = isinstance(secure, Scalar) and secure.truth is False
-            self._give("storage.endpoint", f"{'http' if plain else 'https'}://{endpoint.text}", endpoint)
+        """Put a scheme before S3 endpoints that have none."""
+        secure = find(self._root, "storage.s3.secure")
+        scheme = "http" if isinstance(secure, Scalar) and secure.truth is False else "https"
+        for name, setting in (
+            ("storage.s3.regionendpoint", "storage.endpoint"),
+            ("storage.s3.redirectendpoint", "storage.redirect_endpoint"),
+        ):
+            endpoint = find(self._root, name)
+            if isinstance(endpoint, Scalar) and "://" not in endpoint.text and setting in self._out.given:
+                self._give(setting, f"{scheme}://{endpoint.text}", endpoint)
 
     def secure(self, key: Key, node: Node) -> None:
         if self._truth(key, node) is False and find(self._root, "storage.s3.regionendpoint") is None:
@@ -490,6 +512,7 @@ class _Reader:
         for setting, raw, name in (
             ("storage.path", DEFAULT_ROOT, "storage.filesystem.rootdirectory"),
             ("storage.delete", False, "storage.delete.enabled"),
+            ("storage.redirect", find(self._root, "storage.s3") is not None, "storage.redirect.disable"),
         ):
             origin = Origin(OriginKind.DISTRIBUTION, name)
             self._out.given.setdefault(setting, Given(raw, origin, Source(name, self._directory, None, textual=True)))
@@ -500,6 +523,7 @@ _READERS: Mapping[str, Callable[[_Reader, Key, Node], None]] = {
     "loglevel": _Reader.log_level,
     "log.formatter": _Reader.log_formatter,
     "log.accesslog.disabled": _Reader.negated,
+    "storage.redirect.disable": _Reader.redirect,
     "storage.s3.keyid": _Reader.key_id,
     "storage.s3.secure": _Reader.secure,
     "storage.s3.storageclass": _Reader.storage_class,

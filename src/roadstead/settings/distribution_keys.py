@@ -137,7 +137,7 @@ KEYS: tuple[Key, ...] = (
         about="without a scheme, storage.s3.secure decides which",
     ),
     _honoured("storage.s3.forcepathstyle", Kind.TRUTH, "storage.path_style"),
-    _warned("storage.s3.redirectendpoint", "clients aren't redirected to the bucket"),
+    _honoured("storage.s3.redirectendpoint", Kind.TEXT, "storage.redirect_endpoint"),
     _warned(
         "storage.s3.accelerate",
         "the bucket's usual address is used; the AWS configuration file can say another",
@@ -193,7 +193,12 @@ KEYS: tuple[Key, ...] = (
     _warned("storage.cache.layerinfo", "the old name of blobdescriptor: descriptors are found in the database"),
     _warned("storage.cache.blobdescriptorsize", "descriptors are found in the database, which needs no cache"),
     _honoured("storage.delete.enabled", Kind.TRUTH, "storage.delete", about="`false` by default in such a file"),
-    _warned("storage.redirect.disable", "clients are never redirected", kind=Kind.TRUTH, quiet="true"),
+    _honoured(
+        "storage.redirect.disable",
+        Kind.TRUTH,
+        "storage.redirect",
+        about="counts with storage.s3 only, where clients are redirected unless it is `true`",
+    ),
     _warned("storage.tag.concurrencylimit", "a tag is found in one step"),
     _honoured("storage.maintenance.uploadpurging.enabled", Kind.TRUTH, "registry.purge_uploads"),
     _honoured("storage.maintenance.uploadpurging.age", Kind.DURATION, "registry.upload_max_age"),
@@ -207,8 +212,20 @@ KEYS: tuple[Key, ...] = (
     _honoured("storage.maintenance.readonly.enabled", Kind.TRUTH, "registry.read_only"),
     # auth
     Key(path="auth.none", fate=Fate.HONOURED, kind=Kind.ANYTHING, about="which is so anyway"),
-    _refused("auth.silly", _NO_SIGN_IN, _SIGN_IN_ADVICE, members="realm service"),
-    _refused("auth.htpasswd", _NO_SIGN_IN, _SIGN_IN_ADVICE, members="realm path"),
+    _refused(
+        "auth.silly",
+        "it takes any credentials for good, so it would keep nobody out",
+        "Use auth.htpasswd, or `auth: none` where everybody may do everything.",
+        members="realm service",
+    ),
+    _honoured("auth.htpasswd.realm", Kind.TEXT, "auth.realm"),
+    _honoured(
+        "auth.htpasswd.path",
+        Kind.TEXT,
+        "auth.htpasswd",
+        about="also with hashes of `openssl passwd -apr1`; the file has to be there, none is made with a password in "
+        "the log",
+    ),
     _refused(
         "auth.token",
         _NO_SIGN_IN,

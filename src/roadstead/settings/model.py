@@ -34,6 +34,13 @@ class StorageDriver(StrEnum):
     S3 = "s3"
 
 
+class OffloadMode(StrEnum):
+    """Who sends a blob's bytes."""
+
+    OFF = "off"
+    X_ACCEL = "x-accel"
+
+
 class LinksMode(StrEnum):
     """When distribution's link files are written beside the facts."""
 
@@ -47,6 +54,25 @@ class UntaggedManifests(StrEnum):
 
     KEEP = "keep"
     DELETE = "delete"
+
+
+class PolicyEffect(StrEnum):
+    """What a policy comes to where it applies."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class PolicyAction(StrEnum):
+    """What can be allowed or denied."""
+
+    PULL = "pull"
+    PUSH = "push"
+    DELETE = "delete"
+    CATALOG = "catalog"
+    AUGMENT = "augment"
+    WATCH = "watch"
+    ADMIN = "admin"
 
 
 class LogFormat(StrEnum):
@@ -71,8 +97,9 @@ class ServerSettings:
 
     listen: ListenAddress = setting(
         ListenAddress("127.0.0.1", 5000),
-        "Where to listen, `HOST:PORT`. Loopback until told otherwise, since there is no authentication yet; 5000 is "
-        "the port that registries are known by. Port 0 takes a free one, which is printed at the start.",
+        "Where to listen, `HOST:PORT`. Loopback until told otherwise, since whoever reaches the port may do everything "
+        "as long as nobody has to sign in; 5000 is the port that registries are known by. Port 0 takes a free one, "
+        "which is printed at the start.",
     )
     workers: int = setting(
         2, "Worker processes that answer requests: about one for each core. Beside them runs one background process."
@@ -105,8 +132,23 @@ class ServerSettings:
     )
     open_to_network: bool = setting(
         False,
-        "The word that is needed to listen beyond loopback while there is no authentication: whoever reaches the "
-        "port can read, write and delete every image.",
+        "The word that is needed to listen beyond loopback while nobody has to sign in (`[auth]`): whoever reaches "
+        "the port can read, write and delete every image.",
+    )
+    offload: OffloadMode = setting(
+        OffloadMode.OFF,
+        "`x-accel` lets nginx in front send blobs from the data directory by itself, with the filesystem driver: "
+        "answers to requests that carry `offload_secret` name the file instead of holding it. Others get the bytes "
+        "from here (docs/how-to/run-behind-nginx.md).",
+    )
+    offload_location: str = setting(
+        "/roadstead-blobs/",
+        "`offload`: nginx's internal location for the folder `docker/registry/v2/blobs` of the data directory.",
+    )
+    offload_secret: Secret | None = setting(
+        None,
+        "`offload`: what nginx says in the header `X-Roadstead-Offload`, 16 characters or more: by this it is told "
+        "from clients and from other proxies, which would get an empty answer or keep one for others.",
     )
     shutdown_timeout: timedelta = setting(
         timedelta(seconds=30),
@@ -197,6 +239,14 @@ class StorageSettings:
     storage_class: str | None = setting(
         None, "`s3`: the storage class of objects, such as `STANDARD_IA`; by default that of the bucket's service."
     )
+    redirect: bool = setting(
+        False,
+        "`s3`: send clients who pull a blob to the bucket, by a signed URL that holds for 20 minutes: its bytes then "
+        "don't pass through here. Clients must reach the bucket; whoever has such a URL can read that blob meanwhile.",
+    )
+    redirect_endpoint: str | None = setting(
+        None, "`s3`: the URL by which clients reach the bucket for `redirect`, where it isn't `endpoint`."
+    )
     delete: bool = setting(
         True,
         "Whether clients may delete manifests, tags and blobs; otherwise they are answered 405.",
@@ -274,6 +324,62 @@ class RegistrySettings:
         "nothing, so that a copy of the data can be taken meanwhile.",
     )
     upload_purge_interval: timedelta = setting(timedelta(hours=1), "How often abandoned uploads are looked for.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HtpasswdSettings:
+    """``auth.htpasswd``: a path, or a table of ``path``."""
+
+    path: Path = setting(Path(), "The file.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicySettings:
+    """``[[auth.policies]]``: who may do what; one that denies wins over any that allows."""
+
+    subjects: tuple[str, ...] = setting(
+        (),
+        "Whom it is about: `user:NAME`, `robot:NAME`, `group:NAME`, `issued:NAME` (of a foreign issuer's token), "
+        "`anonymous`, `authenticated`, `everyone`. In a name `*` stands for any characters.",
+    )
+    repositories: tuple[str, ...] = setting(
+        (),
+        "Which repositories, as patterns (`team/*`, `**`); `{user}` stands for the name of whoever asks. For `catalog` "
+        "and `admin` they don't count.",
+    )
+    actions: tuple[PolicyAction, ...] = setting(
+        (),
+        "What is done: `pull`, `push` (which goes with `pull` for every client), `delete`, `catalog` (list the "
+        "repositories that one may pull from), `augment`, `watch`, `admin` (numbers, users, settings).",
+    )
+    effect: PolicyEffect = setting(PolicyEffect.ALLOW, "`allow` or `deny`.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthSettings:
+    """``[auth]``: who may do what; nothing here and no account: everybody may do everything."""
+
+    realm: str = setting("roadstead", "What clients show when they ask for a name and a password.")
+    htpasswd: HtpasswdSettings | None = setting(
+        None,
+        "A file of names and hashed passwords, as `htpasswd -B` writes it: bcrypt, and also apr1, SHA-crypt and "
+        "`{SHA}`. It is read again when it changes.",
+    )
+    accounts: bool | None = setting(
+        None,
+        "Whether the users, robots and keys of `roadstead user` and `roadstead key` may sign in. By default as soon as "
+        "there is one when the server starts.",
+    )
+    policies: tuple[PolicySettings, ...] = setting(
+        (),
+        "Who may do what; see `[[auth.policies]]`. Without any, whoever signs in may do everything to images, and "
+        "others nothing.",
+    )
+
+    @property
+    def is_on(self) -> bool:
+        """Say whether access is controlled, as far as settings alone tell."""
+        return self.htpasswd is not None or bool(self.accounts) or bool(self.policies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,7 +471,8 @@ class MetricsSettings:
 
     open_to_network: bool = setting(
         False,
-        "Whether `/metrics` answers other machines than this one (404 otherwise): the numbers tell what is in use.",
+        "Whether `/metrics` answers everybody. Otherwise it answers this machine alone (404), and where one has to "
+        "sign in, those who may `admin`: the numbers tell what is in use.",
     )
     listen: ListenAddress | None = setting(
         None,
@@ -384,6 +491,7 @@ class Settings:
     storage: StorageSettings = StorageSettings()
     database: DatabaseSettings = DatabaseSettings()
     registry: RegistrySettings = RegistrySettings()
+    auth: AuthSettings = AuthSettings()
     augment: AugmentSettings = AugmentSettings()
     gc: GcSettings = GcSettings()
     log: LogSettings = LogSettings()

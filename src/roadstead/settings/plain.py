@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 from roadstead.secret import Secret
 from roadstead.settings.address import ListenAddress
-from roadstead.settings.convert import Source, convert, field_types
+from roadstead.settings.convert import TABLES, Source, convert, field_types
 from roadstead.settings.load import build
-from roadstead.settings.model import LayerSettings, RetentionSettings, RuleSettings, Settings
+from roadstead.settings.model import Settings
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
 from roadstead.settings.tables import Headers, LogFields
 
@@ -67,7 +67,7 @@ def _plain(value: object, kind: Any, *, masked: bool) -> Any:
         return value.as_table()
     if isinstance(value, tuple):
         return [_plain(item, None, masked=masked) for item in value]
-    if isinstance(value, LayerSettings | RuleSettings | RetentionSettings):
+    if isinstance(value, TABLES):
         table: Any = type(value)
         return {name: _plain(getattr(value, name), each, masked=masked) for name, each in field_types(table).items()}
     if kind is ByteSize and isinstance(value, int):

@@ -210,6 +210,14 @@ class Driver(Protocol):
         """
         ...
 
+    async def put(self, objects: Sequence[tuple[Key, Bytes]]) -> None:
+        """Write small objects, each from memory; when it returns, all of them survive a power cut.
+
+        Costs less than as many ``write``, most of all where many are written at once. Stopped in the middle by an
+        error or a cancellation it leaves some of them written, each whole or as it was. Keys differ.
+        """
+        ...
+
     async def delete(self, key: Key) -> None:
         """Remove the object; it isn't an error when there is none."""
         ...

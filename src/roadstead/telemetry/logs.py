@@ -16,7 +16,8 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ _FLUSH_AFTER_S: Final = 0.02
 _MAX_PENDING: Final = 20_000
 _PIECE: Final = 4096  # PIPE_BUF on Linux: up to this many bytes a write to a pipe isn't mixed with another process's
 
-_LEVELS: Final[Mapping[str, int]] = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+LEVELS: Final[Mapping[str, int]] = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _COLOURS: Final[Mapping[str, str]] = {
     "debug": "\x1b[2m",
     "info": "\x1b[32m",
@@ -129,10 +130,29 @@ class LineLogger:
 Event = MutableMapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOutput:
+    """Where this process's lines go, and how they look."""
+
+    write: Callable[[bytes], None]  # takes a line of level info
+    format: str
+    level: str
+    colours: bool
+    fields: Mapping[str, Any]  # of every line
+
+
+_output: LogOutput | None = None
+
+
+def current_output() -> LogOutput | None:
+    """Return where lines go as `configure_logging` said last; None where structlog was configured by others."""
+    return _output
+
+
 def add_time(logger: object, method: str, event: Event) -> Event:
     """Put the time (UTC, ISO 8601, milliseconds) and the level first."""
     level = "error" if method == "exception" else method
-    return {"time": _now(), "level": level, "event": event.pop("event", ""), **event}
+    return {"time": moment(), "level": level, "event": event.pop("event", ""), **event}
 
 
 def add_exception(logger: object, method: str, event: Event) -> Event:
@@ -160,14 +180,11 @@ def text_renderer(*, colours: bool) -> Callable[[object, str, Event], bytes]:
 
     def render(logger: object, method: str, event: Event) -> bytes:
         level = event.pop("level")
-        moment = event.pop("time")
+        when = event.pop("time")
         phrase = event.pop("event", "")
         exception = event.pop("exception", None)
-        fields = [f"{key}={_written(value)}" for key, value in event.items()]
-        shown = f"{level:<8}"
-        if colours:
-            shown = f"{_COLOURS[level]}{shown}\x1b[0m"
-        line = " ".join((moment, shown, _phrase(phrase), *fields))
+        fields = [f"{key}={written(value)}" for key, value in event.items()]
+        line = " ".join((when, level_shown(level, colours=colours), _phrase(phrase), *fields))
         if exception:
             # The one thing that is better read over several lines; indented, so that none looks like an event.
             line += "\n    " + exception.rstrip().replace("\n", "\n    ")
@@ -190,19 +207,28 @@ def configure_logging(
     is written at once: for a process that forks and so must have no other thread. A forked child configures anew.
     Every line carries `fields`, unless the event itself says something under that name.
     """
+    global _output  # beside structlog's own, which is one for the process too
     writer = LineWriter(descriptor)
     atexit.register(writer.close)
-    renderer = render_json if format == "json" else text_renderer(colours=os.isatty(descriptor))
+    colours = os.isatty(descriptor)
+    renderer = render_json if format == "json" else text_renderer(colours=colours)
+    _output = LogOutput(
+        write=writer.write if threaded else writer.write_now,
+        format=format,
+        level=level,
+        colours=colours,
+        fields=dict(fields or {}),
+    )
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, *_always(fields or {}), add_time, add_exception, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
         logger_factory=lambda *_: LineLogger(writer, threaded=threaded),
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
     root.handlers = [_ToStructlog()]
     # What libraries say below a warning is for whoever works on them.
-    root.setLevel(_LEVELS[level] if level == "debug" else max(_LEVELS[level], logging.WARNING))
+    root.setLevel(LEVELS[level] if level == "debug" else max(LEVELS[level], logging.WARNING))
     # Its pool tells of a database that went away with a traceback each time; what that meant for us, we say ourselves.
     logging.getLogger("asyncpg").setLevel(logging.ERROR)
     logging.captureWarnings(capture=True)
@@ -227,12 +253,20 @@ class _ToStructlog(logging.Handler):
         except Exception:  # noqa: BLE001 - a log call with wrong arguments must not end the caller
             message = f"{record.msg} {record.args}"
         level = logging.getLevelName(record.levelno).lower()
-        method = getattr(self._log, level if level in _LEVELS else "warning")
+        method = getattr(self._log, level if level in LEVELS else "warning")
         method(message, logger=record.name, exc_info=record.exc_info)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+def moment() -> str:
+    """Return the time as lines show it: UTC, ISO 8601, milliseconds."""
+    second, rest = divmod(time.time_ns(), 1_000_000_000)
+    return f"{_second(second)}{rest // 1_000_000:03d}Z"
+
+
+@lru_cache(maxsize=1)
+def _second(second: int) -> str:
+    """Return a second's text up to the point; busy servers ask for the same one thousands of times."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
 
 
 def _simple(value: object) -> object:
@@ -250,12 +284,26 @@ _SIMPLE: Final = frozenset({str, int, float, bool, type(None)})
 _ENCODER: Final = msgspec.json.Encoder()
 
 
+def level_shown(level: str, *, colours: bool) -> str:
+    """Return a level as lines of text show it: all as wide, in its colour on a terminal."""
+    shown = f"{level:<8}"
+    return f"{_COLOURS[level]}{shown}\x1b[0m" if colours else shown
+
+
+def json_fields(fields: Mapping[str, Any]) -> bytes:
+    """Return the members of a JSON object, each with a comma behind it."""
+    if not fields:
+        return b""
+    return _ENCODER.encode({key: _simple(value) for key, value in fields.items()})[1:-1] + b","
+
+
 def _phrase(phrase: object) -> str:
     text = str(phrase)
     return text if text.isprintable() else json.dumps(text)
 
 
-def _written(value: object) -> str:
+def written(value: object) -> str:
+    """Return a field's value as lines of text show it, in quotes where it could be taken for more than one value."""
     if type(value) is int or value is None:
         return str(value)
     if isinstance(value, float):

@@ -1,9 +1,11 @@
 """What is told of every request when it is over: a line in the log, and numbers."""
 
 import structlog
+from msgspec import UNSET
 
 from roadstead.http.application import Finished
 from roadstead.telemetry.metrics import RequestMetrics
+from roadstead.telemetry.request_log import RequestLine, request_log
 
 _log = structlog.get_logger()
 
@@ -13,7 +15,7 @@ class RequestObserver:
 
     def __init__(self, metrics: RequestMetrics, *, access: bool) -> None:
         self._metrics = metrics
-        self._access = access
+        self._write = request_log() if access else None
 
     def began(self) -> None:
         """Take note of a request that has come in."""
@@ -35,18 +37,19 @@ class RequestObserver:
                 error=finished.error,
                 reason=finished.reason,
             )
-        if self._access:
-            _log.info(
-                "request",
-                method=request.method,
-                path=request.path,
-                status=finished.status,
-                duration_s=round(duration_s, 6),
-                received=request.received,
-                sent=finished.sent,
-                client=request.client,
-                agent=request.header(b"user-agent"),
-                **({"error": finished.error} if finished.error else {}),
+        if self._write is not None:
+            self._write(
+                RequestLine(
+                    request.method,
+                    request.path,
+                    finished.status,
+                    round(duration_s, 6),
+                    request.received,
+                    finished.sent,
+                    request.client,
+                    request.header(b"user-agent"),
+                    finished.error or UNSET,
+                )
             )
 
     def failed(self, finished: Finished, error: BaseException) -> None:

@@ -1,7 +1,6 @@
 """Links follow the facts, whatever the order of the notes and whoever else writes."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from roadstead.registry.links import Links
 from roadstead.registry.ports import BlobRecord
 from roadstead.storage import keys
 from roadstead.storage.drivers.memory import MemoryDriver
-from roadstead.storage.ports import Key, WriteHandle
+from roadstead.storage.ports import Bytes, Key
 from roadstead.testing.contracts.driver import collect, listed, put
 from roadstead.testing.contracts.registry_stores import APP, LATEST, NOW, layer, new_manifest
 
@@ -124,13 +123,11 @@ class OvertakenDriver(MemoryDriver):
         self._happens = happens
         self.happened = False
 
-    @asynccontextmanager
-    async def write(self, key: Key) -> AsyncGenerator[WriteHandle, None]:
-        if key == self._key and not self.happened:
+    async def put(self, objects: Sequence[tuple[Key, Bytes]]) -> None:
+        if not self.happened and self._key in dict(objects):
             self.happened = True
             await self._happens()
-        async with super().write(key) as handle:
-            yield handle
+        await super().put(objects)
 
 
 async def test_a_change_while_a_link_is_written_is_not_lost(database: Database) -> None:

@@ -56,6 +56,8 @@ def test_s3_with_sqlite_is_refused_by_name(tmp_path: Path) -> None:
         ("registry.upload_purge_interval", "0s", "expected more than 0s"),
         ("server.public_url", "registry.example", "expected http(s)://HOST"),
         ("server.public_url", "https://registry.example/path", "without a path"),
+        ("server.offload", "x-accel", "needs a secret of 16 or more"),
+        ("storage.redirect", True, "clients can be sent to a bucket"),
         ("tls.certificate", "c.pem", "needs tls.key too"),
         ("tls.key", "k.pem", "needs tls.certificate too"),
         ("tls.client_ca", ["ca.pem"], "needs TLS"),

@@ -109,6 +109,7 @@ HONOURED: list[tuple[str, str, Mapping[str, object]]] = [
     ("catalog.maxentries", "50", {"registry.catalog_page_max": 50, "registry.catalog_page": 50}),
     ("catalog.maxentries", "5000", {"registry.catalog_page_max": 5000, "registry.catalog_page": 100}),
     ("tags.maxtags", "20", {"registry.tags_page_max": 20}),
+    ("storage.s3.redirectendpoint", "http://front:9000", {"storage.redirect_endpoint": "http://front:9000"}),
 ]
 
 WITH_OTHERS = {
@@ -117,6 +118,7 @@ WITH_OTHERS = {
     "storage.s3.keyid",
     "storage.s3.secure",
     "auth.none",
+    "storage.redirect.disable",
     "http.tls.certificate",
     "http.tls.key",
     "http.tls.clientcas",
@@ -137,7 +139,6 @@ VALUES = {
     "middleware.repository": "[{name: x}]",
     "log.hooks": "[{type: mail}]",
     "validation.enabled": "false",
-    "storage.redirect.disable": "false",
 }
 
 
@@ -154,6 +155,24 @@ def test_honoured(key: str, value: str, expected: Mapping[str, object], tmp_path
     assert {name: of(loaded, name) for name in expected} == expected
     origins = {loaded.origins[name].name for name, value in expected.items() if value not in (None, False)}
     assert origins <= {variable(key)}
+
+
+@pytest.mark.parametrize(
+    ("driver", "disable", "expected"),
+    [
+        ("s3", None, True),
+        ("s3", "false", True),
+        ("s3", "true", False),
+        ("filesystem", None, False),
+        ("filesystem", "false", False),
+    ],
+)
+def test_redirects(driver: str, disable: str | None, *, expected: bool, tmp_path: Path) -> None:
+    """Clients are sent to the bucket as distribution sends them: unless that is disabled, and where there is one."""
+    variables = {} if disable is None else {variable("storage.redirect.disable"): disable}
+    loaded = read(S3 if driver == "s3" else BASE, variables, directory=tmp_path)
+
+    assert loaded.settings.storage.redirect is expected
 
 
 def test_every_honoured_key_is_tested() -> None:

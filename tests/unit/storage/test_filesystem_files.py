@@ -83,6 +83,55 @@ async def test_an_object_is_flushed_before_it_has_its_name(
     ]
 
 
+async def test_a_put_object_is_flushed_before_it_has_its_name(
+    driver: FilesystemDriver, calls: list[tuple[str, str]]
+) -> None:
+    """The same order as an object that is written in pieces."""
+    await driver.put([(KEY, b"content")])
+
+    assert short(calls, driver) == [
+        "pwrite temporary",
+        "fsync temporary",
+        "mkdir folder",
+        "rename object",
+        "fsync folder",
+        "fsync prefix",
+    ]
+
+
+async def test_what_is_put_together_shares_its_flushes(driver: FilesystemDriver, calls: list[tuple[str, str]]) -> None:
+    """Every file is flushed before any has its name, and every folder that leads to them once, the lowest first."""
+    folder = "docker/registry/v2/repositories/app/_layers/sha256"
+    links = [Key(f"{folder}/{name}/link") for name in "abc"]
+
+    await driver.put([(key, b"link") for key in links])
+
+    steps = [name for name, _ in calls]
+    assert max(n for n, (name, path) in enumerate(calls) if name == "fsync" and keys.TEMPORARY in path) < steps.index(
+        "rename"
+    )
+    flushed = [path for name, path in calls[steps.index("rename") :] if name == "fsync"]
+    ways = [list(driver.path(key).parents)[:6] for key in links]
+    assert flushed[:3] == [str(way[0]) for way in ways]
+    assert flushed[3:] == [str(path) for path in ways[0][1:]]
+
+
+async def test_a_put_that_fails_leaves_no_temporary_file(
+    driver: FilesystemDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written beside the tree goes, and no name points at what isn't flushed."""
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "the disk")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageFailedError):
+        await driver.put([(KEY, b"one"), (OTHER, b"two")])
+
+    assert await listed(driver) == {}
+    assert await listed(driver, keys.TEMPORARY) == {}
+
+
 async def test_a_staged_upload_is_flushed_before_it_is_acknowledged(
     driver: FilesystemDriver, calls: list[tuple[str, str]]
 ) -> None:

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import BigInteger, Integer, bindparam, select, true
 
 from roadstead.db.access import Access, Query, Row
-from roadstead.db.moments import from_micros
+from roadstead.db.moments import from_micros, to_micros
 from roadstead.db.schema import manifests, repositories, tag_journal, tags
 from roadstead.db.stores.repositories import sort_key
 from roadstead.oci.digest import Digest
@@ -75,6 +76,20 @@ TAG_CHANGES = Query(
     "before",
     "limit",
 )
+# Lines are ordered by their position: two may have one moment, and clocks are set back.
+TAG_CHANGE_AT = Query(
+    select(tag_journal.c.id, tag_journal.c.digest, tag_journal.c.previous, tag_journal.c.at, tag_journal.c.origin)
+    .where(
+        tag_journal.c.repository_id == _NUMBER,
+        tag_journal.c.tag == bindparam("tag"),
+        tag_journal.c.at <= bindparam("moment", type_=BigInteger),
+    )
+    .order_by(tag_journal.c.id.desc())
+    .limit(1),
+    "repository",
+    "tag",
+    "moment",
+)
 
 
 class DatabaseCatalog:
@@ -114,6 +129,11 @@ class DatabaseCatalog:
         """Return up to `limit` changes of a tag, the latest first."""
         start = _LATEST if before is None else before
         return [_change(row) for row in await self._access.rows(TAG_CHANGES, repository.value, tag.value, start, limit)]
+
+    async def tag_change_at(self, repository: RepositoryName, tag: Tag, moment: datetime) -> TagChange | None:
+        """Return the latest line of a tag's journal that isn't younger than `moment`."""
+        row = await self._access.row(TAG_CHANGE_AT, repository.value, tag.value, to_micros(moment))
+        return None if row is None else _change(row)
 
 
 def storable(after: str) -> str:

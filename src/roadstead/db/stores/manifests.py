@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, union, update
@@ -243,7 +244,13 @@ class _Move:
 
 
 def _record(row: Row | None) -> ManifestRecord | None:
-    return None if row is None else ManifestRecord(Digest.parse(row[0]), row[1], row[2])
+    return None if row is None else _recorded(*row)
+
+
+@lru_cache(maxsize=1024)
+def _recorded(digest: str, media_type: str, size: int) -> ManifestRecord:
+    """Return a row's values parsed; remembered, for popular images are asked for again and again."""
+    return ManifestRecord(Digest.parse(digest), media_type, size)
 
 
 def _put(connection: Connection, manifest: NewManifest, new_tags: Sequence[Tag], move: _Move) -> None:

@@ -4,12 +4,14 @@ import os
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from functools import lru_cache
 
-from roadstead.http.asgi import AnyResponse, FileResponse, Request, Response, StreamResponse
+from roadstead.http.asgi import AnyResponse, FileResponse, Headers, Request, Response, StreamResponse
 from roadstead.http.conditions import etag, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, SAFE
 from roadstead.http.names import parse_digest, parse_name
+from roadstead.http.offload import redirected
 from roadstead.http.ranges import Part, RangeUnsatisfiableError, Unsatisfiable, Whole, parse_range
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
@@ -34,9 +36,28 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     wanted = _wanted(request, digest, headers, blob.size)
     if isinstance(wanted, Response):
         return wanted
+    if services.presigner is not None:
+        return Response(307, await redirected(services.presigner, blob.key, headers))
     if services.blobs.is_small(blob):
         return _from_memory(await services.blobs.content(blob), headers, wanted)
-    return _from_storage(services, blob, headers, wanted)
+    return _by_proxy(request, services, blob, headers, wanted) or _from_storage(services, blob, headers, wanted)
+
+
+def _by_proxy(
+    request: Request,
+    services: Services,
+    blob: BlobRecord,
+    headers: Headers,
+    wanted: Whole | tuple[Part, ...],
+) -> Response | None:
+    """Return the answer by which the proxy in front sends the file; None where we do."""
+    if services.offload is None or services.files is None:
+        return None
+    named = services.offload.header(request, wanted, blob.key)
+    if named is None:
+        return None
+    _check_there(services.files, blob)
+    return Response(200, [OCTETS, *headers, named])
 
 
 async def _manifest_as_blob(
@@ -54,19 +75,19 @@ async def _manifest_as_blob(
     return _from_memory(await services.manifests.content(digest), headers, wanted)
 
 
-def _headers(digest: str) -> list[tuple[bytes, bytes]]:
-    return [
+@lru_cache(maxsize=1024)
+def _headers(digest: str) -> Headers:
+    """Return what every answer about a blob says of it; remembered, for it follows from the digest."""
+    return (
         (b"docker-content-digest", digest.encode()),
         (b"etag", etag(digest)),
         (b"accept-ranges", b"bytes"),
         IMMUTABLE,
         *SAFE,
-    ]
+    )
 
 
-def _wanted(
-    request: Request, digest: Digest, headers: list[tuple[bytes, bytes]], size: int
-) -> Response | Whole | tuple[Part, ...]:
+def _wanted(request: Request, digest: Digest, headers: Headers, size: int) -> Response | Whole | tuple[Part, ...]:
     """Return which bytes are wanted, or the answer that needs none of them; raises RangeUnsatisfiableError."""
     if none_match(request, str(digest)):
         return Response(304, headers)
@@ -84,7 +105,7 @@ def _ranges(request: Request, digest: Digest, size: int) -> Whole | Unsatisfiabl
     return parse_range(request.header(b"range"), size)
 
 
-def _head(headers: list[tuple[bytes, bytes]], wanted: Whole | tuple[Part, ...], size: int) -> Response:
+def _head(headers: Headers, wanted: Whole | tuple[Part, ...], size: int) -> Response:
     if isinstance(wanted, tuple) and len(wanted) == 1:
         part = wanted[0]
         ranged = [OCTETS, *headers, (b"content-range", part.content_range(size).encode())]
@@ -92,7 +113,7 @@ def _head(headers: list[tuple[bytes, bytes]], wanted: Whole | tuple[Part, ...], 
     return Response(200, [OCTETS, *headers], content_length=size)
 
 
-def _from_memory(data: bytes, headers: list[tuple[bytes, bytes]], wanted: Whole | tuple[Part, ...]) -> Response:
+def _from_memory(data: bytes, headers: Headers, wanted: Whole | tuple[Part, ...]) -> Response:
     if isinstance(wanted, Whole):
         return Response(200, [OCTETS, *headers], data)
     if len(wanted) == 1:
@@ -107,7 +128,7 @@ def _from_memory(data: bytes, headers: list[tuple[bytes, bytes]], wanted: Whole 
 
 
 def _from_storage(
-    services: Services, blob: BlobRecord, headers: list[tuple[bytes, bytes]], wanted: Whole | tuple[Part, ...]
+    services: Services, blob: BlobRecord, headers: Headers, wanted: Whole | tuple[Part, ...]
 ) -> AnyResponse:
     if isinstance(wanted, Whole):
         if services.files is not None:

@@ -1,15 +1,19 @@
 """Tags, repositories and referrers over HTTP (distribution-spec end-8, end-12; registry spec §1.11 to §1.13)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
+from roadstead.auth.caller import Action
+from roadstead.errors import InvalidError
 from roadstead.http.asgi import Request, Response
 from roadstead.http.context import Services
 from roadstead.http.headers import JSON, next_link
 from roadstead.http.names import parse_digest, parse_name
 from roadstead.oci import mediatypes
+from roadstead.oci.reference import RepositoryName
 from roadstead.registry.catalog import parse_page_size
 from roadstead.registry.ports import ReferrerRecord
 
@@ -17,9 +21,18 @@ MAX_REFERRERS_BYTES = 3 << 20
 """Clients read at most 4 MiB of an index; what doesn't fit goes on the next page."""
 
 
+class TagsThenError(InvalidError):
+    """Tags as they were are pulled one by one, and not listed."""
+
+    def __init__(self, repository: RepositoryName) -> None:
+        super().__init__(f"the tags that {repository} had at a time aren't listed, only those of now")
+
+
 async def tags(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """List a repository's tags in lexical order (end-8)."""
     name = parse_name(found["name"])
+    if name.at is not None:
+        raise TagsThenError(name.repository)
     n = parse_page_size(request.parameter("n"))
     page = await services.catalog.tags(name.repository, after=request.parameter("last") or "", n=n)
     headers = [JSON]
@@ -31,11 +44,16 @@ async def tags(request: Request, found: Mapping[str, str], services: Services) -
 async def repositories(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """List repositories, component by component (Docker's ``_catalog``)."""
     n = parse_page_size(request.parameter("n"))
-    page = await services.catalog.repositories(after=request.parameter("last") or "", n=n)
+    page = await services.catalog.repositories(after=request.parameter("last") or "", n=n, visible=_visible(request))
     headers = [JSON]
     if page.more:
         headers.append(next_link("/v2/_catalog", {"last": page.items[-1], "n": str(len(page.items))}))
     return Response(200, headers, msgspec.json.encode({"repositories": page.items}))
+
+
+def _visible(request: Request) -> Callable[[str], bool] | None:
+    """Return what tells which repositories are shown: those that the caller may pull from; None where all are."""
+    return partial(request.rights.may, Action.PULL) if request.rights.is_limited else None
 
 
 async def referrers(request: Request, found: Mapping[str, str], services: Services) -> Response:

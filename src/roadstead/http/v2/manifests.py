@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from datetime import datetime
+from functools import lru_cache
 
 from roadstead.augment.ports import Served
-from roadstead.http.asgi import Request, Response
+from roadstead.http.asgi import Headers, Request, Response
 from roadstead.http.bodies import read_whole
 from roadstead.http.conditions import ConditionUnmetError, etag, etags, none_match
 from roadstead.http.context import Services
@@ -16,6 +18,7 @@ from roadstead.oci.digest import Digest, DigestInvalidError
 from roadstead.oci.manifest import parse_index
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.errors import ManifestUnknownError
+from roadstead.registry.history import NotThenError
 from roadstead.registry.ports import TagCondition
 
 
@@ -26,28 +29,48 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     served = await resolve(services, name, reference)
     if services.strict_accept:
         served = await _negotiated(request, services, name, reference, served)
-    digest = str(served.digest)
-    headers = [
-        (b"content-type", served.media_type.encode()),
-        (b"docker-content-digest", digest.encode()),
-        (b"etag", etag(digest)),
-        IMMUTABLE if isinstance(reference, Digest) else REVALIDATE,
-        *SAFE,
-    ]
-    if none_match(request, digest):
+    headers = _headers(served.digest, served.media_type, is_fixed=isinstance(reference, Digest))
+    if none_match(request, str(served.digest)):
         return Response(304, headers[1:])
     if request.method == "HEAD":
         return Response(200, headers, content_length=served.size)
     return Response(200, headers, await services.manifests.content(served.digest))
 
 
+@lru_cache(maxsize=1024)
+def _headers(digest: Digest, media_type: str, *, is_fixed: bool) -> Headers:
+    """Return what a manifest's answer says of it, the type first; remembered, for it follows from the arguments."""
+    text = str(digest)
+    return (
+        (b"content-type", media_type.encode()),
+        (b"docker-content-digest", text.encode()),
+        (b"etag", etag(text)),
+        IMMUTABLE if is_fixed else REVALIDATE,
+        *SAFE,
+    )
+
+
 async def resolve(services: Services, name: Named, reference: Tag | Digest) -> Served:
-    """Return what answers a pull of this reference: augmented by tag where a rule says so, never by digest."""
+    """Return what answers a pull of this reference: augmented by tag where a rule says so, never by digest.
+
+    A tag as of a moment is what was pushed, as below `as-pushed/`: rules of then aren't known any more.
+    """
+    if name.at is not None and isinstance(reference, Tag):
+        return await _as_of(services, name.repository, reference, name.at)
     record = await services.manifests.get(name.repository, reference)
     stored = Served(record.digest, record.media_type, record.size)
     if isinstance(reference, Tag) and not name.original:
         return await services.augmenter.serve(name.repository, reference, stored)
     return stored
+
+
+async def _as_of(services: Services, repository: RepositoryName, tag: Tag, moment: datetime) -> Served:
+    digest = await services.history.at(repository, tag, moment)
+    try:
+        record = await services.manifests.get(repository, digest)
+    except ManifestUnknownError as error:
+        raise NotThenError(repository, tag, moment, f"{digest}, where it pointed then, was deleted since") from error
+    return Served(record.digest, record.media_type, record.size)
 
 
 async def _negotiated(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from roadstead.auth.caller import Action
 from roadstead.http.asgi import Request, Response
 from roadstead.http.bodies import BodyLengthError, chunk_range
 from roadstead.http.context import Services
@@ -28,7 +29,7 @@ async def start(request: Request, found: Mapping[str, str], services: Services) 
         except BodyBrokenError as error:
             raise BodyLengthError(request.announced, error.received) from error
         return _created(repository, blob)
-    return _accepted(services.uploads.start(repository, algorithm))
+    return _accepted(services.uploads.start(repository, algorithm, request.rights.holder))
 
 
 async def _mount(request: Request, services: Services, repository: RepositoryName) -> BlobRecord | None:
@@ -39,6 +40,10 @@ async def _mount(request: Request, services: Services, repository: RepositoryNam
         named = None if source is None else parse_name(source).repository
     except (DigestInvalidError, NameInvalidError):
         return None
+    if named is None and request.rights.is_limited:
+        return None  # any repository that has it would do, and most of them may not be theirs to read (CVE-2024-39897)
+    if named is not None and not request.rights.may(Action.PULL, str(named)):
+        return None  # as if it weren't there
     return await services.blobs.mount(repository, digest, named)
 
 
@@ -55,7 +60,7 @@ def _algorithm(request: Request) -> Algorithm:
 
 async def append(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Add one chunk (end-5)."""
-    record = await _open(found, services)
+    record = await _open(request, found, services)
     begin, size = chunk_range(request, record)
     try:
         record = await services.uploads.append(record, request, start=begin, size=size)
@@ -67,7 +72,7 @@ async def append(request: Request, found: Mapping[str, str], services: Services)
 async def commit(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Finish a session, with a last chunk or the whole blob or nothing in the body (end-6)."""
     repository = parse_name(found["name"]).writable()
-    record = await services.uploads.get_any(repository, found["upload_id"])
+    record = await services.uploads.get_any(repository, found["upload_id"], request.rights.holder)
     expected = Digest.parse(request.parameter("digest") or "")
     begin, size = chunk_range(request, record)
     try:
@@ -79,18 +84,19 @@ async def commit(request: Request, found: Mapping[str, str], services: Services)
 
 async def status(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Tell how far a session is (end-13)."""
-    record = await _open(found, services)
+    record = await _open(request, found, services)
     return Response(204, upload_headers(str(record.repository), record.upload_id, record.staged.size))
 
 
 async def cancel(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """End a session without a blob (end-14)."""
-    await services.uploads.cancel(await _open(found, services))
+    await services.uploads.cancel(await _open(request, found, services))
     return Response(204)
 
 
-async def _open(found: Mapping[str, str], services: Services) -> UploadRecord:
-    return await services.uploads.get(parse_name(found["name"]).writable(), found["upload_id"])
+async def _open(request: Request, found: Mapping[str, str], services: Services) -> UploadRecord:
+    repository = parse_name(found["name"]).writable()
+    return await services.uploads.get(repository, found["upload_id"], request.rights.holder)
 
 
 def _accepted(record: UploadRecord) -> Response:

@@ -12,9 +12,9 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -54,6 +54,7 @@ _PIECE: Final = 1 << 20  # What one thread call reads: large enough that the hop
 _WRITTEN_AT_ONCE: Final = 64 << 10
 _FLUSHED_AT_ONCE: Final = 8 << 20  # How much of an upload the disk is told to begin with, while more arrives.
 _LISTED_AT_ONCE: Final = 1000  # How many keys one thread call lists.
+_PUT_AT_ONCE: Final = 64  # How many small files are open at the same time.
 _INSTALL_ATTEMPTS: Final = 100  # How often a folder may be pruned from under a rename before we give up.
 _FILE_MODE: Final = 0o600
 
@@ -118,6 +119,12 @@ class FilesystemDriver:
         finally:
             if handle.is_open:
                 await self._call(handle.discard)
+
+    async def put(self, objects: Sequence[tuple[Key, Bytes]]) -> None:
+        """Write objects in one thread call: files first, then their names, then each folder once."""
+        placed = [(self._checked_path(key), data) for key, data in objects]
+        if placed:
+            await self._call(self._put, placed)
 
     async def delete(self, key: Key) -> None:
         """Remove the file and the folders that it leaves empty, durably."""
@@ -246,8 +253,29 @@ class FilesystemDriver:
             self._make_folder(_parent(path))
             self._make_folder(path)
 
+    def _put(self, objects: Sequence[tuple[str, Bytes]]) -> None:
+        with _translated(objects[0][0] if len(objects) == 1 else f"{len(objects)} small files"):
+            for start in range(0, len(objects), _PUT_AT_ONCE):
+                part = objects[start : start + _PUT_AT_ONCE]
+                waiting = {self._new_temporary(): target for target, _ in part}
+                try:
+                    _write_flushed(list(zip(waiting, (data for _, data in part), strict=True)))
+                    for source in list(waiting):
+                        self._rename(source, waiting[source])
+                        del waiting[source]
+                finally:
+                    for source in waiting:
+                        with suppress(FileNotFoundError):
+                            os.unlink(source)  # noqa: PTH108
+            self._flush_all_folders({_parent(target) for target, _ in objects})
+
     def _install(self, source: str, target: str) -> None:
         """Rename a flushed file to its place, making folders on the way, and flush these."""
+        self._rename(source, target)
+        self._flush_folders(_parent(target))
+
+    def _rename(self, source: str, target: str) -> None:
+        """Rename a file to its place, making folders on the way."""
         for _ in range(_INSTALL_ATTEMPTS):
             self._make_folder(_parent(target))
             try:
@@ -259,18 +287,26 @@ class FilesystemDriver:
                 break
         else:
             raise StorageFailedError(f"folders of {target} vanish as fast as they are made")
-        self._flush_folders(_parent(target))
 
     def _flush_folders(self, folder: str) -> None:
         """Flush the folder and those above, up to one of the fixed ones.
 
         Also when the folder was there already: whoever made it may not have flushed its parent yet.
         """
-        while True:
-            flush_folder(folder)
-            if folder in self._fixed or len(folder) <= len(self._root):
-                return
+        for each in self._way_to(folder):
+            flush_folder(each)
+
+    def _flush_all_folders(self, folders: Iterable[str]) -> None:
+        """Do so for several, each folder once, those furthest down first."""
+        for each in sorted({above for folder in folders for above in self._way_to(folder)}, key=len, reverse=True):
+            flush_folder(each)
+
+    def _way_to(self, folder: str) -> Iterator[str]:
+        """Yield the folder and those above, up to one of the fixed ones."""
+        yield folder
+        while folder not in self._fixed and len(folder) > len(self._root):
             folder = _parent(folder)
+            yield folder
 
     def _delete(self, what: str, path: str) -> None:
         with _translated(what):
@@ -630,6 +666,23 @@ def _write_all(descriptor: int, data: Bytes, position: int) -> int:
     while written < len(view):
         written += os.pwrite(descriptor, view[written : written + _WRITTEN_AT_ONCE], position + written)
     return written
+
+
+def _write_flushed(files: Sequence[tuple[str, Bytes]]) -> None:
+    """Make files of these bytes, and flush them."""
+    with ExitStack() as stack:
+        opened = []
+        for path, data in files:
+            descriptor = os.open(path, _CREATE, _FILE_MODE)
+            stack.callback(os.close, descriptor)
+            opened.append(descriptor)
+            _write_all(descriptor, data, 0)
+        if len(opened) > 1:
+            # The disk begins with all of them, so that the first flush takes most of what the others would.
+            for descriptor in opened:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        for descriptor in opened:
+            os.fsync(descriptor)
 
 
 def _parent(path: str) -> str:

@@ -62,6 +62,11 @@ class MemoryDriver:
         """Collect bytes, and put them under the key at commit."""
         yield _Writing(self._store, keys.check_key(key))
 
+    async def put(self, objects: Sequence[tuple[Key, Bytes]]) -> None:
+        """Put bytes under keys."""
+        now = datetime.now(UTC)
+        self._store.objects.update({keys.check_key(key): (bytes(data), now) for key, data in objects})
+
     async def delete(self, key: Key) -> None:
         """Forget the object."""
         self._store.objects.pop(keys.check_key(key), None)

@@ -62,6 +62,7 @@ else:
 _PIECE: Final = 1 << 20
 _MIN_PART_SIZE: Final = 5 << 20
 _PARTS_UNDER_WAY: Final = 2  # More hide more of the store's slowness, and cost a part's memory each.
+_PUTS_UNDER_WAY: Final = 8  # Of small objects that are written together.
 _PARTS_PER_SIZE: Final = 1000  # After so many parts the next ones are twice as large.
 _READ_ATTEMPTS: Final = 5  # How often a reader whose connection broke goes on where it was.
 _RETRY_DELAY_S: Final = 0.2  # Before the second attempt; doubles for each further one.
@@ -142,7 +143,8 @@ class S3Driver:
     ``endpoint`` is the URL of a server other than Amazon's; ``path_style`` puts the bucket into the path rather than
     into the host name, as such servers mostly want it (the default where there is an endpoint). Without keys the
     usual chain of credentials applies: environment, profile, container or instance role. ``encrypt`` asks for
-    encryption where the object lies, under ``kms_key`` if there is one. ``part_size`` is that of
+    encryption where the object lies, under ``kms_key`` if there is one. ``presign_endpoint`` is the URL by which others
+    reach the server, where it isn't ``endpoint``. ``part_size`` is that of
     the first thousand parts, 5 MiB at least: S3 refuses to complete an upload of smaller ones.
     """
 
@@ -160,6 +162,7 @@ class S3Driver:
         encrypt: bool = False,
         kms_key: str | None = None,
         storage_class: str | None = None,
+        presign_endpoint: str | None = None,
         part_size: int = 8 << 20,
         connections: int = 64,
         connect_timeout: timedelta = timedelta(seconds=5),
@@ -188,10 +191,13 @@ class S3Driver:
                 # Newer clients add check sums of their own to every request, which many servers can't take.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
+                signature_version="s3v4",  # presigned URLs would be of version 2, which some stores refuse
                 s3={"addressing_style": _addressing_style(endpoint, path_style=path_style)},
             ),
         }
+        self._presigning = {**self._options, "endpoint_url": presign_endpoint} if presign_endpoint else None
         self._client: Any = None
+        self._presigner: Any = None
         self._opening = asyncio.Lock()
         self._closing = AsyncExitStack()
         self._pool = ThreadPoolExecutor(4, thread_name_prefix="roadstead-s3")
@@ -217,6 +223,21 @@ class S3Driver:
             yield handle
         finally:
             await handle.leave()
+
+    async def put(self, objects: Sequence[tuple[Key, Bytes]]) -> None:
+        """Write each object in one request, some of them at the same time."""
+        for key, _ in objects:
+            keys.check_key(key)
+        gate = asyncio.Semaphore(_PUTS_UNDER_WAY)
+
+        async def put_one(key: Key, data: Bytes) -> None:
+            async with gate:
+                await self._put(key, io.BytesIO(data))
+
+        results = await asyncio.gather(*(put_one(*one) for one in objects), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
     async def delete(self, key: Key) -> None:
         """Delete the object."""
@@ -307,7 +328,7 @@ class S3Driver:
     async def presign(self, key: Key, lifetime: timedelta) -> str:
         """Return a URL that anybody may read the object from for that long."""
         with _translated(keys.check_key(key)):
-            client = await self._open()
+            client = await (self._open() if self._presigning is None else self._open_presigner(self._presigning))
             parameters = {"Bucket": self._bucket, "Key": self._name(key)}
             url = await client.generate_presigned_url(
                 "get_object", Params=parameters, ExpiresIn=int(lifetime.total_seconds())
@@ -339,6 +360,15 @@ class S3Driver:
                     opened = get_session().create_client("s3", **self._options)
                     self._client = await self._closing.enter_async_context(opened)
         return self._client
+
+    async def _open_presigner(self, options: Mapping[str, Any]) -> Any:
+        """Return the client that signs for another address; it never connects to it."""
+        if self._presigner is None:
+            async with self._opening:
+                if self._presigner is None:
+                    opened = get_session().create_client("s3", **options)
+                    self._presigner = await self._closing.enter_async_context(opened)
+        return self._presigner
 
     def _name(self, key: str) -> str:
         return self._prefix + key

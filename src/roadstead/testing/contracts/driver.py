@@ -283,6 +283,36 @@ class DriverContract:
         assert found == before
         assert await collect(driver.read(KEY)) == after
 
+    async def test_small_objects_are_put_together(self, driver: Driver, other_driver: Driver) -> None:
+        """Each is there under its own key, whatever kind of buffer it came in; what was there is replaced."""
+        await put(driver, KEY, sample(MIB))
+        objects = {keys.blob(Digest.of(b"%d" % number)): sample(number * 100, number) for number in range(150)}
+        objects[KEY], objects[OTHER] = b"replaced", b""
+
+        await driver.put([(key, bytearray(content)) for key, content in objects.items()])
+
+        assert await listed(driver) == {key: len(content) for key, content in objects.items()}
+        for key, content in objects.items():
+            assert await collect(other_driver.read(key)) == content
+
+    async def test_nothing_is_put_under_what_is_no_key(self, driver: Driver) -> None:
+        """One key that leads out of the store, and none is written; no object at all is no error."""
+        with pytest.raises(KeyInvalidError):
+            await driver.put([(KEY, b"good"), (Key("../evil"), b"evil")])
+        await driver.put([])
+
+        assert await listed(driver) == {}
+
+    async def test_putting_one_key_at_the_same_moment(self, driver: Driver, other_driver: Driver) -> None:
+        """However they fall together, one of the contents is there whole."""
+        contents = [sample(10_000 + number, number) for number in range(8)]
+
+        await asyncio.gather(
+            *((driver, other_driver)[number % 2].put([(KEY, content)]) for number, content in enumerate(contents))
+        )
+
+        assert await collect(driver.read(KEY)) in contents
+
     async def test_delete_is_idempotent(self, driver: Driver) -> None:
         """Deleting twice is deleting once; a deleted key can be written again."""
         await put(driver, KEY, b"once")

@@ -187,6 +187,21 @@ class ManifestStoreContract:
         assert [change.digest for change in rest] == [manifests[1].digest, manifests[0].digest]
         assert await stores.journal.tag_changes(OTHER, LATEST, limit=10) == []
 
+    async def test_the_journal_at_a_moment(self, stores: RegistryStores) -> None:
+        """The last line up to a moment counts, that moment included; of two at once the later."""
+        manifests = [new_manifest(str(number)) for number in range(4)]
+        for seconds, manifest in zip((0, 5, 5, 9), manifests, strict=True):
+            await stores.manifests.put(APP, manifest, [LATEST], now=NOW + timedelta(seconds=seconds))
+
+        found = [
+            await stores.journal.tag_change_at(APP, LATEST, NOW + timedelta(seconds=seconds))
+            for seconds in (0, 4, 5, 20)
+        ]
+
+        assert [change and change.digest for change in found] == [manifests[at].digest for at in (0, 0, 2, 3)]
+        assert await stores.journal.tag_change_at(APP, LATEST, NOW - timedelta(microseconds=1)) is None
+        assert await stores.journal.tag_change_at(OTHER, LATEST, NOW) is None
+
     async def test_what_is_missing_is_named(self, stores: RegistryStores) -> None:
         """Every digest that isn't in this repository, once; next door doesn't count."""
         here, next_door, nowhere = new_blob("here"), new_blob("next door"), new_blob("nowhere")

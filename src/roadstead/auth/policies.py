@@ -1,0 +1,201 @@
+"""Who may do what: policies, and the decision they come to. Pure.
+
+A policy says of subjects, repositories and actions that they are allowed or denied. One that denies wins over any that
+allows, whatever their order, and what no policy allows is denied. A bearer token and an API key narrow this further.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Self
+
+from roadstead.auth.caller import Action, Caller, RepositoryGlob
+from roadstead.auth.principal import Grant, Principal, PrincipalKind
+from roadstead.errors import InvalidError
+from roadstead.oci.pattern import Glob
+
+ANYWHERE = "anywhere"
+"""In an explanation, the place of an action that isn't done to a repository."""
+
+_WORDS = ("anonymous", "authenticated", "everyone")
+_NAMED = re.compile(r"(user|robot|group|issued):(\S{1,255})")
+
+
+class Effect(StrEnum):
+    """What a policy comes to where it applies."""
+
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class SubjectInvalidError(InvalidError):
+    """A text doesn't name anybody."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(
+            f"{text!r} names nobody: expected anonymous, authenticated, everyone, "
+            "user:NAME, robot:NAME, group:NAME or issued:NAME"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whom a policy is about: ``user:ana``, ``group:ci``, ``anonymous``; in a name ``*`` stands for any characters."""
+
+    text: str
+    _kind: str = field(compare=False, repr=False)
+    _name: Glob | None = field(compare=False, repr=False)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a subject; SubjectInvalidError."""
+        if text in _WORDS:
+            return cls(text, text, None)
+        named = _NAMED.fullmatch(text)
+        if named is None:
+            raise SubjectInvalidError(text)
+        return cls(text, named[1], Glob(named[2]))
+
+    def matches(self, principal: Principal) -> bool:
+        """Say whether the policy is about this one."""
+        if self._name is None:
+            anonymous = principal.kind is PrincipalKind.ANONYMOUS
+            return self._kind == "everyone" or anonymous == (self._kind == "anonymous")
+        if self._kind == "group":
+            return any(self._name.matches(group) for group in principal.groups)
+        return self._kind == principal.kind.value and self._name.matches(principal.name)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One line of who may do what. ``name`` is where it was written (``auth.policies[0]``)."""
+
+    name: str
+    subjects: tuple[Subject, ...]
+    repositories: tuple[RepositoryGlob, ...]
+    actions: frozenset[Action]
+    effect: Effect = Effect.ALLOW
+
+    @classmethod
+    def parse(
+        cls,
+        name: str,
+        subjects: Iterable[str],
+        repositories: Iterable[str],
+        actions: Iterable[str],
+        effect: str = Effect.ALLOW,
+    ) -> Self:
+        """Read a policy's texts; SubjectInvalidError, PatternInvalidError."""
+        return cls(
+            name,
+            tuple(Subject.parse(text) for text in subjects),
+            tuple(RepositoryGlob.parse(text) for text in repositories),
+            frozenset(Action(text) for text in actions),
+            Effect(effect),
+        )
+
+    def is_about(self, principal: Principal, action: Action) -> bool:
+        """Say whether it speaks of this one doing that, in some repository or other."""
+        return action in self.actions and any(subject.matches(principal) for subject in self.subjects)
+
+    def applies(self, principal: Principal, action: Action, repository: str | None) -> bool:
+        """Say whether it decides; where there is no repository (catalog, admin), repositories don't count."""
+        if not self.is_about(principal, action):
+            return False
+        return repository is None or any(glob.matches(repository, principal.name) for glob in self.repositories)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether something is allowed, and why, for people.
+
+    ``by_token``: it is the bearer token that isn't good for it, so the client may ask for one that is.
+    """
+
+    allowed: bool
+    because: str
+    by_token: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """All policies; where none was written, whoever signed in may do what distribution lets them do."""
+
+    written: tuple[Policy, ...] = ()
+
+    @property
+    def all(self) -> Sequence[Policy]:
+        """Return the policies that count."""
+        return self.written or DEFAULT
+
+    def decide(self, caller: Caller, action: Action, repository: str | None) -> Decision:
+        """Decide whether the caller may; `repository` is None for what isn't done to one. Pure."""
+        narrowed = _narrowed(caller, action, repository)
+        if narrowed is not None:
+            return narrowed
+        principal = caller.principal
+        if principal.kind is PrincipalKind.ISSUED and not self.written:
+            return Decision(allowed=True, because="the token grants it, and no policies are written")
+        place = ANYWHERE if repository is None else repository
+        allowing = None
+        for policy in self.all:
+            if policy.applies(principal, action, repository):
+                if policy.effect is Effect.DENY:
+                    return Decision(allowed=False, because=f"{policy.name} denies {principal} to {action} {place}")
+                allowing = allowing or policy
+        if allowing is None:
+            return Decision(allowed=False, because=f"no policy allows {principal} to {action} {place}")
+        return Decision(allowed=True, because=f"{allowing.name} allows {principal} to {action} {place}")
+
+    def may_do_anything(self, caller: Caller) -> bool:
+        """Say whether there is anything at all that the caller may hope for, in some repository or other. Pure.
+
+        A policy that denies a part of what another allows doesn't count: this only tells whether to ask who it is.
+        """
+        if caller.principal.kind is PrincipalKind.ISSUED and not self.written:
+            return True
+        return any(
+            policy.effect is Effect.ALLOW and policy.is_about(caller.principal, action)
+            for policy in self.all
+            for action in policy.actions
+        )
+
+
+def _narrowed(caller: Caller, action: Action, repository: str | None) -> Decision | None:
+    """Return the refusal that lies in what the caller came with; None where that is good for it."""
+    if caller.grants is not None and not any(_grants(grant, action, repository) for grant in caller.grants):
+        place = repository or "the registry"
+        return Decision(allowed=False, because=f"the token does not grant {action} on {place}", by_token=True)
+    if caller.scope is not None and not caller.scope.covers(action, repository, caller.principal.name):
+        return Decision(
+            allowed=False, because=f"the key that was used is not good for {action} on {repository or 'the registry'}"
+        )
+    return None
+
+
+def _grants(grant: Grant, action: Action, repository: str | None) -> bool:
+    """Say whether an entry of a token covers it; ``repository(plugin)`` is a repository, ``*`` is any action."""
+    kind = grant.kind.partition("(")[0]
+    if repository is not None:
+        return kind == "repository" and grant.name == repository and bool({action.value, "*"} & grant.actions)
+    return kind == "registry" and grant.name == action.value and bool({action.value, "*"} & grant.actions)
+
+
+def needed(action: Action, repository: str | None) -> Grant:
+    """Return what a token has to grant for it, as a challenge asks for it; who pushes also pulls."""
+    if repository is None:
+        return Grant("registry", action.value, frozenset({"*"}))
+    words = {"pull", "push"} if action is Action.PUSH else {action.value}
+    return Grant("repository", repository, frozenset(words))
+
+
+DEFAULT = (
+    Policy.parse("the default", ("authenticated",), ("**",), ("pull", "push", "delete", "catalog", "augment", "watch")),
+    Policy.parse("the default", ("group:admins",), ("**",), ("admin",)),
+)
+"""What counts until policies are written: as with distribution, whoever signs in may do everything to images; the
+installation itself is for the group ``admins``."""

@@ -1,0 +1,131 @@
+"""htpasswd: a file of names and hashes, as Apache's ``htpasswd`` and ``openssl passwd`` write it.
+
+Distribution reads bcrypt alone; stacks are also made with ``openssl passwd -apr1``, so that is read as well, and so are
+``{SHA}`` and SHA-crypt. The file is read again when it has changed, which each request looks at.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import structlog
+
+from roadstead.auth.caller import Caller
+from roadstead.auth.credentials import Credentials, Password
+from roadstead.auth.errors import SourceUnreadableError
+from roadstead.auth.passwords import Passwords, objection
+from roadstead.auth.ports import Authenticator
+from roadstead.auth.principal import Principal, PrincipalKind
+
+_log = structlog.get_logger()
+
+_FALLBACK = "$2b$10$9FZ6Jr0u3kV4NHG7p1RjTeTqEKGhFX2bnXYyuO/6YQS5QWkK/vGnO"
+"""What an unknown name is checked against where the file has no hash at all."""
+
+_BCRYPT_COST = re.compile(r"\$2.\$(\d\d)\$")
+
+
+@dataclass(frozen=True, slots=True)
+class LineFinding:
+    """What is wrong with a line; the line itself isn't told, as a password may stand in it."""
+
+    number: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"line {self.number}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class HtpasswdEntries:
+    """What a file says: a hash for each name, and what is wrong in it."""
+
+    hashes: Mapping[str, str]
+    findings: Sequence[LineFinding]
+
+    @property
+    def costliest(self) -> str:
+        """Return the hash that takes longest to check: what every failure takes at the least."""
+        return max(self.hashes.values(), key=_cost, default=_FALLBACK)
+
+
+def parse_htpasswd(text: str) -> HtpasswdEntries:
+    """Read a file's lines. What can't be read is a finding, and the other lines hold. Pure."""
+    hashes: dict[str, str] = {}
+    findings: list[LineFinding] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        name, colon, rest = line.partition(":")
+        hashed = rest.partition(":")[0]  # as Apache does: what follows is a remark
+        wrong = _objection(name, colon, hashed, hashes)
+        if wrong is None:
+            hashes[name] = hashed
+        else:
+            findings.append(LineFinding(number, wrong))
+    return HtpasswdEntries(hashes, findings)
+
+
+def _objection(name: str, colon: str, hashed: str, known: Mapping[str, str]) -> str | None:
+    if not colon or not name:
+        return "expected NAME:HASH"
+    if name in known:
+        return f"{name!r} has a line already, and the first counts"
+    return objection(hashed)
+
+
+def _cost(hashed: str) -> int:
+    """Return how long a check takes, to be compared: each step of bcrypt's cost doubles it."""
+    cost = _BCRYPT_COST.match(hashed)
+    return 1 << int(cost[1]) if cost is not None else 1
+
+
+class HtpasswdFile:
+    """`Authenticator` over an htpasswd file."""
+
+    def __init__(self, path: Path, passwords: Passwords) -> None:
+        self._path = path
+        self._passwords = passwords
+        self._seen: tuple[int, int, int] | None = None
+        self._entries = HtpasswdEntries({}, ())
+
+    async def authenticate(self, credentials: Credentials) -> Caller | None:
+        """Return who it is; a file that isn't there lets nobody in (SourceUnreadableError)."""
+        if not isinstance(credentials, Password):
+            return None
+        entries = self.read()
+        hashed = entries.hashes.get(credentials.username)
+        if hashed is not None and await self._passwords.matches(hashed, credentials):
+            return Caller(Principal(PrincipalKind.USER, credentials.username), via="htpasswd")
+        costliest = entries.costliest
+        if hashed is None or _cost(hashed) < _cost(costliest):
+            # Or a quick "no" would tell which names there are.
+            await self._passwords.waste(costliest, credentials)
+        return None
+
+    def read(self) -> HtpasswdEntries:
+        """Return what the file says now; it is read if it isn't the one that was read last."""
+        try:
+            status = self._path.stat()
+            seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if seen != self._seen:
+                self._entries = parse_htpasswd(self._path.read_text(encoding="utf-8", errors="replace"))
+                self._seen = seen
+                self._tell()
+        except OSError as error:
+            self._seen = None
+            raise SourceUnreadableError(f"the file of passwords can't be read: {error.strerror}") from error
+        return self._entries
+
+    def _tell(self) -> None:
+        for finding in self._entries.findings:
+            _log.warning("a line of htpasswd isn't used", path=str(self._path), line=finding.number,
+                         reason=finding.message)  # fmt: skip
+        _log.info("htpasswd is read", path=str(self._path), users=len(self._entries.hashes))
+
+
+if TYPE_CHECKING:
+    _: type[Authenticator] = HtpasswdFile

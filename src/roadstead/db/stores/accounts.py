@@ -1,0 +1,182 @@
+"""Users, robot accounts and their keys (``auth.ports.AccountStore``)."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, bindparam, delete, select, update
+
+from roadstead.auth.caller import Action, RepositoryGlob, Scope
+from roadstead.auth.ports import Account, AccountStore, ApiKey
+from roadstead.auth.principal import Principal, PrincipalKind
+from roadstead.db.access import Access, Query, Row, Upsert
+from roadstead.db.moments import from_micros, to_micros
+from roadstead.db.schema import accounts, api_keys
+from roadstead.secret import Secret
+
+_ACCOUNT = (
+    accounts.c.name,
+    accounts.c.kind,
+    accounts.c.member_of,
+    accounts.c.password_hash,
+    accounts.c.created_at,
+)
+_KEY = (
+    accounts.c.name,
+    accounts.c.kind,
+    accounts.c.member_of,
+    api_keys.c.key_id,
+    api_keys.c.secret_hash,
+    api_keys.c.repositories,
+    api_keys.c.actions,
+    api_keys.c.description,
+    api_keys.c.created_at,
+    api_keys.c.expires_at,
+)
+_KEYS = select(*_KEY).join(accounts, accounts.c.name == api_keys.c.owner).order_by(api_keys.c.created_at)
+
+FIND_ACCOUNT = Query(select(*_ACCOUNT).where(accounts.c.name == bindparam("name")), "name")
+ALL_ACCOUNTS = Query(select(*_ACCOUNT).order_by(accounts.c.name))
+FIND_KEY = Query(_KEYS.where(api_keys.c.key_id == bindparam("key_id")), "key_id")
+KEYS_OF = Query(_KEYS.where(api_keys.c.owner == bindparam("owner")), "owner")
+ALL_KEYS = Query(_KEYS)
+
+_MAKE = Upsert(
+    accounts, lambda insert: insert.on_conflict_do_nothing(index_elements=["name"]).returning(accounts.c.name)
+)
+# The names differ from the columns': SQLAlchemy keeps those of an UPDATE for itself.
+_CHANGE = (
+    update(accounts)
+    .where(accounts.c.name == bindparam("of"))
+    .values(kind=bindparam("new_kind"), member_of=bindparam("new_groups"))
+)
+_CHANGE_PASSWORD = (
+    update(accounts).where(accounts.c.name == bindparam("of")).values(password_hash=bindparam("new_hash"))
+)
+_REMOVE = delete(accounts).where(accounts.c.name == bindparam("of"))
+_OWNER = select(accounts.c.name).where(accounts.c.name == bindparam("owner")).with_for_update(read=True)
+_REMOVE_KEY = delete(api_keys).where(api_keys.c.key_id == bindparam("of"))
+
+
+class DatabaseAccounts:
+    """`AccountStore` on a database."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def find_account(self, name: str) -> Account | None:
+        """Return the account of that name."""
+        row = await self._access.row(FIND_ACCOUNT, name)
+        return None if row is None else _account(row)
+
+    async def put_account(
+        self, principal: Principal, password_hash: Secret | None, *, replace: bool, now: datetime
+    ) -> bool:
+        """Store an account, or its new groups and password."""
+        return await self._access.write(_put, principal, password_hash, to_micros(now), replace=replace)
+
+    async def remove_account(self, name: str) -> bool:
+        """Remove an account with its keys."""
+        return await self._access.write(_remove, name)
+
+    async def accounts(self) -> Sequence[Account]:
+        """Return all accounts by name."""
+        return [_account(row) for row in await self._access.rows(ALL_ACCOUNTS)]
+
+    async def find_key(self, key_id: str) -> ApiKey | None:
+        """Return the key with its owner."""
+        row = await self._access.row(FIND_KEY, key_id)
+        return None if row is None else _key(row)
+
+    async def put_key(self, key: ApiKey) -> bool:
+        """Store a new key."""
+        return await self._access.write(_put_key, key)
+
+    async def remove_key(self, key_id: str) -> bool:
+        """Remove a key."""
+        return await self._access.write(_remove_key, key_id)
+
+    async def keys(self, owner: str | None = None) -> Sequence[ApiKey]:
+        """Return the keys of one account or of all."""
+        rows = await (self._access.rows(ALL_KEYS) if owner is None else self._access.rows(KEYS_OF, owner))
+        return [_key(row) for row in rows]
+
+
+def _put(connection: Connection, principal: Principal, password_hash: Secret | None, at: int, *, replace: bool) -> bool:
+    hashed = None if password_hash is None else password_hash.reveal()
+    groups = json.dumps(sorted(principal.groups))
+    made = connection.execute(
+        _MAKE.on(connection),
+        {
+            "name": principal.name,
+            "kind": principal.kind.value,
+            "password_hash": hashed,
+            "member_of": groups,
+            "created_at": at,
+        },
+    ).first()
+    if made is not None or not replace:
+        return made is not None
+    changed: dict[str, Any] = {"of": principal.name, "new_kind": principal.kind.value, "new_groups": groups}
+    connection.execute(_CHANGE, changed)
+    if hashed is not None:
+        connection.execute(_CHANGE_PASSWORD, {"of": principal.name, "new_hash": hashed})
+    return True
+
+
+def _remove(connection: Connection, name: str) -> bool:
+    return connection.execute(_REMOVE, {"of": name}).rowcount == 1
+
+
+def _put_key(connection: Connection, key: ApiKey) -> bool:
+    if connection.execute(_OWNER, {"owner": key.owner.name}).first() is None:
+        return False
+    connection.execute(
+        api_keys.insert(),
+        {
+            "key_id": key.key_id,
+            "owner": key.owner.name,
+            "secret_hash": key.secret_hash,
+            "repositories": json.dumps([str(glob) for glob in key.scope.repositories]),
+            "actions": json.dumps(sorted(key.scope.actions)),
+            "description": key.description,
+            "created_at": to_micros(key.created_at),
+            "expires_at": None if key.expires_at is None else to_micros(key.expires_at),
+        },
+    )
+    return True
+
+
+def _remove_key(connection: Connection, key_id: str) -> bool:
+    return connection.execute(_REMOVE_KEY, {"of": key_id}).rowcount == 1
+
+
+def _principal(name: str, kind: str, member_of: str) -> Principal:
+    return Principal(PrincipalKind(kind), name, frozenset(json.loads(member_of)))
+
+
+def _account(row: Row) -> Account:
+    name, kind, member_of, hashed, created_at = row
+    return Account(_principal(name, kind, member_of), None if hashed is None else Secret(hashed),
+                   from_micros(created_at))  # fmt: skip
+
+
+def _key(row: Row) -> ApiKey:
+    name, kind, member_of, key_id, secret_hash, repositories, actions, description, created_at, expires_at = row
+    return ApiKey(
+        key_id=key_id,
+        owner=_principal(name, kind, member_of),
+        scope=Scope(
+            tuple(RepositoryGlob(text) for text in json.loads(repositories)),
+            frozenset(Action(text) for text in json.loads(actions)),
+        ),
+        secret_hash=secret_hash,
+        created_at=from_micros(created_at),
+        expires_at=None if expires_at is None else from_micros(expires_at),
+        description=description,
+    )
+
+
+if TYPE_CHECKING:
+    _: type[AccountStore] = DatabaseAccounts

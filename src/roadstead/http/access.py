@@ -1,0 +1,99 @@
+"""Access control over HTTP: who sent a request, whether they may, and how the others are told.
+
+A guard stands before every handler where access is controlled at all; elsewhere a request costs one look at an
+attribute. Handlers that touch more than their path names (a mount, the catalog) ask ``request.rights`` themselves.
+
+What clients are told (docs/how-to/sign-in.md): 401 with challenges while nobody has signed in, or if the token that
+came isn't good for it; 403 DENIED for somebody we know who may not. Both are the same whether the repository, the
+manifest or the blob exists or not: the guard has decided before anybody looked.
+"""
+
+from collections.abc import Mapping
+
+import structlog
+
+from roadstead.auth.access import Access
+from roadstead.auth.caller import Action, Caller
+from roadstead.auth.errors import AccessDeniedError, SignInNeededError
+from roadstead.auth.policies import Decision, needed
+from roadstead.auth.ports import Challenges
+from roadstead.http.asgi import Request
+from roadstead.http.names import parse_name
+from roadstead.http.rights import DecidedRights
+from roadstead.http.routes import Route
+
+_log = structlog.get_logger()
+
+
+class Guard:
+    """Lets requests through to their handlers, or doesn't."""
+
+    def __init__(self, access: Access, challenges: Challenges) -> None:
+        self._access = access
+        self._challenges = challenges
+
+    async def admit(self, request: Request, route: Route, found: Mapping[str, str]) -> None:
+        """Find out who sent a request, note it there, and see whether they may.
+
+        Raises SignInNeededError, AccessDeniedError, AttemptsTooManyError, NameInvalidError.
+        """
+        if route.needs is None:
+            return
+        action = route.needs
+        name = found.get("name")
+        repository = None if name is None else str(parse_name(name).repository)
+        try:
+            caller = await self._access.identify(request.header(b"authorization"), request.client or "")
+        except SignInNeededError as error:
+            raise self._asked_to_sign_in(request, action, repository, error) from error
+        request.rights = DecidedRights(caller, self._access)
+        if action.of_repository and repository is None:
+            self._admit_at_the_door(request, caller)
+            return
+        decision = self._access.decide(caller, action, repository)
+        if not decision.allowed:
+            raise self._refusal(request, caller, action, repository, decision)
+
+    def _admit_at_the_door(self, request: Request, caller: Caller) -> None:
+        """``/v2/`` asks nothing of anybody but where clients find out how to sign in: they only do so if asked here."""
+        if not caller.is_anonymous:
+            return
+        if self._challenges.asks_everybody or not self._access.policies.may_do_anything(caller):
+            challenges = self._values(request, None, None)
+            if challenges:
+                raise SignInNeededError(challenges=challenges)
+
+    def _refusal(
+        self, request: Request, caller: Caller, action: Action, repository: str | None, decision: Decision
+    ) -> Exception:
+        _log.info(
+            "access denied",
+            subject=str(caller.principal),
+            via=caller.via or None,
+            action=action.value,
+            repository=repository,
+            client=request.client,
+            reason=decision.because,
+        )
+        if caller.is_anonymous or decision.by_token:
+            error = "insufficient_scope" if decision.by_token and caller.grants is not None else None
+            challenges = self._values(request, action, repository, error)
+            if challenges:
+                said = "the token is not good for this" if decision.by_token else "sign in to do this"
+                return SignInNeededError(said, challenges)
+        what = "the registry" if repository is None else repository
+        return AccessDeniedError(f"{caller.principal} may not {action} {what}")
+
+    def _asked_to_sign_in(
+        self, request: Request, action: Action, repository: str | None, error: SignInNeededError
+    ) -> SignInNeededError:
+        door = action.of_repository and repository is None
+        _log.info("sign-in refused", client=request.client, reason=str(error))
+        told = self._values(request, None if door else action, repository, "invalid_token")
+        return type(error)(str(error), told)
+
+    def _values(
+        self, request: Request, action: Action | None, repository: str | None, error: str | None = None
+    ) -> tuple[str, ...]:
+        wanted = () if action is None else (needed(action, repository),)
+        return tuple(self._challenges.values(wanted, host=request.header(b"host") or "", error=error))
