@@ -65,8 +65,10 @@ says what is wrong.
   of bytes.
 - A relative **path** in the file begins at the file; elsewhere it begins at the working directory.
 - In the environment, lists and tables are JSON: `ROADSTEAD_AUGMENT_RULES='[{"match": "library/*:latest", "env": ["A=1"]}]'`.
-- Inside any value `${env:NAME}` stands for an environment variable and `${file:PATH}` for a file's content;
-  `$${` is a plain `${`.
+- A variable's name with `_FILE` behind it (`ROADSTEAD_DATABASE_URL_FILE`) names a file that holds the value.
+- Inside any value `${env:NAME}` stands for an environment variable, `${file:PATH}` for a file's content,
+  `${secret:NAME#KEY}` for a key of a secret in AWS Secrets Manager and `${ssm:NAME}` for a parameter of AWS Systems
+  Manager ([Keep secrets elsewhere](../how-to/secrets.md)); `$${` is a plain `${`.
 - An unknown key or `ROADSTEAD_` variable is an error. The variables that Kubernetes makes for a Service called
   `roadstead` are ignored.
 """
