@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from roadstead.cli import config, gc, import_tree, layer, serve, tag, verify
+from roadstead.cli import config, copy, gc, import_tree, layer, serve, tag, verify
 from roadstead.cli.report import report
 from roadstead.errors import RoadsteadError
 
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("import", epilog=import_tree.EXAMPLE)(import_tree.import_tree)
+app.command("copy", epilog=copy.EXAMPLE)(copy.copy)
 app.command("gc", epilog=gc.EXAMPLE)(gc.gc)
 app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
 app.add_typer(config.app, name="config")
