@@ -6,6 +6,7 @@ by the driver itself, because building it anew costs a hundred times what SQLite
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -17,6 +18,9 @@ from sqlalchemy.dialects.sqlite.pysqlite import dialect as pysqlite_dialect
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+CHANNEL = "roadstead"
+"""Where PostgreSQL is asked to wake those who wait for commits."""
 
 Row = Sequence[Any]
 """Columns by position, as the driver gives them."""
@@ -70,6 +74,14 @@ class Query:
         return Prepared(str(compiled), tuple(places[name] for name in asked), constants)
 
 
+class Commits(Protocol):
+    """Wakes whoever waits for a commit. It may wake for nothing, and late, so it is never all one relies on."""
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when something was committed since the last call, or when the time is over."""
+        ...
+
+
 class Access(Protocol):
     """One process's way to a database. ``db.sqlite`` and ``db.postgres`` each have one.
 
@@ -90,6 +102,13 @@ class Access(Protocol):
 
         What the intention raises undoes it and is raised here. It may be run more than once, so it changes nothing
         but the database. Cancelled, it happens whole or not at all.
+        """
+        ...
+
+    def commits(self) -> AbstractAsyncContextManager[Commits]:
+        """Watch for commits of any process, from now on.
+
+        On SQLite every commit wakes, on PostgreSQL those that notify `CHANNEL`.
         """
         ...
 

@@ -26,7 +26,11 @@ from roadstead.db.stores.instance import DatabaseInstance
 from roadstead.db.stores.leases import DatabaseLeases
 from roadstead.db.stores.links import DatabaseLinks
 from roadstead.db.stores.manifests import DatabaseManifests
+from roadstead.db.stores.outbox import NOWHERE, Announcer, DatabaseOutbox
 from roadstead.db.stores.uploads import DatabaseUploads
+from roadstead.events.event import Source
+from roadstead.events.ports import OutboxStore
+from roadstead.events.rules import NOBODY, Interests
 from roadstead.lease import LeaseStore
 from roadstead.registry.ports import (
     AuditStore,
@@ -75,24 +79,34 @@ class Database:
     imports: ImportStore
     links: LinkStore
     accounts: AccountStore
+    outbox: OutboxStore
 
-    def __init__(self, access: OpenAccess, *, blob_lease: timedelta = BLOB_LEASE) -> None:
+    def __init__(
+        self,
+        access: OpenAccess,
+        *,
+        blob_lease: timedelta = BLOB_LEASE,
+        interests: Interests = NOBODY,
+        source: Source = NOWHERE,
+    ) -> None:
         self.access = access
+        announcer = Announcer(access, interests, source)
         catalog = DatabaseCatalog(access)
-        self.manifests = DatabaseManifests(access)
+        self.manifests = DatabaseManifests(access, announcer)
         self.catalog = catalog
         self.journal = catalog
         self.uploads = DatabaseUploads(access)
-        self.blobs = DatabaseBlobs(access, blob_lease)
+        self.blobs = DatabaseBlobs(access, blob_lease, announcer)
         self.layers = DatabaseLayers(access, blob_lease)
         self.derivations = DatabaseDerivations(access, blob_lease)
-        self.collection = DatabaseCollection(access)
+        self.collection = DatabaseCollection(access, announcer)
         self.audit = DatabaseAudit(access)
         self.instance = DatabaseInstance(access)
         self.leases = DatabaseLeases(access)
         self.imports = DatabaseImports(access)
         self.links = DatabaseLinks(access)
         self.accounts = DatabaseAccounts(access)
+        self.outbox = DatabaseOutbox(access, announcer)
 
     async def check(self) -> None:
         """Raise StoreBusyError or StoreFailedError unless the database can be read and written."""
@@ -111,13 +125,16 @@ async def open_database(
     busy_timeout: timedelta = sqlite.BUSY_TIMEOUT,
     pool_size: int = DEFAULT_POOL_SIZE,
     blob_lease: timedelta = BLOB_LEASE,
+    interests: Interests = NOBODY,
+    source: Source = NOWHERE,
 ) -> Database:
     """Open the database at ``sqlite:///path`` or ``postgresql://…``.
 
     With *migrate* it is brought to this release's schema first, made where there is none; any number of processes
     may do that at once. Without, it has to be there, which costs a worker next to nothing.
 
-    `blob_lease` is how long collection leaves a blob alone after somebody was told that it is here.
+    `blob_lease` is how long collection leaves a blob alone after somebody was told that it is here. What happens is
+    told to `interests`, as happening at `source`.
 
     Raises DatabaseUrlError, SchemaTooNewError, SchemaOutdatedError, StoreBusyError and
     StoreFailedError.
@@ -127,7 +144,7 @@ async def open_database(
         access: OpenAccess = await _open_sqlite(_sqlite_path(parsed), migrate=migrate, busy_timeout=busy_timeout)
     else:
         access = await _open_postgres(url, migrate=migrate, busy_timeout=busy_timeout, pool_size=pool_size)
-    return Database(access, blob_lease=blob_lease)
+    return Database(access, blob_lease=blob_lease, interests=interests, source=source)
 
 
 async def _open_sqlite(path: Path, *, migrate: bool, busy_timeout: timedelta) -> OpenAccess:

@@ -7,7 +7,8 @@ never repeated.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Concatenate, Self
@@ -16,7 +17,7 @@ from sqlalchemy import Connection, func, literal, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from roadstead.db.access import Access, P, Query, Row, T
+from roadstead.db.access import CHANNEL, Access, P, Query, Row, T
 from roadstead.db.errors import DatabaseUrlError, DriverMissingError, StoreFailedError
 from roadstead.db.migrating import upgrade
 from roadstead.errors import RoadsteadError
@@ -232,6 +233,15 @@ class PostgresAccess:
             await connection.commit()
         return result
 
+    @asynccontextmanager
+    async def commits(self) -> AsyncGenerator["PostgresCommits", None]:
+        """Watch for commits that notify, from now on; over a connection of its own."""
+        commits = PostgresCommits(self._driver, self._connect_patiently)
+        try:
+            yield commits
+        finally:
+            await commits.close()
+
     async def close(self) -> None:
         """Let go of all connections."""
         await self._engine.dispose()
@@ -240,6 +250,43 @@ class PostgresAccess:
                 await self._pool.close()
         except TimeoutError:
             self._pool.terminate()
+
+
+class PostgresCommits:
+    """Hears notifications. Without a connection it only lets time pass, and tries again to have one."""
+
+    def __init__(self, driver: Driver, connect: Callable[[], Awaitable[Any]]) -> None:
+        self._driver = driver
+        self._connect = connect
+        self._connection: Any = None
+        self._heard = asyncio.Event()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when something was notified since the last call, or when the time is over."""
+        await self._listen()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._heard.wait()
+        self._heard.clear()
+
+    async def _listen(self) -> None:
+        if self._connection is not None and not self._connection.is_closed():
+            return
+        self._connection = None
+        with suppress(*self._driver.errors):
+            connection = await self._connect()
+            await connection.add_listener(CHANNEL, self._hear)
+            self._connection = connection
+            self._heard.set()  # what was committed while nobody listened
+
+    def _hear(self, *_: object) -> None:
+        self._heard.set()
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        if self._connection is not None:
+            with suppress(*self._driver.errors):
+                await self._connection.close(timeout=1)
 
 
 def sqlstate(error: BaseException | None) -> str:

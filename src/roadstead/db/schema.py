@@ -21,10 +21,11 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    literal_column,
     true,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
 HEAD = REVISIONS[-1]
@@ -309,6 +310,43 @@ api_keys = Table(
     PrimaryKeyConstraint("key_id"),
     Index("ix_api_keys_owner", "owner"),
 )
+
+# Events on their way (events.ports.Letter): a row for each endpoint that wants to hear, written in the transaction of
+# the change. `position` orders those of one repository, since it is taken while the transaction holds the locks that
+# order its change. `state` alone says what is undelivered. `held_until`: an attempt failed, and the repository's later
+# events wait with it.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("position", NUMBER, primary_key=True),
+    Column("endpoint", BYTEWISE, nullable=False),
+    Column("event_id", BYTEWISE, nullable=False),
+    Column("repository", BYTEWISE, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("held_until", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("settled_at", BigInteger),
+    CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="state"),
+    sqlite_autoincrement=True,
+)
+_PENDING = outbox.c.state == literal_column("'pending'")
+_HELD = outbox.c.held_until.is_not(None)
+Index("ix_outbox_pending", outbox.c.endpoint, outbox.c.position, sqlite_where=_PENDING, postgresql_where=_PENDING)
+Index(
+    "ix_outbox_held",
+    outbox.c.endpoint,
+    outbox.c.repository,
+    outbox.c.held_until,
+    sqlite_where=_HELD,
+    postgresql_where=_HELD,
+)
+Index("ix_outbox_settled", outbox.c.state, outbox.c.settled_at)
+Index("ix_outbox_event", outbox.c.event_id)
 
 # Values of which the whole installation has one: secrets, where the import stands, whether links are written.
 instance = Table(

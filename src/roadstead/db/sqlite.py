@@ -14,8 +14,8 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -38,6 +38,9 @@ MAX_BATCH = 256
 
 BUSY_TIMEOUT = timedelta(seconds=5)
 """How long a write may wait for its turn before the caller is told to come back."""
+
+COMMITS_SEEN_EVERY_S = 0.02
+"""How often whoever waits for commits looks (design, "Shape"): a look is a few microseconds."""
 
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
@@ -329,10 +332,39 @@ class SqliteAccess:
         finally:
             patience.cancel()
 
+    @asynccontextmanager
+    async def commits(self) -> AsyncGenerator["SqliteCommits", None]:
+        """Watch for commits of any process, from now on."""
+        yield SqliteCommits(self._reader)
+
     async def close(self) -> None:
         """Finish the writes that wait and close the file."""
         self._reader.close()
         await asyncio.to_thread(self._writer.close)
+
+
+class SqliteCommits:
+    """Sees commits by a number that SQLite raises for other connections: our writer's is another, too."""
+
+    def __init__(self, reader: sqlite3.Connection) -> None:
+        self._reader = reader
+        self._seen = self._version()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return when something was committed since the last call, or when the time is over."""
+        loop = asyncio.get_running_loop()
+        over = loop.time() + timeout_s
+        # Other processes tell nobody, so it is looked for.
+        while (version := self._version()) == self._seen and (left := over - loop.time()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(COMMITS_SEEN_EVERY_S, left))
+        self._seen = version
+
+    def _version(self) -> int:
+        try:
+            found: int = self._reader.execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error as error:
+            raise our_error(error) from error
+        return found
 
 
 def read_revision(connection: sqlite3.Connection) -> str | None:

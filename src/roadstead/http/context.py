@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from roadstead.augment.service import Augmenter
 from roadstead.http.access import Guard
+from roadstead.http.causes import Telling
 from roadstead.http.offload import XAccel
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
@@ -38,3 +39,4 @@ class Services:
     strict_accept: bool = False
     offload: XAccel | None = None
     presigner: PresignsUrl | None = None
+    telling: Telling | None = None  # where somebody wants to hear of what happens

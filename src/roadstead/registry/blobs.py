@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from roadstead.clock import Clock
+from roadstead.events.event import UNPROMPTED, Cause
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
 from roadstead.registry.content_cache import ContentCache
@@ -60,14 +61,19 @@ class Blobs:
             raise ContentMissingError(blob.digest) from error
 
     async def mount(
-        self, repository: RepositoryName, digest: Digest, source: RepositoryName | None
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        source: RepositoryName | None,
+        *,
+        cause: Cause = UNPROMPTED,
     ) -> BlobRecord | None:
         """Give the repository a blob that `source` (None: any repository) has; None where it hasn't (end-11)."""
-        return await self._store.mount(repository, digest, source=source, now=self._clock.now())
+        return await self._store.mount(repository, digest, source=source, cause=cause, now=self._clock.now())
 
-    async def unlink(self, repository: RepositoryName, digest: Digest) -> None:
+    async def unlink(self, repository: RepositoryName, digest: Digest, *, cause: Cause = UNPROMPTED) -> None:
         """Take the blob from this repository; raises BlobUnknownError, DeleteDisabledError (end-10)."""
         if not self._delete_enabled:
             raise DeleteDisabledError
-        if not await self._store.unlink(repository, digest, now=self._clock.now()):
+        if not await self._store.unlink(repository, digest, cause=cause, now=self._clock.now()):
             raise BlobUnknownError(repository, digest)

@@ -18,6 +18,7 @@ from typing import TypeVar
 import structlog
 
 from roadstead.clock import Clock
+from roadstead.events.event import UNPROMPTED, Cause
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
@@ -234,10 +235,13 @@ class LinkedManifests:
         *,
         condition: TagCondition | None = None,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
         now: datetime,
     ) -> None:
         """Store a manifest, and its links."""
-        await self._store.put(repository, manifest, tags, condition=condition, immutable=immutable, now=now)
+        await self._store.put(
+            repository, manifest, tags, condition=condition, immutable=immutable, cause=cause, now=now
+        )
         await self._links.catch_up(repository)
 
     async def restore(
@@ -247,10 +251,11 @@ class LinkedManifests:
         digest: Digest,
         *,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
         now: datetime,
     ) -> bool:
         """Put a tag back, and its links."""
-        is_here = await self._store.restore(repository, tag, digest, immutable=immutable, now=now)
+        is_here = await self._store.restore(repository, tag, digest, immutable=immutable, cause=cause, now=now)
         await self._links.catch_up(repository)
         return is_here
 
@@ -260,10 +265,11 @@ class LinkedManifests:
         digest: Digest,
         *,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
         now: datetime,
     ) -> Sequence[Tag] | None:
         """Delete a manifest, and its links."""
-        tags = await self._store.delete(repository, digest, immutable=immutable, now=now)
+        tags = await self._store.delete(repository, digest, immutable=immutable, cause=cause, now=now)
         await self._links.catch_up(repository)
         return tags
 
@@ -273,10 +279,11 @@ class LinkedManifests:
         tag: Tag,
         *,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
         now: datetime,
     ) -> bool:
         """Remove a tag, and its links."""
-        was_there = await self._store.delete_tag(repository, tag, immutable=immutable, now=now)
+        was_there = await self._store.delete_tag(repository, tag, immutable=immutable, cause=cause, now=now)
         await self._links.catch_up(repository)
         return was_there
 
@@ -300,22 +307,31 @@ class LinkedBlobs:
         upload: UploadRecord | None,
         now: datetime,
         arrival: Arrival | None = None,
+        cause: Cause = UNPROMPTED,
     ) -> BlobRecord:
         """Record durable bytes, and their link."""
-        stored = await self._store.commit(repository, blob, upload=upload, now=now, arrival=arrival)
+        stored = await self._store.commit(repository, blob, upload=upload, now=now, arrival=arrival, cause=cause)
         await self._links.catch_up(repository)
         return stored
 
     async def mount(
-        self, repository: RepositoryName, digest: Digest, *, source: RepositoryName | None, now: datetime
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        source: RepositoryName | None,
+        cause: Cause = UNPROMPTED,
+        now: datetime,
     ) -> BlobRecord | None:
         """Mount, and write the link."""
-        mounted = await self._store.mount(repository, digest, source=source, now=now)
+        mounted = await self._store.mount(repository, digest, source=source, cause=cause, now=now)
         await self._links.catch_up(repository)
         return mounted
 
-    async def unlink(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> bool:
+    async def unlink(
+        self, repository: RepositoryName, digest: Digest, *, cause: Cause = UNPROMPTED, now: datetime
+    ) -> bool:
         """Unlink, and remove the link."""
-        was_there = await self._store.unlink(repository, digest, now=now)
+        was_there = await self._store.unlink(repository, digest, cause=cause, now=now)
         await self._links.catch_up(repository)
         return was_there

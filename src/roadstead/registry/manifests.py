@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from roadstead.clock import Clock
+from roadstead.events.event import UNPROMPTED, Cause
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.content_cache import ContentCache
@@ -63,6 +64,7 @@ class Manifests:
         media_type: str | None,
         tags: Sequence[Tag] = (),
         condition: TagCondition | None = None,
+        cause: Cause = UNPROMPTED,
     ) -> NewManifest:
         """Store a manifest under a tag, or under its digest and any number of tags; all or nothing."""
         if len(raw) > self.max_bytes:
@@ -75,12 +77,18 @@ class Manifests:
             expected = reference
         manifest = check_manifest(raw, media_type, expected=expected, sparse=self._sparse)
         await self._store.put(
-            repository, manifest, tags, condition=condition, immutable=self._immutable, now=self._clock.now()
+            repository,
+            manifest,
+            tags,
+            condition=condition,
+            immutable=self._immutable,
+            cause=cause,
+            now=self._clock.now(),
         )
         self._cache.keep(manifest.digest, raw)
         return manifest
 
-    async def delete(self, repository: RepositoryName, reference: Tag | Digest) -> None:
+    async def delete(self, repository: RepositoryName, reference: Tag | Digest, *, cause: Cause = UNPROMPTED) -> None:
         """Remove a tag, or a manifest with all its tags.
 
         Raises ManifestUnknownError, DeleteDisabledError, TagImmutableError.
@@ -89,9 +97,9 @@ class Manifests:
             raise DeleteDisabledError
         now = self._clock.now()
         if isinstance(reference, Tag):
-            gone = await self._store.delete_tag(repository, reference, immutable=self._immutable, now=now)
+            gone = await self._store.delete_tag(repository, reference, immutable=self._immutable, cause=cause, now=now)
         else:
-            removed = await self._store.delete(repository, reference, immutable=self._immutable, now=now)
+            removed = await self._store.delete(repository, reference, immutable=self._immutable, cause=cause, now=now)
             gone = removed is not None
         if not gone:
             raise ManifestUnknownError(repository, reference)

@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from roadstead.events.event import UNPROMPTED, Cause
 from roadstead.oci.digest import Algorithm, Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
@@ -107,7 +108,10 @@ class ChangeOrigin(StrEnum):
 
 
 class ManifestStore(Protocol):
-    """Manifests and tags of repositories."""
+    """Manifests and tags of repositories.
+
+    Each change is told of in its own transaction to whoever wants to hear, with the `cause` that it had.
+    """
 
     async def find_by_tag(self, repository: RepositoryName, tag: Tag) -> ManifestRecord | None:
         """Return what the tag points at now; None for an unknown tag or repository."""
@@ -129,6 +133,7 @@ class ManifestStore(Protocol):
         *,
         condition: TagCondition | None = None,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
         now: datetime,
     ) -> None:
         """Store a manifest, point the tags at it, write their journal: all or nothing; idempotent.
@@ -147,6 +152,7 @@ class ManifestStore(Protocol):
         digest: Digest,
         *,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
         now: datetime,
     ) -> bool:
         """Point a tag at a manifest that the repository holds, and note it; False if it doesn't hold it.
@@ -161,6 +167,7 @@ class ManifestStore(Protocol):
         digest: Digest,
         *,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
         now: datetime,
     ) -> Sequence[Tag] | None:
         """Remove a manifest and every tag at it; return those tags, or None if it wasn't there.
@@ -177,6 +184,7 @@ class ManifestStore(Protocol):
         tag: Tag,
         *,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
         now: datetime,
     ) -> bool:
         """Remove a tag, not what it points at; False if it wasn't there. Raises TagImmutableError."""
@@ -229,6 +237,7 @@ class UploadRecord:
     committed: Digest | None = None
     version: int = 0
     started_at: datetime
+    cause: Cause = UNPROMPTED  # the request that works on it now; not kept
 
 
 class UploadStore(Protocol):
@@ -262,7 +271,7 @@ class BlobStore(Protocol):
     """Which blobs exist, and which repository may serve which (membership).
 
     Whatever tells a client that a blob is here gives it a lease: collection leaves it alone until that has run out
-    (design decision 5).
+    (design decision 5). Each change is told of in its own transaction, with the `cause` that it had.
     """
 
     async def find(self, repository: RepositoryName, digest: Digest) -> BlobRecord | None:
@@ -292,6 +301,7 @@ class BlobStore(Protocol):
         upload: UploadRecord | None,
         now: datetime,
         arrival: Arrival | None = None,
+        cause: Cause = UNPROMPTED,
     ) -> BlobRecord:
         """Record durable bytes, give the repository the blob, close the session: one transaction.
 
@@ -303,12 +313,20 @@ class BlobStore(Protocol):
         ...
 
     async def mount(
-        self, repository: RepositoryName, digest: Digest, *, source: RepositoryName | None, now: datetime
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        source: RepositoryName | None,
+        cause: Cause = UNPROMPTED,
+        now: datetime,
     ) -> BlobRecord | None:
         """Give the repository a blob that `source` (None: any repository) may serve; None where it may not."""
         ...
 
-    async def unlink(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> bool:
+    async def unlink(
+        self, repository: RepositoryName, digest: Digest, *, cause: Cause = UNPROMPTED, now: datetime
+    ) -> bool:
         """Take the blob from the repository; its bytes stay for whoever else has it. False if it wasn't there."""
         ...
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from roadstead.clock import Clock
+from roadstead.events.event import UNPROMPTED, Cause
 from roadstead.oci.digest import Algorithm, Digest, DigestMismatchError
 from roadstead.oci.reference import RepositoryName
 from roadstead.registry.errors import SizeMismatchError, UploadBusyError, UploadOffsetError, UploadUnknownError
@@ -130,7 +131,14 @@ class Uploads:
         return replace(reached, version=record.version + 1)
 
     async def commit(
-        self, record: UploadRecord, body: Body, expected: Digest, *, start: int | None, size: int | None
+        self,
+        record: UploadRecord,
+        body: Body,
+        expected: Digest,
+        *,
+        start: int | None,
+        size: int | None,
+        cause: Cause = UNPROMPTED,
     ) -> BlobRecord:
         """Finish a session with its last chunk, if there is one, and make the blob (end-6).
 
@@ -143,7 +151,7 @@ class Uploads:
             raise UploadUnknownError(record.repository)
         _check_chunk(record, body, start=start, size=size)
         try:
-            return await self._finish(record, body, expected, start=start, size=size)
+            return await self._finish(replace(record, cause=cause), body, expected, start=start, size=size)
         except StagedBusyError as error:
             raise UploadBusyError(record.upload_id) from error
         except StagedLostError as error:
@@ -164,9 +172,11 @@ class Uploads:
             raise UploadUnknownError(record.repository)
         return blob
 
-    async def push(self, repository: RepositoryName, body: Body, expected: Digest) -> BlobRecord:
+    async def push(
+        self, repository: RepositoryName, body: Body, expected: Digest, *, cause: Cause = UNPROMPTED
+    ) -> BlobRecord:
         """Store a blob that comes whole in one request (end-4b); a broken body leaves nothing."""
-        record = self.start(repository, expected.algorithm)
+        record = replace(self.start(repository, expected.algorithm), cause=cause)
         try:
             return await self._commit_whole(record, body, expected, None)
         except BodyBrokenError:
@@ -227,7 +237,12 @@ class Uploads:
         """Make the row of published bytes."""
         own_key = blob.key != keys.blob(blob.digest)  # an object store left them where they came in
         stored = await self._blobs.commit(
-            record.repository, blob, upload=record, now=self._clock.now(), arrival=None if own_key else arrival
+            record.repository,
+            blob,
+            upload=record,
+            now=self._clock.now(),
+            arrival=None if own_key else arrival,
+            cause=record.cause,
         )
         if stored.key != blob.key:  # the digest was stored before, elsewhere: one copy is enough
             await self._driver.delete(blob.key)

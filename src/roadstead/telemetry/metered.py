@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from roadstead.augment.ports import Derivation, DerivationStore
+from roadstead.events.event import UNPROMPTED, Cause
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
@@ -39,25 +40,34 @@ class MeteredBlobs:
         upload: UploadRecord | None,
         now: datetime,
         arrival: Arrival | None = None,
+        cause: Cause = UNPROMPTED,
     ) -> BlobRecord:
         """Record durable bytes, and count them."""
-        stored = await self._store.commit(repository, blob, upload=upload, now=now, arrival=arrival)
+        stored = await self._store.commit(repository, blob, upload=upload, now=now, arrival=arrival, cause=cause)
         self._metrics.blobs_stored.add()
         self._metrics.blob_bytes_stored.add(blob.size)
         return stored
 
     async def mount(
-        self, repository: RepositoryName, digest: Digest, *, source: RepositoryName | None, now: datetime
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        source: RepositoryName | None,
+        cause: Cause = UNPROMPTED,
+        now: datetime,
     ) -> BlobRecord | None:
         """Mount, and count it where it was one."""
-        mounted = await self._store.mount(repository, digest, source=source, now=now)
+        mounted = await self._store.mount(repository, digest, source=source, cause=cause, now=now)
         if mounted is not None:
             self._metrics.blobs_mounted.add()
         return mounted
 
-    async def unlink(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> bool:
+    async def unlink(
+        self, repository: RepositoryName, digest: Digest, *, cause: Cause = UNPROMPTED, now: datetime
+    ) -> bool:
         """Unlink, and count it where it was there."""
-        was_there = await self._store.unlink(repository, digest, now=now)
+        was_there = await self._store.unlink(repository, digest, cause=cause, now=now)
         if was_there:
             self._metrics.blobs_deleted.add()
         return was_there
@@ -83,10 +93,13 @@ class MeteredManifests:
         *,
         condition: TagCondition | None = None,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
         now: datetime,
     ) -> None:
         """Store a manifest, and count it."""
-        await self._store.put(repository, manifest, tags, condition=condition, immutable=immutable, now=now)
+        await self._store.put(
+            repository, manifest, tags, condition=condition, immutable=immutable, cause=cause, now=now
+        )
         self._metrics.manifests_stored.add()
 
     async def delete(
@@ -95,10 +108,11 @@ class MeteredManifests:
         digest: Digest,
         *,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
         now: datetime,
     ) -> Sequence[Tag] | None:
         """Delete a manifest, and count it where it was there."""
-        tags = await self._store.delete(repository, digest, immutable=immutable, now=now)
+        tags = await self._store.delete(repository, digest, immutable=immutable, cause=cause, now=now)
         if tags is not None:
             self._metrics.manifests_deleted.add()
         return tags

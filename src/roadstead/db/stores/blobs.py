@@ -18,6 +18,8 @@ from roadstead.db.moments import to_micros
 from roadstead.db.schema import blobs, repositories, repository_blobs
 from roadstead.db.stores import repositories as repository_rows
 from roadstead.db.stores import uploads as upload_rows
+from roadstead.db.stores.outbox import Announcer
+from roadstead.events.event import UNPROMPTED, Action, Cause, Event, blob_deleted, blob_stored
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
 from roadstead.registry.errors import StoreBusyError
@@ -119,9 +121,10 @@ class HeldBlob:
 class DatabaseBlobs:
     """`BlobStore` on a database."""
 
-    def __init__(self, access: Access, lease: timedelta) -> None:
+    def __init__(self, access: Access, lease: timedelta, announcer: Announcer) -> None:
         self._access = access
         self._lease = Lease(lease)
+        self._announcer = announcer
 
     async def find(self, repository: RepositoryName, digest: Digest) -> BlobRecord | None:
         """Return the blob if this repository may serve it."""
@@ -155,19 +158,47 @@ class DatabaseBlobs:
         upload: UploadRecord | None,
         now: datetime,
         arrival: Arrival | None = None,
+        cause: Cause = UNPROMPTED,
     ) -> BlobRecord:
         """Record durable bytes, give the repository the blob, close the session."""
-        return await self._access.write(_commit, repository, blob, upload, self._lease, to_micros(now), arrival)
+
+        def describe(_: Connection, stored: BlobRecord) -> Iterable[Event]:
+            return (blob_stored(repository, stored.digest, stored.size, cause=cause, at=now),)
+
+        at = to_micros(now)
+        return await self._announcer.write(describe, _commit, repository, blob, upload, self._lease, at, arrival)
 
     async def mount(
-        self, repository: RepositoryName, digest: Digest, *, source: RepositoryName | None, now: datetime
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        source: RepositoryName | None,
+        cause: Cause = UNPROMPTED,
+        now: datetime,
     ) -> BlobRecord | None:
         """Give the repository a blob that `source` (None: any repository) may serve."""
-        return await self._access.write(_mount, repository, digest, source, self._lease, to_micros(now))
 
-    async def unlink(self, repository: RepositoryName, digest: Digest, *, now: datetime) -> bool:
+        def describe(_: Connection, mounted: BlobRecord | None) -> Iterable[Event]:
+            if mounted is None:
+                return ()
+            return (
+                blob_stored(
+                    repository, digest, mounted.size, cause=cause, at=now, action=Action.MOUNT, mounted_from=source
+                ),
+            )
+
+        return await self._announcer.write(describe, _mount, repository, digest, source, self._lease, to_micros(now))
+
+    async def unlink(
+        self, repository: RepositoryName, digest: Digest, *, cause: Cause = UNPROMPTED, now: datetime
+    ) -> bool:
         """Take the blob from the repository."""
-        return await self._access.write(_unlink, repository, digest)
+
+        def describe(_: Connection, was_there: bool) -> Iterable[Event]:  # noqa: FBT001 - an intention's result
+            return (blob_deleted(repository, digest, cause=cause, at=now),) if was_there else ()
+
+        return await self._announcer.write(describe, _unlink, repository, digest)
 
 
 class DatabaseLayers:

@@ -6,7 +6,7 @@ that follow, which see what was committed before the lock was had. Rows that a c
 collection waits for nobody. SQLite has one writer at a time and needs no locks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,8 @@ from roadstead.db.schema import (
 from roadstead.db.stores import manifests as manifest_rows
 from roadstead.db.stores import repositories as repository_rows
 from roadstead.db.stores.blobs import CONDEMNED, DELETING, LIVE, parts
+from roadstead.db.stores.outbox import Announcer
+from roadstead.events.event import UNPROMPTED, Event, tag_deleted
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.ports import (
@@ -257,8 +259,9 @@ _EXPIRE = delete(tags).where(
 class DatabaseCollection:
     """`CollectionStore` on a database."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, announcer: Announcer) -> None:
         self._access = access
+        self._announcer = announcer
 
     async def blobs(self, *, after: str, limit: int) -> Sequence[BlobFacts]:
         """Return up to `limit` blobs, digests greater than `after`."""
@@ -311,8 +314,12 @@ class DatabaseCollection:
         return [TagAge(Tag.parse(name), Digest.parse(digest), from_micros(at)) for name, digest, at in rows]
 
     async def expire_tag(self, repository: RepositoryName, tag: TagAge, *, now: datetime) -> bool:
-        """Remove a tag and note it."""
-        return await self._access.write(_expire_tag, repository, tag, to_micros(now))
+        """Remove a tag, note it and tell of it."""
+
+        def describe(_: Connection, expired: bool) -> Iterable[Event]:  # noqa: FBT001 - an intention's result
+            return (tag_deleted(repository, tag.tag, cause=UNPROMPTED, at=now),) if expired else ()
+
+        return await self._announcer.write(describe, _expire_tag, repository, tag, to_micros(now))
 
     async def manifests(self, *, after: tuple[int, str], limit: int) -> Sequence[ManifestFacts]:
         """Return up to `limit` manifests behind the position."""

@@ -27,6 +27,16 @@ from roadstead.db.schema import (
 )
 from roadstead.db.stores import blobs as blob_rows
 from roadstead.db.stores import repositories as repository_rows
+from roadstead.db.stores.outbox import Announcer
+from roadstead.events.event import (
+    UNPROMPTED,
+    Cause,
+    Event,
+    manifest_deleted,
+    manifest_pushed,
+    references_of,
+    tag_deleted,
+)
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.errors import (
@@ -73,6 +83,13 @@ CONTENT = Query(select(contents.c.body).where(contents.c.digest == bindparam("di
 
 _ONE = and_(manifests.c.repository_id == bindparam("repository"), manifests.c.digest == bindparam("digest"))
 _HELD = select(manifests.c.media_type, manifests.c.derived, manifests.c.pushed_at).where(_ONE)
+_TOLD = (
+    select(manifests.c.media_type, manifests.c.size, contents.c.body)
+    .select_from(repositories)
+    .join(manifests, manifests.c.repository_id == repositories.c.id)
+    .join(contents, contents.c.digest == manifests.c.digest)
+    .where(_IN_REPOSITORY, manifests.c.digest == bindparam("digest"))
+)
 _PUSHED_AGAIN = (
     update(manifests)
     .where(manifests.c.repository_id == bindparam("repository"), manifests.c.digest == bindparam("pushed"))
@@ -164,8 +181,9 @@ _REMOVE_UNLESS_DERIVED_ELSEWHERE = delete(manifests).where(
 class DatabaseManifests:
     """`ManifestStore` on a database."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, announcer: Announcer) -> None:
         self._access = access
+        self._announcer = announcer
 
     async def find_by_tag(self, repository: RepositoryName, tag: Tag) -> ManifestRecord | None:
         """Return what the tag points at now."""
@@ -190,11 +208,20 @@ class DatabaseManifests:
         *,
         condition: TagCondition | None = None,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
         now: datetime,
     ) -> None:
         """Store a manifest, point the tags at it, write their journal."""
         move = _Move(repository, immutable, condition, ChangeOrigin.PUSH, to_micros(now))
-        await self._access.write(_put, manifest, tags, move)
+        references = references_of(manifest.raw) if self._announcer.references else ()
+
+        def describe(_: Connection, __: None) -> Iterable[Event]:
+            size = len(manifest.raw)
+            return manifest_pushed(
+                repository, manifest.digest, manifest.media_type, size, tags, references=references, cause=cause, at=now
+            )
+
+        await self._announcer.write(describe, _put, manifest, tags, move)
 
     async def restore(
         self,
@@ -203,11 +230,23 @@ class DatabaseManifests:
         digest: Digest,
         *,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
         now: datetime,
     ) -> bool:
         """Point a tag at a manifest that the repository holds."""
         move = _Move(repository, immutable, None, ChangeOrigin.RESTORE, to_micros(now))
-        return await self._access.write(_restore, tag, digest, move)
+
+        def describe(connection: Connection, is_here: bool) -> Iterable[Event]:  # noqa: FBT001 - an intention's result
+            if not is_here:
+                return ()
+            held = connection.execute(_TOLD, {"repository": repository.value, "digest": str(digest)}).one()
+            references = references_of(held.body) if self._announcer.references else ()
+            # To whoever follows the tag it is a push like any other.
+            return manifest_pushed(
+                repository, digest, held.media_type, held.size, [tag], references=references, cause=cause, at=now
+            )
+
+        return await self._announcer.write(describe, _restore, tag, digest, move)
 
     async def delete(
         self,
@@ -215,10 +254,18 @@ class DatabaseManifests:
         digest: Digest,
         *,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
         now: datetime,
     ) -> Sequence[Tag] | None:
         """Remove a manifest, or the source of a derived one, and every tag at it; return those tags."""
-        return await self._access.write(_delete, repository, digest, immutable, to_micros(now))
+
+        def describe(_: Connection, deleted: _Deleted | None) -> Iterable[Event]:
+            if deleted is None:
+                return ()
+            return manifest_deleted(repository, deleted.digests, deleted.tags, cause=cause, at=now)
+
+        deleted = await self._announcer.write(describe, _delete, repository, digest, immutable, to_micros(now))
+        return None if deleted is None else deleted.tags
 
     async def delete_tag(
         self,
@@ -226,10 +273,15 @@ class DatabaseManifests:
         tag: Tag,
         *,
         immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
         now: datetime,
     ) -> bool:
         """Remove a tag, not what it points at."""
-        return await self._access.write(_delete_tag, repository, tag, immutable, to_micros(now))
+
+        def describe(_: Connection, was_there: bool) -> Iterable[Event]:  # noqa: FBT001 - an intention's result
+            return (tag_deleted(repository, tag, cause=cause, at=now),) if was_there else ()
+
+        return await self._announcer.write(describe, _delete_tag, repository, tag, immutable, to_micros(now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +293,14 @@ class _Move:
     condition: TagCondition | None
     origin: ChangeOrigin
     at: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Deleted:
+    """What a delete took away: the manifests, and the tags that were at them."""
+
+    digests: Sequence[Digest]
+    tags: Sequence[Tag]
 
 
 def _record(row: Row | None) -> ManifestRecord | None:
@@ -411,7 +471,7 @@ def _check(condition: TagCondition | None, tag: Tag, previous: str | None) -> No
 
 def _delete(
     connection: Connection, repository: RepositoryName, digest: Digest, immutable: ImmutableTags, at: int
-) -> Sequence[Tag] | None:
+) -> _Deleted | None:
     number = repository_rows.have_alone(connection, repository)
     if number is None:
         return None
@@ -420,16 +480,17 @@ def _delete(
     doomed = [str(digest)]
     if held is None or held.derived:
         doomed = sorted(connection.execute(_SOURCES_OF, key).scalars()) or doomed
-    there = False
+    gone: list[Digest] = []
     removed: list[str] = []
     for text in doomed:
         _require_untied(connection, repository, number, text, immutable)
         removed += _untag(connection, number, text, at)
-        there = remove(connection, number, text) or there
-    if not there:
+        if remove(connection, number, text):
+            gone.append(Digest.parse(text))
+    if not gone:
         return None
     repository_rows.unlist_if_empty(connection, number)
-    return [Tag.parse(text) for text in sorted(removed)]
+    return _Deleted(gone, [Tag.parse(text) for text in sorted(removed)])
 
 
 def _untag(connection: Connection, number: int, digest: str, at: int) -> list[str]:

@@ -6,7 +6,9 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from functools import lru_cache
 
+from roadstead.events.event import Action, blob_stored
 from roadstead.http.asgi import AnyResponse, FileResponse, Headers, Request, Response, StreamResponse
+from roadstead.http.causes import cause_of
 from roadstead.http.conditions import etag, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, SAFE
@@ -32,6 +34,12 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
         blob = await find(repository, digest)
     except BlobUnknownError:
         return await _manifest_as_blob(request, services, repository, digest)
+    if services.telling is not None and services.telling.pull is not None:
+        # Before it is clear what the answer holds, as in distribution: a 304 and a part are pulls, too.
+        cause = cause_of(request, services.telling)
+        services.telling.pull(
+            blob_stored(repository, digest, blob.size, cause=cause, at=services.telling.now(), action=Action.PULL)
+        )
     headers = _headers(str(digest))
     wanted = _wanted(request, digest, headers, blob.size)
     if isinstance(wanted, Response):
@@ -181,5 +189,6 @@ def _parts_end(boundary: str) -> bytes:
 
 async def delete(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Take a blob from this repository (end-10)."""
-    await services.blobs.unlink(parse_name(found["name"]).writable(), parse_digest(found["digest"]))
+    repository = parse_name(found["name"]).writable()
+    await services.blobs.unlink(repository, parse_digest(found["digest"]), cause=cause_of(request, services.telling))
     return Response(202)

@@ -6,8 +6,10 @@ from datetime import datetime
 from functools import lru_cache
 
 from roadstead.augment.ports import Served
+from roadstead.events.event import manifest_pulled, references_of
 from roadstead.http.asgi import Headers, Request, Response
 from roadstead.http.bodies import read_whole
+from roadstead.http.causes import cause_of
 from roadstead.http.conditions import ConditionUnmetError, etag, etags, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, REVALIDATE, SAFE
@@ -32,6 +34,8 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     headers = _headers(served.digest, served.media_type, is_fixed=isinstance(reference, Digest))
     if none_match(request, str(served.digest)):
         return Response(304, headers[1:])
+    if services.telling is not None:
+        await _tell(request, services, name.repository, reference, served)
     if request.method == "HEAD":
         return Response(200, headers, content_length=served.size)
     return Response(200, headers, await services.manifests.content(served.digest))
@@ -48,6 +52,28 @@ def _headers(digest: Digest, media_type: str, *, is_fixed: bool) -> Headers:
         IMMUTABLE if is_fixed else REVALIDATE,
         *SAFE,
     )
+
+
+async def _tell(
+    request: Request, services: Services, repository: RepositoryName, reference: Tag | Digest, served: Served
+) -> None:
+    """Take note of a pull, where somebody wants to hear of pulls."""
+    telling = services.telling
+    if telling is None or telling.pull is None:
+        return
+    tag = reference if isinstance(reference, Tag) else None
+    references = references_of(await services.manifests.content(served.digest)) if telling.references else ()
+    event = manifest_pulled(
+        repository,
+        served.digest,
+        served.media_type,
+        served.size,
+        tag,
+        references=references,
+        cause=cause_of(request, telling),
+        at=telling.now(),
+    )
+    telling.pull(event)
 
 
 async def resolve(services: Services, name: Named, reference: Tag | Digest) -> Served:
@@ -101,6 +127,7 @@ async def write(request: Request, found: Mapping[str, str], services: Services) 
         media_type=request.header(b"content-type"),
         tags=tags,
         condition=await _condition(request, services, repository),
+        cause=cause_of(request, services.telling),
     )
     digest = str(manifest.digest)
     headers = [
@@ -145,5 +172,7 @@ async def _condition(request: Request, services: Services, repository: Repositor
 async def delete(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Remove a tag, or a manifest with all its tags (end-9)."""
     repository = parse_name(found["name"]).writable()
-    await services.manifests.delete(repository, parse_tag_or_digest(found["reference"]))
+    await services.manifests.delete(
+        repository, parse_tag_or_digest(found["reference"]), cause=cause_of(request, services.telling)
+    )
     return Response(202)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from roadstead.auth.caller import Action
 from roadstead.http.asgi import Request, Response
 from roadstead.http.bodies import BodyLengthError, chunk_range
+from roadstead.http.causes import cause_of
 from roadstead.http.context import Services
 from roadstead.http.headers import upload_headers
 from roadstead.http.names import parse_name
@@ -25,7 +26,9 @@ async def start(request: Request, found: Mapping[str, str], services: Services) 
     digest = request.parameter("digest")
     if digest is not None and request.announced != 0:
         try:
-            blob = await services.uploads.push(repository, request, Digest.parse(digest))
+            blob = await services.uploads.push(
+                repository, request, Digest.parse(digest), cause=cause_of(request, services.telling)
+            )
         except BodyBrokenError as error:
             raise BodyLengthError(request.announced, error.received) from error
         return _created(repository, blob)
@@ -44,7 +47,7 @@ async def _mount(request: Request, services: Services, repository: RepositoryNam
         return None  # any repository that has it would do, and most of them may not be theirs to read (CVE-2024-39897)
     if named is not None and not request.rights.may(Action.PULL, str(named)):
         return None  # as if it weren't there
-    return await services.blobs.mount(repository, digest, named)
+    return await services.blobs.mount(repository, digest, named, cause=cause_of(request, services.telling))
 
 
 def _algorithm(request: Request) -> Algorithm:
@@ -76,7 +79,9 @@ async def commit(request: Request, found: Mapping[str, str], services: Services)
     expected = Digest.parse(request.parameter("digest") or "")
     begin, size = chunk_range(request, record)
     try:
-        blob = await services.uploads.commit(record, request, expected, start=begin, size=size)
+        blob = await services.uploads.commit(
+            record, request, expected, start=begin, size=size, cause=cause_of(request, services.telling)
+        )
     except BodyBrokenError as error:
         raise BodyLengthError(request.announced, error.received) from error
     return _created(repository, blob)

@@ -1,0 +1,182 @@
+"""Delivers the events of one endpoint: in the order of each repository, at least once, patiently.
+
+An event is tried until the receiver takes it. While it isn't taken it holds back the later ones of its repository,
+and no others. After `threshold` failures in a row, whatever of, the endpoint is taken to be down: then one attempt is
+made each `backoff`, as distribution does, until one succeeds.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from roadstead.clock import Clock
+from roadstead.errors import UnavailableError
+from roadstead.events.ports import DeliveryError, Letter, OutboxStore, Sink, Tally
+
+PAGE = 100
+"""Letters looked up at once: few enough that what comes meanwhile waits for few."""
+
+LONGEST_HOLD = timedelta(minutes=1)
+"""How long an event that is refused again and again is let lie, where the endpoint takes others."""
+
+_LOOK_EVERY_S = 5.0  # for what no wake-up told of
+_LAST_WORDS_S = 1.0
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manners:
+    """How an endpoint is treated.
+
+    `max_attempts` None: an event is tried for ever. `parallel`: repositories whose events are sent at once.
+    """
+
+    threshold: int = 10
+    backoff: timedelta = timedelta(seconds=1)
+    max_attempts: int | None = None
+    parallel: int = 1
+
+    def hold(self, attempts: int) -> timedelta:
+        """Return how long an event is let lie that has failed so many times: longer each time past the threshold."""
+        over = attempts - self.threshold
+        if over < 0:
+            return timedelta()
+        longest = max(self.backoff, LONGEST_HOLD)
+        return longest if over > 16 else min(self.backoff * 2**over, longest)
+
+
+class Courier:
+    """The delivery to one endpoint. One courier of an endpoint at a time keeps the order."""
+
+    def __init__(
+        self, endpoint: str, sink: Sink, outbox: OutboxStore, clock: Clock, tally: Tally, manners: Manners
+    ) -> None:
+        self.endpoint = endpoint
+        self._sink = sink
+        self._outbox = outbox
+        self._clock = clock
+        self._tally = tally
+        self._manners = manners
+        self._woken = asyncio.Event()
+        self._delivered: list[int] = []  # told, and not marked yet
+        self._failures = 0  # in a row
+
+    def wake(self) -> None:
+        """Say that there may be something to deliver."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Deliver until cancelled; what was delivered by then is marked."""
+        try:
+            while True:
+                self._woken.clear()
+                if not await self.deliver_due():
+                    await self._wait()
+        finally:
+            # Cancelled: what isn't marked would be delivered again, which is allowed, and not wanted.
+            with suppress(UnavailableError, TimeoutError, asyncio.CancelledError):
+                async with asyncio.timeout(_LAST_WORDS_S):
+                    await self._mark()
+
+    async def deliver_due(self) -> int:
+        """Make an attempt with everything that is due now; return how many letters there were."""
+        await self._mark()
+        down = self._is_down
+        letters = await self._outbox.due(self.endpoint, now=self._clock.now(), limit=1 if down else PAGE)
+        if not letters:
+            return 0
+        by_repository: defaultdict[str, list[Letter]] = defaultdict(list)
+        for letter in letters:
+            by_repository[letter.repository].append(letter)
+        gate = asyncio.Semaphore(self._manners.parallel)
+        over = asyncio.Event()
+        async with asyncio.TaskGroup() as marking:
+            marking.create_task(self._mark_until(over))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for line in by_repository.values():
+                        group.create_task(self._deliver_line(line, gate))
+            finally:
+                over.set()
+        if down and not self._is_down:
+            _log.info("events are taken again", endpoint=self.endpoint)
+            await self._outbox.release(self.endpoint, now=self._clock.now())
+        elif self._is_down:
+            await asyncio.sleep(self._manners.backoff.total_seconds())
+        return len(letters)
+
+    @property
+    def _is_down(self) -> bool:
+        return self._failures >= self._manners.threshold
+
+    async def _deliver_line(self, letters: Sequence[Letter], gate: asyncio.Semaphore) -> None:
+        """Deliver the letters of one repository, in order, up to the first that isn't taken."""
+        for letter in letters:
+            async with gate:
+                if self._failures > self._manners.threshold or not await self._deliver(letter):
+                    return
+
+    async def _deliver(self, letter: Letter) -> bool:
+        """Make one attempt; False where the repository's later ones have to wait."""
+        if letter.attempts == 0:
+            self._tally.taken_up(self.endpoint)
+        try:
+            answer = await self._sink.deliver(letter)
+        except DeliveryError as error:
+            return await self._failed(letter, error)
+        self._failures = 0
+        self._delivered.append(letter.position)
+        self._tally.delivered(self.endpoint, answer)
+        return True
+
+    async def _failed(self, letter: Letter, error: DeliveryError) -> bool:
+        self._failures += 1
+        self._tally.failed(self.endpoint, error.answer)
+        attempts = letter.attempts + 1
+        now = self._clock.now()
+        facts = {"endpoint": self.endpoint, "id": letter.event_id, "repository": letter.repository}
+        if self._manners.max_attempts is not None and attempts >= self._manners.max_attempts:
+            await self._outbox.bury(letter.position, error=error.reason, now=now)
+            self._tally.buried(self.endpoint)
+            _log.error("event given up", **facts, attempts=attempts, error=error.reason)
+            return True
+        # Said at first and when it begins to last: an endpoint that is down for a night fills no log.
+        say = _log.warning if attempts == 1 or self._failures == self._manners.threshold else _log.debug
+        say("event not taken", **facts, attempts=attempts, error=error.reason)
+        # An endpoint that takes nothing at all is tried again at one pace, so that it is soon noticed when it is back.
+        hold = self._manners.backoff if self._is_down else self._manners.hold(attempts)
+        await self._outbox.hold(letter.position, error=error.reason, until=now + hold)
+        return False
+
+    async def _mark_until(self, over: asyncio.Event) -> None:
+        """Mark what was delivered, as it comes, so that a crash repeats little."""
+        while not over.is_set():
+            await self._mark()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.02):
+                    await over.wait()
+        await self._mark()
+
+    async def _mark(self) -> None:
+        delivered, self._delivered = self._delivered, []
+        try:
+            await self._outbox.settle(delivered, now=self._clock.now())
+        except BaseException:
+            self._delivered = delivered + self._delivered
+            raise
+
+    async def _wait(self) -> None:
+        """Wait until there may be something: told, or a held event is due."""
+        due = await self._outbox.next_due(self.endpoint)
+        left = _LOOK_EVERY_S
+        if due is not None:
+            left = min(left, max(0.0, (due - self._clock.now()).total_seconds()))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                await self._woken.wait()

@@ -1,0 +1,70 @@
+"""How an event looks on the wire: distribution's envelope, or a CloudEvent. Pure."""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from roadstead.secret import Secret
+
+SIGNATURE_HEADER = "X-Roadstead-Signature-256"
+_TYPE_PREFIX = "dev.roadstead"
+
+
+class Format(StrEnum):
+    """The forms that receivers know."""
+
+    DISTRIBUTION = "distribution"
+    CLOUDEVENTS = "cloudevents"
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The body of one request, and what it is."""
+
+    media_type: str
+    body: bytes
+
+
+def envelope(form: Format, subject: str, event: Mapping[str, Any]) -> Envelope:
+    """Return an event, in distribution's form (``Event.as_plain``), as a receiver wants it.
+
+    Always the same bytes for the same event: a receiver that compares what comes twice finds no difference.
+    """
+    if form is Format.DISTRIBUTION:
+        # Indented by three, one event a request: as distribution 2 sends it.
+        return Envelope(
+            "application/vnd.docker.distribution.events.v1+json",
+            json.dumps({"events": [event]}, indent=3, ensure_ascii=False).encode(),
+        )
+    return Envelope(
+        "application/cloudevents+json", json.dumps(_cloud_event(subject, event), ensure_ascii=False).encode()
+    )
+
+
+def signature(secret: Secret, body: bytes) -> str:
+    """Return what `SIGNATURE_HEADER` says of a body: ``sha256=<hex HMAC-SHA256 of the exact bytes>``."""
+    return f"sha256={hmac.new(secret.reveal().encode(), body, hashlib.sha256).hexdigest()}"
+
+
+def _cloud_event(subject: str, event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the event in the JSON format of CloudEvents 1.0; ``data`` is distribution's form."""
+    target = event["target"]
+    about = target["repository"]
+    if "tag" in target:
+        about = f"{about}:{target['tag']}"
+    elif "digest" in target:
+        about = f"{about}@{target['digest']}"
+    return {
+        "specversion": "1.0",
+        "id": event["id"],
+        "source": f"//{event['source'].get('addr', 'roadstead')}",
+        "type": f"{_TYPE_PREFIX}.{subject}.{event['action']}",
+        "subject": about,
+        "time": event["timestamp"],
+        "datacontenttype": "application/json",
+        "data": event,
+    }

@@ -1,0 +1,68 @@
+"""What an event says of the request it happened for."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import uuid4
+
+from roadstead.events.event import UNPROMPTED, Cause, Event
+from roadstead.http.asgi import Request
+
+_FORWARDED = re.compile(r"(?:^|[;,\s])(proto|host)=\"?([^\";,\s]+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Telling:
+    """How this worker's requests are told of, where anybody wants to hear.
+
+    ``origin`` is ``https://host`` where settings name it, ``prefix`` what stands before every path. ``pull`` takes
+    note of a pull without waiting for anything; None where nobody wants to hear of pulls.
+    """
+
+    now: Callable[[], datetime]
+    origin: str = ""
+    prefix: str = "/"
+    references: bool = False
+    pull: Callable[[Event], None] | None = None
+
+
+def cause_of(request: Request, telling: Telling | None) -> Cause:
+    """Return what events say of a request; nothing where nobody wants to hear."""
+    if telling is None:
+        return UNPROMPTED
+    host = request.header(b"host") or ""
+    return Cause(
+        id=str(uuid4()),
+        address=_address(request),
+        host=host,
+        method=request.method,
+        agent=request.header(b"user-agent") or "",
+        actor=request.rights.principal.name,
+        origin=(telling.origin or _origin(request, host)) + telling.prefix.rstrip("/"),
+    )
+
+
+def _address(request: Request) -> str:
+    """Return where the request is said to come from, as distribution does: first whom proxies name, else the other end
+    with its port. Anybody can say anything here; nothing is decided by it.
+    """
+    forwarded = (request.header(b"x-forwarded-for") or "").partition(",")[0].strip()
+    if forwarded or (forwarded := (request.header(b"x-real-ip") or "").strip()):
+        return forwarded
+    client = request.scope.get("client")
+    if client is None:
+        return ""
+    address = request.client or ""
+    return f"[{address}]:{client[1]}" if ":" in address else f"{address}:{client[1]}"
+
+
+def _origin(request: Request, host: str) -> str:
+    """Return scheme and host as the client used them, as far as proxies tell (RFC 7239, and the headers before it)."""
+    said = {name.lower(): value for name, value in _FORWARDED.findall(request.header(b"forwarded") or "")}
+    scheme = said.get("proto") or _first(request, b"x-forwarded-proto") or request.scope.get("scheme") or "http"
+    return f"{scheme}://{said.get('host') or _first(request, b'x-forwarded-host') or host}"
+
+
+def _first(request: Request, name: bytes) -> str:
+    return (request.header(name) or "").partition(",")[0].strip()
