@@ -4,10 +4,11 @@ import http.client
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from roadstead.testing.components import require
 from roadstead.testing.servers import Process, free_port
@@ -17,7 +18,7 @@ INSTALL = "apt-get install docker-registry"
 
 @dataclass(frozen=True, slots=True)
 class RegistryPeer:
-    """A running distribution registry without authentication; deletes are allowed."""
+    """A running distribution registry, without authentication unless it was given some; deletes are allowed."""
 
     port: int
     root: Path  # storage.filesystem.rootdirectory: the tree ``docker/registry/v2`` lies below
@@ -37,7 +38,7 @@ class RegistryPeer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
         try:
             connection.request("GET", "/v2/")
-            return connection.getresponse().status == http.client.OK
+            return connection.getresponse().status in {http.client.OK, http.client.UNAUTHORIZED}
         except OSError:
             return False
         finally:
@@ -45,8 +46,10 @@ class RegistryPeer:
 
 
 @contextmanager
-def open_registry_peer(root: Path | None = None) -> Iterator[RegistryPeer]:
+def open_registry_peer(root: Path | None = None, *, auth: Mapping[str, Any] | None = None) -> Iterator[RegistryPeer]:
     """Run a registry until the block is left; over the tree *root*, which is kept, or over an empty one, which isn't.
+
+    *auth* is its configuration's ``auth`` (``htpasswd`` or ``token``).
 
     Raises ComponentMissingError, ServerNotReadyError.
     """
@@ -54,7 +57,7 @@ def open_registry_peer(root: Path | None = None) -> Iterator[RegistryPeer]:
     home = Path(tempfile.mkdtemp(prefix="roadstead-registry-"))
     peer = RegistryPeer(free_port(), root or home / "root")
     config = home / "config.yml"
-    config.write_text(_config(peer))
+    config.write_text(_config(peer, auth))
     try:
         with Process([program, "serve", config], log=home / "log", directory=home) as process:
             process.wait_ready(peer.answers)
@@ -63,7 +66,7 @@ def open_registry_peer(root: Path | None = None) -> Iterator[RegistryPeer]:
         shutil.rmtree(home)
 
 
-def _config(peer: RegistryPeer) -> str:
+def _config(peer: RegistryPeer, auth: Mapping[str, Any] | None) -> str:
     """Return distribution's ``config.yml``, as JSON, which YAML includes."""
     return json.dumps(
         {
@@ -75,5 +78,6 @@ def _config(peer: RegistryPeer) -> str:
                 "delete": {"enabled": True},
             },
             "http": {"addr": peer.host},
+            **({"auth": auth} if auth is not None else {}),
         }
     )

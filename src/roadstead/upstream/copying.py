@@ -123,7 +123,9 @@ class Copier:
         digest = found.digest if platform is None else await self._of_platform(source, found.digest, platform)
         members = await self._bring(source, target, digest, tag)
         if self.referrers:
-            await self._bring_referrers(source, target, members, cosign=cosign)
+            await self._bring_referrers(source, target, members)
+        if self.referrers and cosign:
+            await self._bring_cosign(source, target, members)
         return digest
 
     async def _of_platform(self, source: ImageSource, digest: Digest, wanted: Platform) -> Digest:
@@ -142,9 +144,17 @@ class Copier:
                 raise PlatformMissingError(source.place, wanted, [config.platform])
         return digest
 
-    async def _bring_referrers(
-        self, source: ImageSource, target: ImageTarget, members: list[Digest], *, cosign: bool
-    ) -> None:
+    async def _bring_cosign(self, source: ImageSource, target: ImageTarget, members: list[Digest]) -> None:
+        """Copy what cosign keeps about *members* under tags."""
+
+        async def bring(tag: Tag) -> None:
+            if found := await source.find(tag):
+                await self._bring(source, target, found.digest, tag)
+
+        names = (f"{one.algorithm}-{one.encoded[:64]}.{kind}" for one in members for kind in _COSIGN)
+        await for_each((Tag.parse(name) for name in names), bring, limit=self.jobs)
+
+    async def _bring_referrers(self, source: ImageSource, target: ImageTarget, members: list[Digest]) -> None:
         """Copy what refers to *members*, what refers to that, and so on."""
         waiting, seen = list(members), set(members)
         while waiting:
@@ -154,11 +164,6 @@ class Copier:
                     fresh = await self._bring(source, target, one.digest, None)
                     waiting += [digest for digest in fresh if digest not in seen]
                     seen.update(fresh)
-            if cosign:
-                for name in _COSIGN:
-                    tag = Tag.parse(f"{subject.algorithm}-{subject.encoded[:64]}.{name}")
-                    if found := await source.find(tag):
-                        await self._bring(source, target, found.digest, tag)
             if len(seen) > MAX_REFERRERS + len(members):
                 raise ReferrersEndlessError(source.place)
 
