@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from roadstead.cli import config, copy, gc, import_tree, layer, serve, tag, verify
+from roadstead.cli import config, copy, doctor, gc, import_tree, layer, serve, tag, verify
 from roadstead.cli.report import report
 from roadstead.errors import RoadsteadError
 
@@ -22,6 +22,7 @@ app.command("import", epilog=import_tree.EXAMPLE)(import_tree.import_tree)
 app.command("copy", epilog=copy.EXAMPLE)(copy.copy)
 app.command("gc", epilog=gc.EXAMPLE)(gc.gc)
 app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
+app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.add_typer(config.app, name="config")
 app.add_typer(layer.app, name="layer")
 app.add_typer(tag.app, name="tag")

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ import typer
 
 from roadstead.cli.apart import Apart
 from roadstead.cli.certificate import LOOK_EVERY_S, TlsFromSettings
+from roadstead.cli.run_directory import run_directory
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.handover import Handover
 from roadstead.settings.load import LoadedSettings, load
@@ -78,9 +78,9 @@ def run(loaded: LoadedSettings) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     listeners = listen(settings.server.listen, settings.server.workers)
     side_listeners = listen(settings.metrics.listen, 1) if settings.metrics.listen else []
-    with tempfile.TemporaryDirectory(prefix="roadstead-") as directory:
+    with run_directory() as directory:
         certificate = TlsFromSettings(settings) if settings.speaks_tls else None
-        preparation = Apart(partial(_prepare, settings, Path(directory)))
+        preparation = Apart(partial(_prepare, settings, directory))
         # Meanwhile here: what the workers need, so that they have it the moment they are forked.
         from roadstead import worker
         from roadstead.app import applications, upkeep
@@ -148,7 +148,7 @@ def _announce(settings: Settings, address: ListenAddress, tls: TlsMaterial | Non
     if settings.log.format is LogFormat.JSON:
         _log.info("ready", **facts)
         return
-    image = f"{_host(settings, address)}/library/hello:1"
+    image = f"{_host(settings, address)}/team/app:1"
     lines = [
         f"roadstead listens at {facts['url']} with {settings.server.workers} workers",
         f"images are in {facts['storage']}, facts in {facts['database']}",
@@ -184,4 +184,5 @@ def _host(settings: Settings, address: ListenAddress) -> str:
         return settings.server.public_url.partition("://")[2].rstrip("/")
     if address.host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         return f"{socket.gethostname()}:{address.port}"
-    return str(address)
+    # The name is what the pages use, and what clients take without TLS as they do the address.
+    return f"localhost:{address.port}" if address.host == "127.0.0.1" else str(address)

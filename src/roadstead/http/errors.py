@@ -16,6 +16,7 @@ from roadstead.http.asgi import ParametersTooManyError, Response
 from roadstead.http.bodies import BodyLengthError, ContentRangeInvalidError
 from roadstead.http.conditions import ConditionUnmetError
 from roadstead.http.headers import upload_headers
+from roadstead.http.names import ReferenceUnknownError
 from roadstead.http.ranges import RangeUnsatisfiableError
 from roadstead.http.routes import MethodUnknownError, PathTooLongError, PathUnknownError
 from roadstead.oci.digest import DigestInvalidError, DigestMismatchError
@@ -54,6 +55,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     AttemptsTooManyError: Answer(429, "TOOMANYREQUESTS"),
     # Values.
     NameInvalidError: Answer(400, "NAME_INVALID"),
+    ReferenceUnknownError: Answer(404, "MANIFEST_UNKNOWN"),
     TagInvalidError: Answer(400, "TAG_INVALID"),
     DigestInvalidError: Answer(400, "DIGEST_INVALID"),
     DigestMismatchError: Answer(400, "DIGEST_INVALID"),

@@ -144,7 +144,8 @@ def _metrics(settings: Settings) -> Iterator[Finding]:
 def _storage(settings: Settings) -> Iterator[Finding]:
     storage = settings.storage
     if storage.driver is StorageDriver.FILESYSTEM:
-        if storage.path.exists() and not storage.path.is_dir():
+        # What this user may not look into is told by whoever opens it: Path.exists would raise.
+        if os.path.exists(storage.path) and not storage.path.is_dir():  # noqa: PTH110
             yield Finding("storage.path", f"{storage.path} is not a directory")
         if storage.redirect:
             yield Finding(
