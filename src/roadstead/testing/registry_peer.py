@@ -17,7 +17,7 @@ INSTALL = "apt-get install docker-registry"
 
 @dataclass(frozen=True, slots=True)
 class RegistryPeer:
-    """A running distribution registry without authentication; deletes are allowed."""
+    """A running distribution registry, without authentication unless it was given some; deletes are allowed."""
 
     port: int
     root: Path  # storage.filesystem.rootdirectory: the tree ``docker/registry/v2`` lies below
@@ -37,7 +37,7 @@ class RegistryPeer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
         try:
             connection.request("GET", "/v2/")
-            return connection.getresponse().status == http.client.OK
+            return connection.getresponse().status in {http.client.OK, http.client.UNAUTHORIZED}
         except OSError:
             return False
         finally:
