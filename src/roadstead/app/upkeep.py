@@ -9,6 +9,7 @@ import structlog
 from roadstead.app.adoption import build_links, links_mode, take_up_if_begun
 from roadstead.app.plugs import CLOCK, Plugs, metered, open_plugs, owner
 from roadstead.app.services import build_uploads
+from roadstead.app.telling import delivery_loops
 from roadstead.app.writing import keeping_the_right
 from roadstead.augment.kept_layers import RuleLayers
 from roadstead.augment.rules import Rules
@@ -25,7 +26,7 @@ from roadstead.settings.model import LinksMode, RetentionSettings, Settings
 from roadstead.storage.ports import PurgesTemporary
 from roadstead.storage.writer import WriterLostError
 from roadstead.supervisor import GiveUpError
-from roadstead.telemetry.metrics import Metrics
+from roadstead.telemetry.metrics import EventMetrics, Metrics
 
 LINKS_EVERY = timedelta(seconds=0.5)
 WORKERS_END_WITHIN = timedelta(milliseconds=200)  # what takes longer leaves notes, which the next start works off
@@ -36,15 +37,16 @@ async def background(handover: Handover) -> None:
     """Do the work that nobody waits for, until cancelled."""
     settings = handover.settings
     async with open_plugs(settings, migrate=False) as opened:
-        plugs = metered(opened, Metrics(handover.run_directory, "background"))
+        numbers = Metrics(handover.run_directory, "background")
+        plugs = metered(opened, numbers)
         try:
             async with keeping_the_right(settings, plugs.driver):
-                await _work(plugs, handover)
+                await _work(plugs, handover, EventMetrics(numbers))
         except WriterLostError as error:
             raise GiveUpError(str(error)) from error
 
 
-async def _work(plugs: Plugs, handover: Handover) -> None:
+async def _work(plugs: Plugs, handover: Handover, tally: EventMetrics) -> None:
     settings = handover.settings
     await take_up_if_begun(plugs, settings)
     uploads = await build_uploads(plugs, settings)
@@ -57,7 +59,9 @@ async def _work(plugs: Plugs, handover: Handover) -> None:
         links = build_links(plugs, settings)
         loops.append(Loop("links", LINKS_EVERY, _quietly(links)))
     try:
-        await Background(loops, plugs.database.leases, owner(), CLOCK, everywhere=everywhere).run()
+        async with delivery_loops(plugs.database, settings, tally, CLOCK) as delivery:
+            loops += delivery
+            await Background(loops, plugs.database.leases, owner(), CLOCK, everywhere=everywhere).run()
     finally:
         if links is not None:
             await _finish_links(links)
