@@ -431,8 +431,8 @@ def _unused(connection: Connection, found: Sequence[Key]) -> Sequence[Key]:
     used: set[str] = set()
     wanted = set(found)
     for start in range(0, len(found), _SCANNED_FOR):  # each is a look at every row
-        part = list(found[start : start + _SCANNED_FOR])
-        used |= wanted.intersection(connection.execute(_LIE_AMONG, {"keys": part}).scalars())
+        places = found[start : start + _SCANNED_FOR]
+        used |= wanted.intersection(connection.execute(_LIE_AMONG, {"keys": list(places)}).scalars())
     by_upload = {key.rpartition("/")[2]: key for key in found}
     for part in parts(by_upload):
         used |= {by_upload[upload] for upload in connection.execute(_OPEN_AMONG, {"uploads": part}).scalars()}
