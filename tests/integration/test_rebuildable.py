@@ -240,6 +240,9 @@ def test_commands_beside_a_server_and_without_one(bucket: Bucket) -> None:
         assert client.get("/v2/team/loaded/manifests/1").status == 200
         elsewhere = bucket.command("two", "gc", "CONFIG", "--dry-run", "--json", "--data", str(bucket.home / "two"))
         assert elsewhere.returncode == 1
+        account = bucket.command("one", "user", "add", "ana", "CONFIG")
+        assert account.returncode == 1
+        assert "would lose them" in " ".join(account.stderr.split())
     (bucket.home / "three").mkdir()
     explained = bucket.command("three", "gc", "CONFIG", "--dry-run", "--json")
 
