@@ -43,6 +43,7 @@ from roadstead.upstream.tokens import Tokens
 from roadstead.upstream.transport import Transport
 
 if TYPE_CHECKING:
+    # For its types only: it is imported with the first request.
     from roadstead.upstream.wire import Answer
 
 ACCEPT = (OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST)

@@ -21,6 +21,7 @@ from roadstead.upstream.session import Call, Session
 from roadstead.upstream.transport import Transport, follow
 
 if TYPE_CHECKING:
+    # For its types only: it is imported with the first request.
     from roadstead.upstream.wire import Answer
 
 CHUNK = 32 << 20

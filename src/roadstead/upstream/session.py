@@ -27,6 +27,7 @@ from roadstead.upstream.tokens import Tokens, basic
 from roadstead.upstream.transport import Transport, retry_after_s, same_origin
 
 if TYPE_CHECKING:
+    # For its types only: it is imported with the first request.
     from roadstead.upstream.wire import Answer, Body
 
 _MESSAGE = 4096  # bytes of an error's body that are read

@@ -22,6 +22,7 @@ from roadstead.upstream.ratelimit import Budget, parse_budget
 from roadstead.upstream.retry import Backoff, parse_retry_after
 
 if TYPE_CHECKING:
+    # For its types only: it is imported with the first request.
     from roadstead.upstream.wire import Answer, Body, Wire
 
 MAX_REDIRECTS = 5
