@@ -4,6 +4,7 @@ Whatever goes wrong on the wire is an UnreachableError; nothing here follows red
 """
 
 import asyncio
+import re
 import socket
 import ssl
 import zlib
@@ -18,6 +19,7 @@ from yarl import URL
 
 from roadstead.upstream.egress import EgressPolicy, check_public
 from roadstead.upstream.errors import AddressForbiddenError, BadAnswerError, UnreachableError
+from roadstead.upstream.transport import masked
 
 READ_BUFFER = 256 << 10
 """Bytes that wait in a connection before the sender is held up; a piece is twice that at the most."""
@@ -200,7 +202,7 @@ class Wire:
                     raise streamed.error from error
             if forbidden := _forbidden(error):
                 raise forbidden from error
-            raise UnreachableError(host, _reason(error)) from error
+            raise UnreachableError(host, _reason(error), lasting=_is_lasting(error)) from error
         try:
             yield Answer(host, url, response)
         finally:
@@ -217,6 +219,7 @@ class Wire:
         await self._session.close()
 
 
+_ADDRESS = re.compile(r"https?://[^\s'\"]++")
 _BROKEN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 
@@ -280,4 +283,11 @@ def _reason(error: BaseException) -> str:
         case TimeoutError():
             return "it didn't answer in time"
         case _:
-            return " ".join(str(error).split()) or type(error).__name__
+            return _ADDRESS.sub(lambda found: masked(found[0]), " ".join(str(error).split())) or type(error).__name__
+
+
+def _is_lasting(error: BaseException) -> bool:
+    """Tell whether trying again is of no use: a certificate that isn't trusted, a name that doesn't exist."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return getattr(error.os_error, "errno", None) == socket.EAI_NONAME
+    return isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError)
