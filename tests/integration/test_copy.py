@@ -288,7 +288,7 @@ def test_htpasswd(here: RoadsteadServer, name: str, tmp_path: Path) -> None:
     )
     image = make_image(seed=name)
     push(here.host, name, image, "1")
-    with open_registry_peer(auth={"htpasswd": {"realm": "r", "path": str(tmp_path / "htpasswd")}}) as private:
+    with open_registry_peer(more={"auth": {"htpasswd": {"realm": "r", "path": str(tmp_path / "htpasswd")}}}) as private:
         source, target = f"{here.host}/{name}:1", f"{private.host}/{name}:1"
         config = {"auths": {private.host: {"auth": base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}}}
         (tmp_path / "config.json").write_text(json.dumps(config))
@@ -310,7 +310,7 @@ async def test_tokens(here: RoadsteadServer, name: str, tmp_path: Path) -> None:
     image = many(name)
     push(here.host, name, image, "1")
     async with token_service(tmp_path, USER, PASSWORD) as service:
-        with open_registry_peer(auth=service.trust()) as private:
+        with open_registry_peer(more={"auth": service.trust()}) as private:
             environment = {"COPY_DEST_CREDS": f"{USER}:{PASSWORD}", "COPY_SRC_CREDS": f"{USER}:{PASSWORD}"}
 
             def run() -> dict[str, Any]:

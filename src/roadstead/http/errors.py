@@ -118,6 +118,10 @@ def _entry(answer: Answer, message: str, detail: Any) -> dict[str, Any]:
 
 def _detail(error: RoadsteadError) -> Any:
     match error:
+        case SignInNeededError(wanted=wanted):
+            # Capitalised as distribution has them (Docker token spec).
+            named = [(grant, action) for grant in wanted for action in sorted(grant.actions)]
+            return [{"Type": grant.kind, "Class": "", "Name": grant.name, "Action": action} for grant, action in named]
         case registry.RepositoryUnknownError(repository=repository):
             return {"name": str(repository)}
         case registry.BlobUnknownError(digest=digest):

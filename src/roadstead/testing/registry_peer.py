@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from roadstead.testing.components import require
 from roadstead.testing.servers import Process, free_port
@@ -46,18 +45,26 @@ class RegistryPeer:
 
 
 @contextmanager
-def open_registry_peer(root: Path | None = None, *, auth: Mapping[str, Any] | None = None) -> Iterator[RegistryPeer]:
+def open_registry_peer(
+    root: Path | None = None,
+    *,
+    storage: Mapping[str, Mapping[str, object]] | None = None,
+    more: Mapping[str, object] | None = None,
+    program: Path | None = None,
+) -> Iterator[RegistryPeer]:
     """Run a registry until the block is left; over the tree *root*, which is kept, or over an empty one, which isn't.
 
-    *auth* is its configuration's ``auth`` (``htpasswd`` or ``token``).
+    *storage* is a driver's section of its configuration in place of a folder, such as ``{"s3": {…}}``, which Debian's
+    *program* doesn't know and distribution 3 does (``go_clients.DISTRIBUTION``). *more* are further
+    sections.
 
     Raises ComponentMissingError, ServerNotReadyError.
     """
-    program = require("docker-registry", install=INSTALL)
+    program = program or require("docker-registry", install=INSTALL)
     home = Path(tempfile.mkdtemp(prefix="roadstead-registry-"))
     peer = RegistryPeer(free_port(), root or home / "root")
     config = home / "config.yml"
-    config.write_text(_config(peer, auth))
+    config.write_text(_config(peer, storage or {"filesystem": {"rootdirectory": str(peer.root)}}, more or {}))
     try:
         with Process([program, "serve", config], log=home / "log", directory=home) as process:
             process.wait_ready(peer.answers)
@@ -66,18 +73,18 @@ def open_registry_peer(root: Path | None = None, *, auth: Mapping[str, Any] | No
         shutil.rmtree(home)
 
 
-def _config(peer: RegistryPeer, auth: Mapping[str, Any] | None) -> str:
+def _config(peer: RegistryPeer, storage: Mapping[str, Mapping[str, object]], more: Mapping[str, object]) -> str:
     """Return distribution's ``config.yml``, as JSON, which YAML includes."""
     return json.dumps(
         {
             "version": "0.1",
             "log": {"level": "warn", "accesslog": {"disabled": True}},
             "storage": {
-                "filesystem": {"rootdirectory": str(peer.root)},
+                **storage,
                 "cache": {"blobdescriptor": "inmemory"},
                 "delete": {"enabled": True},
             },
             "http": {"addr": peer.host},
-            **({"auth": auth} if auth is not None else {}),
+            **more,
         }
     )
