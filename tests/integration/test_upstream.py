@@ -765,6 +765,40 @@ async def test_a_source_that_fails(upstream: ScriptedUpstream, transport: Transp
     assert len(upstream.seen("POST")) == 1
 
 
+@pytest.mark.parametrize("how", ["cancelled", "refused"])
+async def test_a_push_that_ends_early_lets_go_of_its_source(
+    upstream: ScriptedUpstream, transport: Transport, how: str
+) -> None:
+    """A push that is cancelled, or refused before all is sent, closes its source, even one that waits for bytes."""
+    waiting, closed = asyncio.Event(), asyncio.Event()
+
+    async def slow(start: int) -> AsyncGenerator[bytes, None]:
+        try:
+            yield b"x" * 200_000
+            waiting.set()
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    if how == "refused":
+
+        async def refuse(request: object, behave: object) -> object:
+            return error(403, "DENIED")
+
+        upstream.will("PUT", "/uploads/", refuse)  # type: ignore[arg-type]
+    client = client_of(upstream, transport)
+    push = asyncio.create_task(client.push_blob(REPOSITORY, Digest.of(b"y"), 1_000_000, slow))
+    await waiting.wait()
+    if how == "cancelled":
+        push.cancel()
+
+    expected = asyncio.CancelledError if how == "cancelled" else UpstreamDeniedError
+    with pytest.raises(expected):
+        await asyncio.wait_for(push, 20)
+
+    assert closed.is_set()
+
+
 async def test_a_manifest_that_is_refused(upstream: ScriptedUpstream, transport: Transport) -> None:
     """A refusal carries the registry's code and words."""
 

@@ -1,5 +1,7 @@
 """What can go wrong with another registry; ``host`` says with which.
 
+``UpstreamError`` is a mark beside the families of ``roadstead.errors``: each kind here belongs to one of them too.
+
 UpstreamError
 ├── UpstreamNotFoundError     what was named isn't there, or may not be seen
 ├── UpstreamDeniedError       it wants other credentials, or forbids it
@@ -14,11 +16,11 @@ UpstreamError
     └── ContentMismatchError  bytes that aren't what their digest or length says
 """
 
-from roadstead.errors import DeniedError, InvalidError, NotFoundError, RoadsteadError, UnavailableError
+from roadstead.errors import DeniedError, InvalidError, NotFoundError, UnavailableError
 
 
-class UpstreamError(RoadsteadError):
-    """Something went wrong with another registry."""
+class UpstreamError(Exception):
+    """Something went wrong with another registry; its family says what."""
 
     def __init__(self, host: str, message: str) -> None:
         super().__init__(f"{host}: {message}")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from roadstead.errors import RoadsteadError
+from roadstead.errors import RoadsteadError, UnavailableError
 from roadstead.oci.pattern import Pattern
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.upstream.client import RegistryClient
@@ -18,7 +18,7 @@ from roadstead.upstream.errors import UpstreamDeniedError, UpstreamError
 from roadstead.upstream.repository import RemoteRepository
 
 
-class CatalogUnavailableError(UpstreamError):
+class CatalogUnavailableError(UpstreamError, UnavailableError):
     """The registry doesn't tell which repositories it has."""
 
     def __init__(self, host: str, error: UpstreamError) -> None:

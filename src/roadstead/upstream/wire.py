@@ -179,8 +179,26 @@ class Wire:
             self._egress.check_host(_hostname(url))
         streamed = body if isinstance(body, Body) else None
         try:
+            response = await self._respond(method, url, host, headers, body, proxy)
+            try:
+                yield Answer(host, url, response)
+            finally:
+                # What wasn't read to its end isn't worth reading: the connection goes, not the wait.
+                if response.content.at_eof() and (streamed is None or response.status < 300):
+                    response.release()
+                else:
+                    response.close()
+        finally:
+            if streamed is not None:
+                await streamed.close()
+
+    async def _respond(
+        self, method: str, url: str, host: str, headers: Mapping[str, str], body: bytes | Body | None, proxy: str | None
+    ) -> aiohttp.ClientResponse:
+        streamed = body if isinstance(body, Body) else None
+        try:
             async with asyncio.timeout(None) as stall:
-                response = await self._session.request(
+                return await self._session.request(
                     method,
                     URL(url, encoded=True),
                     headers={**headers, "Content-Length": str(streamed.size)} if streamed else headers,
@@ -193,8 +211,6 @@ class Wire:
                         sock_read=READ_TIMEOUT_S if body is None else COMMIT_TIMEOUT_S,
                     ),
                 )
-        except AddressForbiddenError:
-            raise
         except _BROKEN as error:
             if streamed is not None:
                 await streamed.close()
@@ -203,16 +219,6 @@ class Wire:
             if forbidden := _forbidden(error):
                 raise forbidden from error
             raise UnreachableError(host, _reason(error), lasting=_is_lasting(error)) from error
-        try:
-            yield Answer(host, url, response)
-        finally:
-            # What wasn't read to its end isn't worth reading: the connection goes, not the wait.
-            if response.content.at_eof() and (streamed is None or response.status < 300):
-                response.release()
-            else:
-                response.close()
-            if streamed is not None:
-                await streamed.close()
 
     async def close(self) -> None:
         """Close every connection."""
