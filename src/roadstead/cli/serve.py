@@ -70,6 +70,27 @@ def serve(
 
 def run(loaded: LoadedSettings) -> int:
     """Prepare and serve with these settings until a signal; return the exit status."""
+    if not loaded.settings.is_rebuildable:
+        return _run(loaded)
+    # What only this mode needs costs nobody else's start.
+    from roadstead.app import writing
+
+    with writing.working_alone(loaded.settings):
+        try:
+            return _run(loaded)
+        finally:
+            Apart(partial(_give_back, loaded.settings)).result()
+
+
+async def _give_back(settings: Settings) -> str:
+    # As above.
+    from roadstead.app import writing
+
+    await writing.give_the_right_back(settings)
+    return "given back"
+
+
+def _run(loaded: LoadedSettings) -> int:
     settings = loaded.settings
     _configure_logging(settings, threaded=False)
     for warning in loaded.warnings:
@@ -110,7 +131,7 @@ def run(loaded: LoadedSettings) -> int:
         roles += [_role("side", settings, partial(answer_aside, listener), listener) for listener in side_listeners]
         roles.append(_role("background", settings, work_behind))
         address = ListenAddress(settings.server.listen.host, listeners[0].getsockname()[1])
-        announce = partial(_announce, settings, address, certificate.material if certificate else None)
+        announce = partial(_announce, handover.settings, address, certificate.material if certificate else None)
         renewal = Renewal(certificate.look, LOOK_EVERY_S) if certificate else None
         return Supervisor(roles, shutdown_timeout_s=timeout_s, when_ready=announce, renewal=renewal).run()
 
@@ -149,16 +170,20 @@ def _announce(settings: Settings, address: ListenAddress, tls: TlsMaterial | Non
         _log.info("ready", **facts)
         return
     image = f"{_host(settings, address)}/team/app:1"
+    login = f"docker login {_host(settings, address)} && " if settings.auth.is_on else ""
     lines = [
         f"roadstead listens at {facts['url']} with {settings.server.workers} workers",
         f"images are in {facts['storage']}, facts in {facts['database']}",
-        f"try:  docker tag IMAGE {image} && docker push {image}",
+        f"try:  {login}docker tag IMAGE {image} && docker push {image}",
         f"      docker pull {image}",
     ]
     if tls is not None and settings.tls.self_signed:
         lines.append(f"the certificate vouches for itself; its SHA-256 is {tls.fingerprint}")
     if not settings.server.listen.is_loopback:
-        lines.append("warning: there is no authentication; whoever reaches this port can write and delete")
+        if not settings.auth.is_on:
+            lines.append("warning: nobody has to sign in; whoever reaches this port can write and delete")
+        elif tls is None and not (settings.server.public_url or "").startswith("https://"):
+            lines.append("warning: without TLS in front, passwords cross the network as they are")
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()
 
