@@ -29,7 +29,8 @@ REPOSITORIES = tuple(RepositoryName.parse(f"walk/{name}") for name in "abc")
 TAGS = tuple(Tag.parse(f"v{number}") for number in range(4))
 CONTENTS = [b"content %d " % number * (1 + 40 * number) for number in range(24)]
 UNTAGGED_AFTER = timedelta(days=7)
-MARGIN = timedelta(minutes=5)  # a lease is moved only when that is worth a write
+PROMISED_FOR = BLOB_LEASE / 2
+"""A lease is written anew only where it is half over: so much is left at the least to whoever asked."""
 
 
 class Whole:
@@ -219,7 +220,7 @@ class Walk:
         return self._random.choice(REPOSITORIES)
 
     def _promised(self, repository: RepositoryName, digest: Digest) -> None:
-        self.model.links[repository, digest] = self.clock.now() + BLOB_LEASE - MARGIN
+        self.model.links[repository, digest] = self.clock.now() + PROMISED_FOR
 
     def _must_be_here(self, repository: RepositoryName, digest: Digest) -> bool:
         if self.model.links.get((repository, digest), self.clock.now()) > self.clock.now():
