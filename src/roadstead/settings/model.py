@@ -454,7 +454,8 @@ class GcSettings:
     grace: timedelta = setting(
         timedelta(hours=24),
         "How long a blob stays after it was last pushed, mounted or asked for by HEAD, even if no manifest refers to "
-        "it: a client may rely on it until it has pushed the manifest. An hour at the least.",
+        "it: a client may rely on it until it has pushed the manifest. It is begun anew when half of it is over, so "
+        "that half is left at the least to who asked last. An hour at the least.",
     )
     untagged: UntaggedManifests = setting(
         UntaggedManifests.KEEP,
