@@ -19,6 +19,7 @@ from roadstead.settings.model import (
     HtpasswdSettings,
     LayerSettings,
     PolicySettings,
+    QuotaSettings,
     RetentionSettings,
     RuleSettings,
     Settings,
@@ -45,6 +46,7 @@ _WORDS: Mapping[Any, str] = {
     RetentionSettings: "table",
     PolicySettings: "table",
     HtpasswdSettings: "path or table",
+    QuotaSettings: "table",
     Headers: "table of lists",
     LogFields: "table",
 }
@@ -97,6 +99,7 @@ def settings_page() -> str:
         parts.extend(_section(f"[{section}]", table, section))
     parts.extend(_section("[[augment.rules]]", RuleSettings, None))
     parts.extend(_section("layers", LayerSettings, None))
+    parts.extend(_section("[[registry.quotas]]", QuotaSettings, None))
     parts.extend(_section("[[auth.policies]]", PolicySettings, None))
     parts.extend(_section("[[gc.retention]]", RetentionSettings, None))
     return "\n".join(parts)

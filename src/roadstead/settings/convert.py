@@ -20,6 +20,7 @@ from roadstead.settings.model import (
     HtpasswdSettings,
     LayerSettings,
     PolicySettings,
+    QuotaSettings,
     RetentionSettings,
     RuleSettings,
 )
@@ -32,7 +33,7 @@ _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 
 _DATABASE_URL = "database.url"  # the one setting whose value has a password inside
 
-TABLES = (RuleSettings, LayerSettings, RetentionSettings, PolicySettings, HtpasswdSettings)
+TABLES = (RuleSettings, LayerSettings, RetentionSettings, PolicySettings, HtpasswdSettings, QuotaSettings)
 """Tables within settings."""
 
 _PATH_WILL_DO = (LayerSettings, HtpasswdSettings)
