@@ -16,6 +16,7 @@ from roadstead.settings.distribution_keys import KEYS
 from roadstead.settings.load import variable
 from roadstead.settings.model import (
     ABOUT,
+    EndpointSettings,
     HtpasswdSettings,
     LayerSettings,
     PolicySettings,
@@ -25,7 +26,7 @@ from roadstead.settings.model import (
     Settings,
 )
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
-from roadstead.settings.tables import Headers, LogFields
+from roadstead.settings.tables import Headers, LogFields, SentHeaders
 from roadstead.telemetry.metrics import BUCKETS, FAMILIES, PROCESS_FAMILIES
 
 _TABLE_START = "<!-- The table is made from the code by `python -m roadstead.cli.reference docs/reference`. -->"
@@ -47,8 +48,10 @@ _WORDS: Mapping[Any, str] = {
     PolicySettings: "table",
     HtpasswdSettings: "path or table",
     QuotaSettings: "table",
+    EndpointSettings: "table",
     Headers: "table of lists",
     LogFields: "table",
+    SentHeaders: "table of lists",
 }
 
 _SETTINGS_HEAD = """\
@@ -64,8 +67,10 @@ says what is wrong.
   of bytes.
 - A relative **path** in the file begins at the file; elsewhere it begins at the working directory.
 - In the environment, lists and tables are JSON: `ROADSTEAD_AUGMENT_RULES='[{"match": "library/*:latest", "env": ["A=1"]}]'`.
-- Inside any value `${env:NAME}` stands for an environment variable and `${file:PATH}` for a file's content;
-  `$${` is a plain `${`.
+- A variable's name with `_FILE` behind it (`ROADSTEAD_DATABASE_URL_FILE`) names a file that holds the value.
+- Inside any value `${env:NAME}` stands for an environment variable, `${file:PATH}` for a file's content,
+  `${secret:NAME#KEY}` for a key of a secret in AWS Secrets Manager and `${ssm:NAME}` for a parameter of AWS Systems
+  Manager ([Keep secrets elsewhere](../how-to/secrets.md)); `$${` is a plain `${`.
 - An unknown key or `ROADSTEAD_` variable is an error. The variables that Kubernetes makes for a Service called
   `roadstead` are ignored.
 """
@@ -102,6 +107,7 @@ def settings_page() -> str:
     parts.extend(_section("[[registry.quotas]]", QuotaSettings, None))
     parts.extend(_section("[[auth.policies]]", PolicySettings, None))
     parts.extend(_section("[[gc.retention]]", RetentionSettings, None))
+    parts.extend(_section("[[events.endpoints]]", EndpointSettings, None))
     return "\n".join(parts)
 
 
@@ -175,6 +181,10 @@ def _kind(kind: Any) -> str:
 
 def _default(value: object, kind: Any) -> str:
     if value is None:
+        return "none"
+    if isinstance(value, SentHeaders):
+        return "`{}`"
+    if isinstance(value, Secret):
         return "none"
     if isinstance(value, Headers | LogFields):
         return "`{}`" if not value.pairs else f"`{json.dumps(value.as_table())}`"

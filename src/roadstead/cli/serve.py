@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ import typer
 
 from roadstead.cli.apart import Apart
 from roadstead.cli.certificate import LOOK_EVERY_S, TlsFromSettings
+from roadstead.cli.run_directory import run_directory
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.handover import Handover
 from roadstead.settings.load import LoadedSettings, load
@@ -70,6 +70,27 @@ def serve(
 
 def run(loaded: LoadedSettings) -> int:
     """Prepare and serve with these settings until a signal; return the exit status."""
+    if not loaded.settings.is_rebuildable:
+        return _run(loaded)
+    # What only this mode needs costs nobody else's start.
+    from roadstead.app import writing
+
+    with writing.working_alone(loaded.settings):
+        try:
+            return _run(loaded)
+        finally:
+            Apart(partial(_give_back, loaded.settings)).result()
+
+
+async def _give_back(settings: Settings) -> str:
+    # As above.
+    from roadstead.app import writing
+
+    await writing.give_the_right_back(settings)
+    return "given back"
+
+
+def _run(loaded: LoadedSettings) -> int:
     settings = loaded.settings
     _configure_logging(settings, threaded=False)
     for warning in loaded.warnings:
@@ -78,9 +99,9 @@ def run(loaded: LoadedSettings) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     listeners = listen(settings.server.listen, settings.server.workers)
     side_listeners = listen(settings.metrics.listen, 1) if settings.metrics.listen else []
-    with tempfile.TemporaryDirectory(prefix="roadstead-") as directory:
+    with run_directory() as directory:
         certificate = TlsFromSettings(settings) if settings.speaks_tls else None
-        preparation = Apart(partial(_prepare, settings, Path(directory)))
+        preparation = Apart(partial(_prepare, settings, directory))
         # Meanwhile here: what the workers need, so that they have it the moment they are forked.
         from roadstead import worker
         from roadstead.app import applications, upkeep
@@ -148,7 +169,7 @@ def _announce(settings: Settings, address: ListenAddress, tls: TlsMaterial | Non
     if settings.log.format is LogFormat.JSON:
         _log.info("ready", **facts)
         return
-    image = f"{_host(settings, address)}/library/hello:1"
+    image = f"{_host(settings, address)}/team/app:1"
     login = f"docker login {_host(settings, address)} && " if settings.auth.is_on else ""
     lines = [
         f"roadstead listens at {facts['url']} with {settings.server.workers} workers",
@@ -188,4 +209,5 @@ def _host(settings: Settings, address: ListenAddress) -> str:
         return settings.server.public_url.partition("://")[2].rstrip("/")
     if address.host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         return f"{socket.gethostname()}:{address.port}"
-    return str(address)
+    # The name is what the pages use, and what clients take without TLS as they do the address.
+    return f"localhost:{address.port}" if address.host == "127.0.0.1" else str(address)

@@ -12,7 +12,9 @@ from roadstead.oci.descriptor import Platform, PlatformInvalidError
 from roadstead.oci.pattern import Pattern, PatternInvalidError
 from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
+    EndpointSettings,
     LayerSettings,
+    LinksMode,
     OffloadMode,
     PolicyAction,
     PolicyEffect,
@@ -25,6 +27,7 @@ from roadstead.settings.mounts import filesystem_of, is_network
 
 _SQLITE = "sqlite"
 _POSTGRESQL = frozenset({"postgresql", "postgres"})
+_SHORTEST_WRITER_LEASE = timedelta(seconds=6)
 _SHORTEST_GRACE = timedelta(hours=1)
 _PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
 _SHORTEST_SECRET = 16
@@ -42,7 +45,7 @@ def check_settings(settings: Settings) -> Sequence[Finding]:
     """Return everything that speaks against serving with these settings; empty if nothing does."""
     return tuple(
         finding
-        for question in (_server, _tls, _storage, _database, _limits, _auth, _rules, _gc)
+        for question in (_server, _tls, _storage, _database, _limits, _auth, _rules, _gc, _events)
         for finding in question(settings)
     )
 
@@ -144,7 +147,8 @@ def _metrics(settings: Settings) -> Iterator[Finding]:
 def _storage(settings: Settings) -> Iterator[Finding]:
     storage = settings.storage
     if storage.driver is StorageDriver.FILESYSTEM:
-        if storage.path.exists() and not storage.path.is_dir():
+        # What this user may not look into is told by whoever opens it: Path.exists would raise.
+        if os.path.exists(storage.path) and not storage.path.is_dir():  # noqa: PTH110
             yield Finding("storage.path", f"{storage.path} is not a directory")
         if storage.redirect:
             yield Finding(
@@ -166,19 +170,43 @@ def _storage(settings: Settings) -> Iterator[Finding]:
 
 def _database(settings: Settings) -> Iterator[Finding]:
     url = settings.database_url
+    if settings.is_rebuildable:
+        yield from _rebuildable(settings)
     if url.partition(":")[0].partition("+")[0] == _SQLITE:
         yield from _sqlite(settings)
     elif not is_postgresql(url):
         yield Finding("database.url", "expected sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
 
 
+def _rebuildable(settings: Settings) -> Iterator[Finding]:
+    if is_postgresql(settings.database_url):
+        yield Finding("database.mode", "rebuildable is for SQLite: PostgreSQL keeps what it knows; leave the mode out")
+    if settings.storage.driver is not StorageDriver.S3:
+        yield Finding(
+            "database.mode",
+            "rebuildable is for storage in a bucket",
+            advice="Leave it out: beside a folder the database is kept, and built anew by itself if it is lost.",
+        )
+    if settings.storage.links not in (None, LinksMode.SYNC):
+        yield Finding("storage.links", f"{settings.storage.links} loses what database.mode = rebuildable builds from")
+    if settings.auth.accounts:
+        yield Finding(
+            "auth.accounts",
+            "accounts are kept in the database alone, and database.mode = rebuildable would lose them",
+            advice="Use auth.htpasswd, whose file is yours to keep.",
+        )
+    if settings.database.writer_lease < _SHORTEST_WRITER_LEASE:
+        yield Finding("database.writer_lease", "expected 6s or more: storage may take seconds to answer")
+
+
 def _sqlite(settings: Settings) -> Iterator[Finding]:
-    if settings.storage.driver is StorageDriver.S3:
+    if settings.storage.driver is StorageDriver.S3 and not settings.is_rebuildable:
         yield Finding(
             "database.url",
             "SQLite with storage in S3: the bytes would outlive the machine and what they are would not",
             advice='Set database.url = "postgresql://…" (in the environment ROADSTEAD_DATABASE_URL), or keep the bytes '
-            'beside SQLite with storage.driver = "filesystem".',
+            'beside SQLite with storage.driver = "filesystem". A single server can do without a database that lasts: '
+            'database.mode = "rebuildable".',
         )
         return
     path = sqlite_path(settings.database_url)
@@ -334,3 +362,39 @@ def _retention(key: str, rule: RetentionSettings) -> Iterator[Finding]:
         )
     if rule.keep_newest is not None and rule.keep_newest < 0:
         yield Finding(f"{key}.keep_newest", f"expected 0 or more, got {rule.keep_newest}")
+
+
+def _events(settings: Settings) -> Iterator[Finding]:
+    names: set[str] = set()
+    for at, endpoint in enumerate(settings.events.endpoints):
+        key = f"events.endpoints[{at}]"
+        if not endpoint.name:
+            yield Finding(f"{key}.name", "an endpoint needs a name: events that wait for it are kept under it")
+        elif endpoint.name in names:
+            yield Finding(f"{key}.name", f"{endpoint.name} is the name of another endpoint already")
+        names.add(endpoint.name)
+        yield from _endpoint(key, endpoint)
+
+
+def _endpoint(key: str, endpoint: EndpointSettings) -> Iterator[Finding]:
+    try:
+        url = urlsplit(endpoint.url.reveal())
+        is_address = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:
+        is_address = False
+    if not is_address:  # not shown: it may hold a password
+        yield Finding(
+            f"{key}.url", "expected http(s)://HOST[:PORT]/PATH" if endpoint.url else "an endpoint needs a url"
+        )
+    for name, duration in (("timeout", endpoint.timeout), ("backoff", endpoint.backoff)):
+        if not duration:
+            yield Finding(f"{key}.{name}", "expected more than 0s")
+    for name, number in (
+        ("threshold", endpoint.threshold),
+        ("parallel", endpoint.parallel),
+        ("max_attempts", endpoint.max_attempts),
+    ):
+        if number is not None and number < 1:
+            yield Finding(f"{key}.{name}", f"expected 1 or more, got {number}")
+    if endpoint.signing_key is not None and not endpoint.signing_key:
+        yield Finding(f"{key}.signing_key", "is empty: everybody could sign with it")

@@ -17,6 +17,7 @@ from roadstead.secret import Secret
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
+    EndpointSettings,
     HtpasswdSettings,
     LayerSettings,
     PolicySettings,
@@ -25,15 +26,23 @@ from roadstead.settings.model import (
     RuleSettings,
 )
 from roadstead.settings.quantity import ByteSize, parse_duration, parse_size
-from roadstead.settings.references import resolve_references, resolve_url_references
-from roadstead.settings.tables import Headers, LogFields
+from roadstead.settings.references import ReferenceInvalidError, resolve_references, resolve_url_references
+from roadstead.settings.tables import Headers, LogFields, SentHeaders
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 _DATABASE_URL = "database.url"  # the one setting whose value has a password inside
 
-TABLES = (RuleSettings, LayerSettings, RetentionSettings, PolicySettings, HtpasswdSettings, QuotaSettings)
+TABLES = (
+    RuleSettings,
+    LayerSettings,
+    RetentionSettings,
+    PolicySettings,
+    HtpasswdSettings,
+    QuotaSettings,
+    EndpointSettings,
+)
 """Tables within settings."""
 
 _PATH_WILL_DO = (LayerSettings, HtpasswdSettings)
@@ -82,8 +91,12 @@ def convert(kind: Any, raw: object, key: str, source: Source) -> Any:
         try:
             resolve = resolve_url_references if key == _DATABASE_URL else resolve_references
             raw = resolve(raw, environment=source.environment, directory=source.directory)
-        except InvalidError as error:
-            raise ConversionError(Finding(key, str(error), source.name)) from error
+        except ReferenceInvalidError as error:
+            raise ConversionError(Finding(key, str(error), source.name, error.advice(), error.id)) from error
+        if not raw.strip() and Secret in (kind, *typing.get_args(kind)):
+            # Serving as if no secret were named would be serving with another one, or with none.
+            blank = "secret.whitespace" if raw else "secret.empty"
+            raise ConversionError(Finding(key, "what it refers to is empty", source.name, id=blank))
         textual = True
     if isinstance(kind, types.UnionType):
         if raw is None or (textual and raw == ""):
@@ -93,7 +106,7 @@ def convert(kind: Any, raw: object, key: str, source: Source) -> Any:
         return _many(typing.get_args(kind)[0], raw, key, source, textual=textual)
     if kind in TABLES:
         return _table(kind, raw, key, source)
-    if kind in (Headers, LogFields):
+    if kind in (Headers, LogFields, SentHeaders):
         return _free_table(kind, raw, key, source, textual=textual)
     try:
         return _one(kind, raw, source, textual=textual)
@@ -139,16 +152,21 @@ def _table(kind: type, raw: object, key: str, source: Source) -> object:
     return kind(**_collect(field, raw))
 
 
-def _free_table(kind: type[Headers | LogFields], raw: object, key: str, source: Source, *, textual: bool) -> object:
+def _free_table(
+    kind: type[Headers | LogFields | SentHeaders], raw: object, key: str, source: Source, *, textual: bool
+) -> object:
     if textual and isinstance(raw, str):
         try:
             raw = json.loads(raw)
         except ValueError as error:
-            raise ConversionError(Finding(key, f"expected a table as JSON, got {raw!r}", source.name)) from error
+            told = "another text" if kind is SentHeaders else repr(raw)
+            raise ConversionError(Finding(key, f"expected a table as JSON, got {told}", source.name)) from error
     if not isinstance(raw, Mapping):
         raise ConversionError(Finding(key, f"expected a table, got {_told(raw)}", source.name))
     try:
         return kind.parse({str(name): _resolved(value, source) for name, value in raw.items()})
+    except ReferenceInvalidError as error:
+        raise ConversionError(Finding(key, str(error), source.name, error.advice(), error.id)) from error
     except InvalidError as error:
         raise ConversionError(Finding(key, str(error), source.name)) from error
 

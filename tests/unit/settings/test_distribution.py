@@ -1,5 +1,6 @@
 """distribution's config.yml and its variables, read into our settings."""
 
+import json
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -23,7 +24,7 @@ from roadstead.settings.model import (
     StorageDriver,
     TlsSettings,
 )
-from roadstead.settings.plain import as_plain
+from roadstead.settings.plain import as_plain, as_shown, from_plain
 from roadstead.settings.tables import Headers, LogFields
 
 BASE = "version: 0.1\nstorage: {filesystem: {rootdirectory: /data}}\n"
@@ -115,6 +116,7 @@ HONOURED: list[tuple[str, str, Mapping[str, object]]] = [
     ("validation.disabled", "true", {"registry.sparse_indexes": True, "registry.sparse_images": True}),
     ("catalog.maxentries", "50", {"registry.catalog_page_max": 50, "registry.catalog_page": 50}),
     ("catalog.maxentries", "5000", {"registry.catalog_page_max": 5000, "registry.catalog_page": 100}),
+    ("notifications.events.includereferences", "true", {"events.include_references": True}),
     ("tags.maxtags", "20", {"registry.tags_page_max": 20}),
     ("storage.s3.redirectendpoint", "http://front:9000", {"storage.redirect_endpoint": "http://front:9000"}),
 ]
@@ -128,6 +130,7 @@ WITH_OTHERS = {
     "auth.htpasswd.realm",
     "auth.htpasswd.path",
     "storage.redirect.disable",
+    "notifications.endpoints",
     "http.tls.certificate",
     "http.tls.key",
     "http.tls.clientcas",
@@ -142,7 +145,6 @@ VALUES = {
     "http.tls.letsencrypt": "{email: a@b.test}",
     "http.http2.disabled": "false",
     "health.storagedriver": "{enabled: true}",
-    "notifications.endpoints": "[{name: n, url: 'http://n'}]",
     "middleware.storage": "[{name: cloudfront}]",
     "middleware.registry": "[{name: x}]",
     "middleware.repository": "[{name: x}]",
@@ -504,9 +506,9 @@ def test_lists_and_maps_as_yaml(tmp_path: Path) -> None:
 
     assert of(loaded, "server.headers") == Headers((("X-A", "b"), ("x-b", "c")))
     assert of(loaded, "log.fields") == LogFields((("site", "here"),))
-    assert "notifications.endpoints" in refusals(
-        BASE, {**environment, "REGISTRY_NOTIFICATIONS_ENDPOINTS_0_DISABLED": "false"}, directory=tmp_path
-    )
+    assert of(loaded, "events.endpoints") == ()
+    enabled = {**environment, "REGISTRY_NOTIFICATIONS_ENDPOINTS_0_DISABLED": "false"}
+    assert [endpoint.name for endpoint in read(BASE, enabled, directory=tmp_path).settings.events.endpoints] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -657,3 +659,87 @@ def test_go_durations(text: str, seconds: float) -> None:
 def test_what_is_no_go_duration(text: str) -> None:
     """Days are unknown to Go, and a negative one is none that waits."""
     assert parse_go_duration(text) is None
+
+
+ENDPOINTS = """
+notifications:
+  events: {includereferences: true}
+  endpoints:
+    - name: Synapse
+      url: https://repo.example/dockerRegistryListener/v1/events
+      headers: {Authorization: ["Basic ${env:AUTH}"], X-Two: [a, b]}
+      timeout: 1m
+      threshold: 1
+      backoff: 30s
+      ignoredmediatypes: [application/octet-stream]
+      ignore: {mediatypes: [text/plain], actions: [pull, delete]}
+    - {name: off, url: 'http://off', disabled: true}
+    - {name: defaults, url: 'http://d', timeout: 0, threshold: 0, backoff: 0s}
+"""
+
+
+def test_endpoints_of_notifications(tmp_path: Path) -> None:
+    """Each becomes one of ours with distribution's manners: one event at a time, for ever, HEAD being a pull; one that
+    is disabled isn't there, and what is 0 is distribution's default.
+    """
+    loaded = read(BASE + ENDPOINTS, {"AUTH": "dTpw"}, directory=tmp_path)
+
+    assert loaded.warnings == []
+    events = loaded.settings.events
+    assert events.include_references
+    synapse, defaults = events.endpoints
+    assert (synapse.name, synapse.url.reveal()) == ("Synapse", "https://repo.example/dockerRegistryListener/v1/events")
+    assert synapse.headers.as_table(masked=False) == {"Authorization": ["Basic dTpw"], "X-Two": ["a", "b"]}
+    assert (synapse.timeout, synapse.threshold, synapse.backoff) == (timedelta(minutes=1), 1, timedelta(seconds=30))
+    assert synapse.ignored_media_types == ("application/octet-stream", "text/plain")
+    assert [action.value for action in synapse.actions] == ["push", "mount"]
+    assert (synapse.heads, synapse.parallel, synapse.max_attempts) == (True, 1, None)
+    assert (defaults.timeout, defaults.threshold, defaults.backoff) == (
+        timedelta(seconds=1),
+        10,
+        timedelta(seconds=1),
+    )
+    assert [action.value for action in defaults.actions] == ["push", "pull", "mount", "delete"]
+    shown = str(as_shown(loaded.settings))
+    assert "dTpw" not in shown
+    assert "dockerRegistryListener" not in shown
+    assert from_plain(json.loads(json.dumps(as_plain(loaded.settings)))).events.endpoints[0].timeout == synapse.timeout
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "key", "said"),
+    [
+        ("{name: a, url: 'http://a', headers: {Authorization: ['Basic ${env:AUTH}']}}", "notifications", "${env:AUTH}"),
+        (
+            "{name: a, url: 'http://a', headers: {Authorization: ['Basic ']}}",
+            "events",
+            "a value of Authorization is empty",
+        ),
+        ("{name: a, url: 'http://a', headers: {Authorization: ['']}}", "events", "a value of Authorization is empty"),
+        (
+            "{name: a, url: 'http://a', headers: {Content-Length: ['1']}}",
+            "events",
+            "Content-Length is for each request",
+        ),
+        ("{name: a, url: 'http://a', timeout: soon}", "notifications", "expected a duration"),
+        ("{name: a, url: 'http://a', ignore: {actions: pull}}", "notifications", "expected a list of texts"),
+        ("a", "notifications", "expected a list of tables"),
+    ],
+)
+def test_endpoints_that_would_not_be_told(endpoint: str, key: str, said: str, tmp_path: Path) -> None:
+    """Named with what is wrong; what came isn't shown where it may be a secret."""
+    told = refusals(f"{BASE}notifications: {{endpoints: [{endpoint}]}}\n", directory=tmp_path)
+
+    [(found, message)] = told.items()
+    assert found.startswith(f"{key}.endpoints")
+    assert said in message
+
+
+def test_keys_of_endpoints_that_nobody_knows(tmp_path: Path) -> None:
+    """Left out with a word, as everywhere."""
+    text = "notifications: {endpoints: [{name: a, url: 'http://a', backof: 1s, ignore: {types: [a]}}]}\n"
+
+    loaded = read(BASE + text, directory=tmp_path)
+
+    assert warned(loaded) == ["notifications.endpoints[0].backof", "notifications.endpoints[0].ignore.types"]
+    assert "backoff" in loaded.warnings[0].message
