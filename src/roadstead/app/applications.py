@@ -12,6 +12,7 @@ from roadstead.http.context import Services
 from roadstead.http.health import side_table
 from roadstead.http.outside import Outside
 from roadstead.http.routes import Router
+from roadstead.http.token_routes import ROUTES as TOKENS
 from roadstead.http.v2.table import ROUTES as API
 from roadstead.http.v2.table import read_only
 from roadstead.settings.handover import Handover
@@ -41,7 +42,7 @@ def worker_application(handover: Handover, process: str) -> Application:
     if settings.metrics.open_to_network:
         routes = [replace(route, needs=None) if route.name == "metrics" else route for route in routes]
     observer = RequestObserver(metrics, access=settings.log.access)
-    return Application(Router([*routes, *PAGES]), open_services, observer, _outside(settings.server))
+    return Application(Router([*routes, *TOKENS, *PAGES]), open_services, observer, _outside(settings.server))
 
 
 def side_application(handover: Handover) -> Application:

@@ -27,6 +27,7 @@ from roadstead.db.stores.leases import DatabaseLeases
 from roadstead.db.stores.links import DatabaseLinks
 from roadstead.db.stores.manifests import DatabaseManifests
 from roadstead.db.stores.outbox import NOWHERE, Announcer, DatabaseOutbox
+from roadstead.db.stores.tokens import DatabaseTokens
 from roadstead.db.stores.uploads import DatabaseUploads
 from roadstead.events.event import Source
 from roadstead.events.ports import OutboxStore
@@ -79,6 +80,7 @@ class Database:
     imports: ImportStore
     links: LinkStore
     accounts: AccountStore
+    tokens: DatabaseTokens
     outbox: OutboxStore
 
     def __init__(
@@ -106,6 +108,7 @@ class Database:
         self.imports = DatabaseImports(access)
         self.links = DatabaseLinks(access)
         self.accounts = DatabaseAccounts(access)
+        self.tokens = DatabaseTokens(access)
         self.outbox = DatabaseOutbox(access, announcer)
 
     async def check(self) -> None:

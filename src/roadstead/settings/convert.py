@@ -18,10 +18,12 @@ from roadstead.settings.address import ListenAddress
 from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
     HtpasswdSettings,
+    IssueSettings,
     LayerSettings,
     PolicySettings,
     RetentionSettings,
     RuleSettings,
+    TokenSettings,
 )
 from roadstead.settings.quantity import ByteSize, parse_duration, parse_size
 from roadstead.settings.references import ReferenceInvalidError, resolve_references, resolve_url_references
@@ -32,7 +34,15 @@ _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 
 _DATABASE_URL = "database.url"  # the one setting whose value has a password inside
 
-TABLES = (RuleSettings, LayerSettings, RetentionSettings, PolicySettings, HtpasswdSettings)
+TABLES = (
+    RuleSettings,
+    LayerSettings,
+    RetentionSettings,
+    PolicySettings,
+    HtpasswdSettings,
+    TokenSettings,
+    IssueSettings,
+)
 """Tables within settings."""
 
 _PATH_WILL_DO = (LayerSettings, HtpasswdSettings)
@@ -130,6 +140,12 @@ def _many(kind: Any, raw: object, key: str, source: Source, *, textual: bool) ->
 def _table(kind: type, raw: object, key: str, source: Source) -> object:
     if kind in _PATH_WILL_DO and isinstance(raw, str):
         raw = {"path": raw}
+    elif source.textual and isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except ValueError as error:
+            raise ConversionError(Finding(key, f"expected a table as JSON, got {raw!r}", source.name)) from error
+        source = dataclasses.replace(source, textual=False)
     if not isinstance(raw, Mapping):
         raise ConversionError(Finding(key, f"expected a table, got {_told(raw)}", source.name))
     known = field_types(kind)
