@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from roadstead.app.adoption import linked
-from roadstead.app.plugs import metered, open_plugs
+from roadstead.app.plugs import CLOCK, metered, open_plugs
 from roadstead.app.services import build_services
+from roadstead.app.telling import telling
 from roadstead.http.application import Application
 from roadstead.http.context import Services
 from roadstead.http.health import side_table
@@ -17,7 +18,7 @@ from roadstead.http.v2.table import ROUTES as API
 from roadstead.http.v2.table import read_only
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import ServerSettings
-from roadstead.telemetry.metrics import Metrics, RequestMetrics
+from roadstead.telemetry.metrics import EventMetrics, Metrics, RequestMetrics
 from roadstead.telemetry.observer import RequestObserver
 from roadstead.web.table import ROUTES as PAGES
 
@@ -33,7 +34,8 @@ def worker_application(handover: Handover, process: str) -> Application:
             plugs = await linked(metered(plugs, numbers), handover.settings)
             services = await build_services(plugs, handover, metrics)
             try:
-                yield services
+                async with telling(plugs.database, handover.settings, EventMetrics(numbers), CLOCK) as told:
+                    yield replace(services, telling=told)
             finally:
                 await services.augmenter.aclose()
 

@@ -30,7 +30,7 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
         else:
             await warn_of_foreign_writes(plugs)
             await set_links(plugs, settings)
-        settings = await with_accounts_found(settings, plugs)
+        settings = await with_accounts_found(settings, plugs.database.accounts)
         layers = KeptLayers(plugs.driver, plugs.database.layers)
         specs = [_rule_spec(rule) for rule in settings.augment.rules]
         rules = await prepare_rules(specs, layers, run_directory, CLOCK.now())

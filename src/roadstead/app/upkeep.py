@@ -9,6 +9,7 @@ import structlog
 from roadstead.app.adoption import links_mode, take_up_if_begun
 from roadstead.app.plugs import CLOCK, Plugs, metered, open_plugs, owner
 from roadstead.app.services import build_uploads
+from roadstead.app.telling import delivery_loops
 from roadstead.augment.kept_layers import RuleLayers
 from roadstead.augment.rules import Rules
 from roadstead.background import Background, Loop
@@ -22,7 +23,7 @@ from roadstead.registry.verify import Verifier
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import LinksMode, RetentionSettings, Settings
 from roadstead.storage.ports import PurgesTemporary
-from roadstead.telemetry.metrics import Metrics
+from roadstead.telemetry.metrics import EventMetrics, Metrics
 
 LINKS_EVERY = timedelta(seconds=0.5)
 WORKERS_END_WITHIN = timedelta(milliseconds=200)  # what takes longer leaves notes, which the next start works off
@@ -33,7 +34,8 @@ async def background(handover: Handover) -> None:
     """Do the work that nobody waits for, until cancelled."""
     settings = handover.settings
     async with open_plugs(settings, migrate=False) as opened:
-        plugs = metered(opened, Metrics(handover.run_directory, "background"))
+        numbers = Metrics(handover.run_directory, "background")
+        plugs = metered(opened, numbers)
         await take_up_if_begun(plugs, settings)
         uploads = await build_uploads(plugs, settings)
         rules = Rules.from_json(handover.rules_json)
@@ -44,8 +46,11 @@ async def background(handover: Handover) -> None:
         if await links_mode(plugs, settings) is not LinksMode.OFF and not settings.registry.read_only:
             links = Links(plugs.database.links, plugs.driver, CLOCK)
             loops.append(Loop("links", LINKS_EVERY, _quietly(links)))
+        tally = EventMetrics(numbers)
         try:
-            await Background(loops, plugs.database.leases, owner(), CLOCK, everywhere=everywhere).run()
+            async with delivery_loops(plugs.database, settings, tally, CLOCK) as delivery:
+                loops += delivery
+                await Background(loops, plugs.database.leases, owner(), CLOCK, everywhere=everywhere).run()
         finally:
             if links is not None:
                 await _finish_links(links)

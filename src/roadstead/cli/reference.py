@@ -14,9 +14,20 @@ from roadstead.settings.address import ListenAddress
 from roadstead.settings.convert import field_types
 from roadstead.settings.distribution_keys import KEYS
 from roadstead.settings.load import variable
-from roadstead.settings.model import ABOUT, LayerSettings, RetentionSettings, RuleSettings, Settings
+from roadstead.settings.model import (
+    ABOUT,
+    EndpointSettings,
+    HtpasswdSettings,
+    IssueSettings,
+    LayerSettings,
+    PolicySettings,
+    RetentionSettings,
+    RuleSettings,
+    Settings,
+    TokenSettings,
+)
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
-from roadstead.settings.tables import Headers, LogFields
+from roadstead.settings.tables import Headers, LogFields, SentHeaders
 from roadstead.telemetry.metrics import BUCKETS, FAMILIES, PROCESS_FAMILIES
 
 _TABLE_START = "<!-- The table is made from the code by `python -m roadstead.cli.reference docs/reference`. -->"
@@ -35,8 +46,14 @@ _WORDS: Mapping[Any, str] = {
     LayerSettings: "path or table",
     RuleSettings: "table",
     RetentionSettings: "table",
+    PolicySettings: "table",
+    HtpasswdSettings: "path or table",
+    TokenSettings: "table",
+    IssueSettings: "table",
+    EndpointSettings: "table",
     Headers: "table of lists",
     LogFields: "table",
+    SentHeaders: "table of lists",
 }
 
 _SETTINGS_HEAD = """\
@@ -78,6 +95,7 @@ The label `route` is the distribution specification's name of an endpoint:
 | `end-5`, `end-6`, `end-13`, `end-14` | an upload gets a chunk; is finished; is asked about; is cancelled |
 | `end-8`, `catalog`, `end-12` | tags, repositories, referrers are listed |
 | `home`, `alive`, `ready`, `metrics` | `/`; `/healthz` and `/health`; `/readyz`; `/metrics` |
+| `token`, `jwks` | a bearer token is given; the keys that sign them are |
 | `none` | nothing is served there |
 """
 
@@ -89,7 +107,11 @@ def settings_page() -> str:
         parts.extend(_section(f"[{section}]", table, section))
     parts.extend(_section("[[augment.rules]]", RuleSettings, None))
     parts.extend(_section("layers", LayerSettings, None))
+    parts.extend(_section("[[auth.policies]]", PolicySettings, None))
+    parts.extend(_section("[auth.token]", TokenSettings, None))
+    parts.extend(_section("[auth.issue]", IssueSettings, None))
     parts.extend(_section("[[gc.retention]]", RetentionSettings, None))
+    parts.extend(_section("[[events.endpoints]]", EndpointSettings, None))
     return "\n".join(parts)
 
 
@@ -163,6 +185,10 @@ def _kind(kind: Any) -> str:
 
 def _default(value: object, kind: Any) -> str:
     if value is None:
+        return "none"
+    if isinstance(value, SentHeaders):
+        return "`{}`"
+    if isinstance(value, Secret):
         return "none"
     if isinstance(value, Headers | LogFields):
         return "`{}`" if not value.pairs else f"`{json.dumps(value.as_table())}`"

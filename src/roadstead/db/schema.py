@@ -212,6 +212,7 @@ Index(
 
 # Upload sessions from their first durable byte on (registry.ports.UploadRecord). The repository is a name: it may
 # not be there before its first blob is.
+# `hash_state` of a short upload is all its bytes, and `staged_state` the word "held".
 uploads = Table(
     "uploads",
     metadata,
@@ -345,7 +346,8 @@ Index(
     sqlite_where=_HELD,
     postgresql_where=_HELD,
 )
-Index("ix_outbox_settled", outbox.c.state, outbox.c.settled_at)
+_SETTLED = outbox.c.settled_at.is_not(None)
+Index("ix_outbox_settled", outbox.c.settled_at, sqlite_where=_SETTLED, postgresql_where=_SETTLED)
 Index("ix_outbox_event", outbox.c.event_id)
 
 # The keys that sign our bearer tokens; `sealed` is encrypted under the master key.

@@ -101,7 +101,7 @@ class Courier:
             try:
                 async with asyncio.TaskGroup() as group:
                     for line in by_repository.values():
-                        group.create_task(self._deliver_line(line, gate))
+                        group.create_task(self._deliver_line(line, gate, probing=down))
             finally:
                 over.set()
         if down and not self._is_down:
@@ -115,11 +115,11 @@ class Courier:
     def _is_down(self) -> bool:
         return self._failures >= self._manners.threshold
 
-    async def _deliver_line(self, letters: Sequence[Letter], gate: asyncio.Semaphore) -> None:
+    async def _deliver_line(self, letters: Sequence[Letter], gate: asyncio.Semaphore, *, probing: bool) -> None:
         """Deliver the letters of one repository, in order, up to the first that isn't taken."""
         for letter in letters:
             async with gate:
-                if self._failures > self._manners.threshold or not await self._deliver(letter):
+                if (self._is_down and not probing) or not await self._deliver(letter):
                     return
 
     async def _deliver(self, letter: Letter) -> bool:

@@ -11,7 +11,8 @@ from roadstead.events.ports import OutboxStore, Tally
 WAIT_S = 1.0
 """How long a commit may go unnoticed where nothing tells of it."""
 
-COUNT_EVERY_S = 2.0
+COUNT_EVERY_S = 5.0
+"""How often waiting events are counted: of a million that takes a tenth of a second."""
 
 
 class Delivery:

@@ -180,4 +180,8 @@ class ReplayTooWideError(InvalidError):
     """A replay that doesn't say of what: everything that is kept would be sent once more."""
 
     def __init__(self) -> None:
-        super().__init__("say which events are to be sent again")
+        super().__init__("everything that is kept would be sent once more: say which events")
+
+    def advice(self) -> str:
+        """Name the options."""
+        return "Give --id, --state dead, or --since TIME."

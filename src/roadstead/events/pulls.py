@@ -56,7 +56,10 @@ class PullBuffer:
         """Write what came, each second, until cancelled."""
         while True:
             await asyncio.sleep(self._every_s)
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception:  # noqa: BLE001 -- the outermost frame of the work: told, and tried again at its time
+                _log.exception("pulls can't be noted for events")
 
     async def flush(self) -> None:
         """Write what waits; what the database doesn't take now is tried again the next time."""

@@ -53,7 +53,8 @@ class TokenDoor:
                 credentials, asked, service=request.parameter("service") or None, offline=offline
             )
         except SignInNeededError as error:
-            raise self._told(request, error) from error
+            self._tell(request, error)
+            raise
         answer = {"token": handed.token.text, "access_token": handed.token.text, **_times(handed)}
         if handed.refresh_token is not None:
             answer["refresh_token"] = handed.refresh_token
@@ -76,7 +77,8 @@ class TokenDoor:
             else:
                 raise FormInvalidError(f"expected grant_type password or refresh_token, got {kind!r}")
         except SignInNeededError as error:
-            raise self._told(request, error) from error
+            self._tell(request, error)
+            raise
         scope = " ".join(format_scope(grant) for grant in handed.token.grants)
         answer = {"access_token": handed.token.text, "token_type": "Bearer", "scope": scope, **_times(handed)}
         if handed.refresh_token is not None:
@@ -96,9 +98,9 @@ class TokenDoor:
         body = "".join(key.certificate for key in await self._keys.published()).encode()
         return Response(200, [(b"content-type", b"application/x-pem-file"), _KEYS_KEPT], body)
 
-    def _told(self, request: Request, error: SignInNeededError) -> SignInNeededError:
-        challenges = self._challenges.values((), host=request.header(b"host") or "")
-        return type(error)(str(error), challenges) if type(error) is CredentialsWrongError else error
+    def _tell(self, request: Request, error: SignInNeededError) -> None:
+        """Add to an error how to sign in; what came was wrong."""
+        error.challenges = tuple(self._challenges.values((), host=request.header(b"host") or ""))
 
 
 def _basic(credentials: Credentials) -> Credentials:

@@ -12,6 +12,7 @@ from roadstead.oci.descriptor import Platform, PlatformInvalidError
 from roadstead.oci.pattern import Pattern, PatternInvalidError
 from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
+    EndpointSettings,
     LayerSettings,
     OffloadMode,
     PolicyAction,
@@ -47,7 +48,7 @@ def check_settings(settings: Settings) -> Sequence[Finding]:
     """Return everything that speaks against serving with these settings; empty if nothing does."""
     return tuple(
         finding
-        for question in (_server, _tls, _storage, _database, _limits, _auth, _rules, _gc)
+        for question in (_server, _tls, _storage, _database, _limits, _auth, _rules, _gc, _events)
         for finding in question(settings)
     )
 
@@ -149,7 +150,8 @@ def _metrics(settings: Settings) -> Iterator[Finding]:
 def _storage(settings: Settings) -> Iterator[Finding]:
     storage = settings.storage
     if storage.driver is StorageDriver.FILESYSTEM:
-        if storage.path.exists() and not storage.path.is_dir():
+        # What this user may not look into is told by whoever opens it: Path.exists would raise.
+        if os.path.exists(storage.path) and not storage.path.is_dir():  # noqa: PTH110
             yield Finding("storage.path", f"{storage.path} is not a directory")
         if storage.redirect:
             yield Finding(
@@ -378,3 +380,39 @@ def _retention(key: str, rule: RetentionSettings) -> Iterator[Finding]:
         )
     if rule.keep_newest is not None and rule.keep_newest < 0:
         yield Finding(f"{key}.keep_newest", f"expected 0 or more, got {rule.keep_newest}")
+
+
+def _events(settings: Settings) -> Iterator[Finding]:
+    names: set[str] = set()
+    for at, endpoint in enumerate(settings.events.endpoints):
+        key = f"events.endpoints[{at}]"
+        if not endpoint.name:
+            yield Finding(f"{key}.name", "an endpoint needs a name: events that wait for it are kept under it")
+        elif endpoint.name in names:
+            yield Finding(f"{key}.name", f"{endpoint.name} is the name of another endpoint already")
+        names.add(endpoint.name)
+        yield from _endpoint(key, endpoint)
+
+
+def _endpoint(key: str, endpoint: EndpointSettings) -> Iterator[Finding]:
+    try:
+        url = urlsplit(endpoint.url.reveal())
+        is_address = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:
+        is_address = False
+    if not is_address:  # not shown: it may hold a password
+        yield Finding(
+            f"{key}.url", "expected http(s)://HOST[:PORT]/PATH" if endpoint.url else "an endpoint needs a url"
+        )
+    for name, duration in (("timeout", endpoint.timeout), ("backoff", endpoint.backoff)):
+        if not duration:
+            yield Finding(f"{key}.{name}", "expected more than 0s")
+    for name, number in (
+        ("threshold", endpoint.threshold),
+        ("parallel", endpoint.parallel),
+        ("max_attempts", endpoint.max_attempts),
+    ):
+        if number is not None and number < 1:
+            yield Finding(f"{key}.{name}", f"expected 1 or more, got {number}")
+    if endpoint.signing_key is not None and not endpoint.signing_key:
+        yield Finding(f"{key}.signing_key", "is empty: everybody could sign with it")

@@ -17,6 +17,7 @@ from roadstead.secret import Secret
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
+    EndpointSettings,
     HtpasswdSettings,
     IssueSettings,
     LayerSettings,
@@ -27,7 +28,7 @@ from roadstead.settings.model import (
 )
 from roadstead.settings.quantity import ByteSize, parse_duration, parse_size
 from roadstead.settings.references import ReferenceInvalidError, resolve_references, resolve_url_references
-from roadstead.settings.tables import Headers, LogFields
+from roadstead.settings.tables import Headers, LogFields, SentHeaders
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -42,6 +43,7 @@ TABLES = (
     HtpasswdSettings,
     TokenSettings,
     IssueSettings,
+    EndpointSettings,
 )
 """Tables within settings."""
 
@@ -106,7 +108,7 @@ def convert(kind: Any, raw: object, key: str, source: Source) -> Any:
         return _many(typing.get_args(kind)[0], raw, key, source, textual=textual)
     if kind in TABLES:
         return _table(kind, raw, key, source)
-    if kind in (Headers, LogFields):
+    if kind in (Headers, LogFields, SentHeaders):
         return _free_table(kind, raw, key, source, textual=textual)
     try:
         return _one(kind, raw, source, textual=textual)
@@ -158,12 +160,15 @@ def _table(kind: type, raw: object, key: str, source: Source) -> object:
     return kind(**_collect(field, raw))
 
 
-def _free_table(kind: type[Headers | LogFields], raw: object, key: str, source: Source, *, textual: bool) -> object:
+def _free_table(
+    kind: type[Headers | LogFields | SentHeaders], raw: object, key: str, source: Source, *, textual: bool
+) -> object:
     if textual and isinstance(raw, str):
         try:
             raw = json.loads(raw)
         except ValueError as error:
-            raise ConversionError(Finding(key, f"expected a table as JSON, got {raw!r}", source.name)) from error
+            told = "another text" if kind is SentHeaders else repr(raw)
+            raise ConversionError(Finding(key, f"expected a table as JSON, got {told}", source.name)) from error
     if not isinstance(raw, Mapping):
         raise ConversionError(Finding(key, f"expected a table, got {_told(raw)}", source.name))
     try:

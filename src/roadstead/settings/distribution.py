@@ -28,7 +28,7 @@ from roadstead.settings.distribution_keys import (
 )
 from roadstead.settings.findings import Finding, SettingsFileError, nearest
 from roadstead.settings.origin import Given, Origin, OriginKind
-from roadstead.settings.quantity import format_duration
+from roadstead.settings.quantity import format_duration, parse_duration
 from roadstead.settings.references import ReferenceInvalidError, find_references, resolve_references
 from roadstead.settings.yaml_tree import (
     Node,
@@ -55,6 +55,18 @@ _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1
 _LONGEST_S = 36_500 * 86_400.0
 _LEVELS = {"error": "error", "warn": "warning", "info": "info", "debug": "debug"}
 _TOKEN_NAMES = {"signingalgorithms": "signing_algorithms", "autoredirectpath": "autoredirect_path"}
+_ACTIONS = ("push", "pull", "mount", "delete")
+_ENDPOINT_KEYS = (
+    "name",
+    "url",
+    "disabled",
+    "headers",
+    "timeout",
+    "threshold",
+    "backoff",
+    "ignoredmediatypes",
+    "ignore",
+)
 _CLIENT_AUTH = {"require-and-verify-client-cert": "required", "verify-client-cert-if-given": "optional"}
 _CATALOG_PAGE = 100  # repositories, where the client doesn't say how many
 
@@ -449,6 +461,57 @@ class _Reader:
         else:
             self._expected(key, node, "a list of tables with the key file")
 
+    def endpoints(self, key: Key, node: Node) -> None:
+        entries = node.items if isinstance(node, Row) else []
+        if not isinstance(node, Row) or not all(isinstance(entry, Table) for entry in entries):
+            self._expected(key, node, "a list of tables with the keys name and url")
+            return
+        given = [
+            self._event_endpoint(f"{key.path}[{at}]", entry)
+            for at, entry in enumerate(entries)
+            if isinstance(entry, Table) and not _is_off(entry, "disabled", off=True)
+        ]
+        self._give(key.settings[0], given, node)
+
+    def _event_endpoint(self, path: str, entry: Table) -> dict[str, object]:
+        """Return one of distribution's endpoints as one of ours, with distribution's manners."""
+        given: dict[str, object] = {"parallel": "1", "heads": "true"}
+        ignored: list[object] = []
+        actions = list(_ACTIONS)
+        for name, node in entry.children.items():
+            inner = Key(path=f"{path}.{name}", fate=Fate.HONOURED)
+            is_empty = isinstance(node, Scalar) and not _says(node)
+            if is_empty or name == "disabled":
+                continue
+            if name in ("name", "url"):
+                given[name] = self._text(inner, node)
+            elif name == "headers":
+                given[name] = self._headers(inner, node)
+            elif name in ("timeout", "backoff"):
+                given[name] = self._above_nothing(self._duration(inner, node))
+            elif name == "threshold":
+                number = self._number(inner, node)
+                given[name] = str(number) if number is not None and number > 0 else None
+            elif name == "ignoredmediatypes":
+                ignored += self._texts(inner, node) or []
+            elif name == "ignore" and isinstance(node, Table):
+                for each, inside in node.children.items():
+                    found = self._texts(replace(inner, path=f"{inner.path}.{each}"), inside) or []
+                    if each == "mediatypes":
+                        ignored += found
+                    elif each == "actions":
+                        actions = [action for action in actions if action not in found]
+                    else:
+                        self._warn(f"{inner.path}.{each}", inside, "unknown key, left out")
+            else:
+                self._warn(inner.path, node, f"unknown key, left out{nearest(name, _ENDPOINT_KEYS)}")
+        given |= {"actions": actions, "ignored_media_types": ignored}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _above_nothing(self, duration: str | None) -> str | None:
+        """Return a duration, None for 0: there distribution takes its default, which is ours too."""
+        return None if duration is None or not parse_duration(duration) else duration
+
     def sparse(self, key: Key, node: Node) -> None:
         text = self._text(key, node)
         disabled = find(self._root, "validation.disabled")
@@ -555,6 +618,7 @@ _READERS: Mapping[str, Callable[[_Reader, Key, Node], None]] = {
     "storage.maintenance.uploadpurging.enabled": _Reader.purging,
     "storage.maintenance.uploadpurging.dryrun": _Reader.dry_run,
     "health.file": _Reader.down_files,
+    "notifications.endpoints": _Reader.endpoints,
     "http.addr": _Reader.address,
     "http.debug.addr": _Reader.address,
     "http.host": _Reader.host,

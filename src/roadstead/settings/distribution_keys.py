@@ -311,12 +311,24 @@ KEYS: tuple[Key, ...] = (
     _warned("http.http2.disabled", "only HTTP/1.1 is spoken", kind=Kind.TRUTH, quiet="true"),
     _warned("http.h2c.enabled", "only HTTP/1.1 is spoken", kind=Kind.TRUTH, quiet="false"),
     # notifications
-    _warned("notifications.events", "there are no notifications yet", members="includereferences"),
-    _refused(
-        "notifications.endpoints",
-        "notifications aren't sent yet, and whoever waits for them would wait in vain",
-        "Remove the endpoints, or disable each with disabled: true.",
-        members="name url disabled headers timeout threshold backoff ignoredmediatypes ignore",
+    _honoured("notifications.events.includereferences", Kind.TRUTH, "events.include_references"),
+    Key(
+        path="notifications.endpoints",
+        fate=Fate.HONOURED,
+        kind=Kind.ANYTHING,
+        settings=("events.endpoints",),
+        about="events survive a restart; sent one at a time, and tried for ever, as there",
+        members=(
+            "name",
+            "url",
+            "disabled",
+            "headers",
+            "timeout",
+            "threshold",
+            "backoff",
+            "ignoredmediatypes",
+            "ignore",
+        ),
     ),
     _refused("redis", "nothing here uses Redis", _REDIS_ADVICE),
     # health

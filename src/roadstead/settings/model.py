@@ -14,7 +14,7 @@ from typing import TypeVar
 from roadstead.secret import Secret
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.quantity import ByteSize
-from roadstead.settings.tables import Headers, LogFields
+from roadstead.settings.tables import Headers, LogFields, SentHeaders
 
 T = TypeVar("T")
 
@@ -524,6 +524,92 @@ class GcSettings:
     )
 
 
+class EventAction(StrEnum):
+    """What a receiver may be told of."""
+
+    PUSH = "push"
+    PULL = "pull"
+    MOUNT = "mount"
+    DELETE = "delete"
+
+
+class EventFormat(StrEnum):
+    """How an event looks to its receiver."""
+
+    DISTRIBUTION = "distribution"
+    CLOUDEVENTS = "cloudevents"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSettings:
+    """``[[events.endpoints]]``: a receiver of events, and how it is treated."""
+
+    name: str = setting(
+        "", "What logs and numbers call it. Events that wait for it wait under this name; another name is another one."
+    )
+    url: Secret = setting(
+        Secret(""), "Where events are posted to, `http://…` or `https://…`. It isn't shown: it may hold a password."
+    )
+    headers: SentHeaders = setting(
+        SentHeaders(),
+        'Headers of each request, `{ Authorization = ["Basic ${env:AUTH}"] }`. They go to this host and no other, '
+        "and are never shown.",
+    )
+    timeout: timedelta = setting(timedelta(seconds=1), "How long the receiver may take to answer.")
+    threshold: int = setting(
+        10, "After how many failures in a row the receiver is taken to be down, and tried only each `backoff`."
+    )
+    backoff: timedelta = setting(
+        timedelta(seconds=1),
+        "How long is waited between attempts once there were `threshold` failures. A single event that is refused "
+        "while others are taken waits longer each time, up to a minute.",
+    )
+    format: EventFormat = setting(
+        EventFormat.DISTRIBUTION,
+        "The form of events: that of Docker's registry, or CloudEvents 1.0 in JSON with the former as its `data`.",
+    )
+    actions: tuple[EventAction, ...] = setting(
+        (EventAction.PUSH, EventAction.MOUNT, EventAction.DELETE), "What is told: `push`, `pull`, `mount`, `delete`."
+    )
+    ignored_media_types: tuple[str, ...] = setting(
+        (), "Media types of which nothing is told. Blobs are all told as `application/octet-stream`."
+    )
+    heads: bool = setting(
+        False,
+        "Whether HEAD is told as a pull, too, as Docker's registry does: clients that only look for news send many.",
+    )
+    signing_key: Secret | None = setting(
+        None,
+        "With a key each request carries `X-Roadstead-Signature-256: sha256=…`, the HMAC-SHA256 of its body in hex, so "
+        "that the receiver knows who sent it.",
+    )
+    max_attempts: int | None = setting(
+        None,
+        "After how many failed attempts an event is given up, and the next of its repository is sent; `roadstead "
+        "events list` shows it and `replay` sends it again. Without it events are tried for ever.",
+    )
+    parallel: int = setting(
+        4, "Of how many repositories events are sent at the same time. Those of one repository come one after another."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventSettings:
+    """``[events]``: what happens here is told to others."""
+
+    endpoints: tuple[EndpointSettings, ...] = setting(
+        (), "Who is told; see `[[events.endpoints]]`. Without any, nothing is written down either."
+    )
+    include_references: bool = setting(
+        False, "Whether events of manifests list what these refer to: config and layers, or the images of an index."
+    )
+    retention: timedelta = setting(
+        timedelta(hours=168),
+        "How long events stay that were delivered or given up, to be looked at and sent again: a week. Pulls go as "
+        "soon as they are delivered.",
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """``[log]``: what is written on standard error, one line an event."""
@@ -565,6 +651,7 @@ class Settings:
     auth: AuthSettings = AuthSettings()
     augment: AugmentSettings = AugmentSettings()
     gc: GcSettings = GcSettings()
+    events: EventSettings = EventSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
 

@@ -4,7 +4,7 @@ import http.client
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +45,10 @@ class RegistryPeer:
 
 
 @contextmanager
-def open_registry_peer(root: Path | None = None) -> Iterator[RegistryPeer]:
+def open_registry_peer(root: Path | None = None, *, more: Mapping[str, object] | None = None) -> Iterator[RegistryPeer]:
     """Run a registry until the block is left; over the tree *root*, which is kept, or over an empty one, which isn't.
+
+    *more* are further sections of its configuration.
 
     Raises ComponentMissingError, ServerNotReadyError.
     """
@@ -54,7 +56,7 @@ def open_registry_peer(root: Path | None = None) -> Iterator[RegistryPeer]:
     home = Path(tempfile.mkdtemp(prefix="roadstead-registry-"))
     peer = RegistryPeer(free_port(), root or home / "root")
     config = home / "config.yml"
-    config.write_text(_config(peer))
+    config.write_text(_config(peer, more or {}))
     try:
         with Process([program, "serve", config], log=home / "log", directory=home) as process:
             process.wait_ready(peer.answers)
@@ -63,7 +65,7 @@ def open_registry_peer(root: Path | None = None) -> Iterator[RegistryPeer]:
         shutil.rmtree(home)
 
 
-def _config(peer: RegistryPeer) -> str:
+def _config(peer: RegistryPeer, more: Mapping[str, object]) -> str:
     """Return distribution's ``config.yml``, as JSON, which YAML includes."""
     return json.dumps(
         {
@@ -75,5 +77,6 @@ def _config(peer: RegistryPeer) -> str:
                 "delete": {"enabled": True},
             },
             "http": {"addr": peer.host},
+            **more,
         }
     )

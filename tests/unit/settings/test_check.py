@@ -134,3 +134,30 @@ def test_network_file_systems(filesystem: str, *, network: bool) -> None:
 def test_this_machine_has_a_file_system(tmp_path: Path) -> None:
     """The kernel's own table can be read."""
     assert filesystem_of(tmp_path)
+
+
+GOOD = {"name": "a", "url": "https://a.example/events"}
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "key", "said"),
+    [
+        ([{"url": "https://a"}], "name", "needs a name"),
+        ([GOOD, GOOD], "name", "a is the name of another endpoint"),
+        ([{"name": "a"}], "url", "needs a url"),
+        ([{**GOOD, "url": "ftp://a"}], "url", "expected http(s)://HOST"),
+        ([{**GOOD, "url": "https://a:port/?token=hunter2"}], "url", "expected http(s)://HOST"),
+        ([{**GOOD, "timeout": "0s"}], "timeout", "more than 0s"),
+        ([{**GOOD, "threshold": 0}], "threshold", "expected 1 or more, got 0"),
+        ([{**GOOD, "parallel": 0}], "parallel", "expected 1 or more, got 0"),
+        ([{**GOOD, "max_attempts": -1}], "max_attempts", "expected 1 or more, got -1"),
+    ],
+)
+def test_endpoints_of_events(endpoints: list[dict[str, object]], key: str, said: str, tmp_path: Path) -> None:
+    """One that can't be told, or not as was meant, is named; its address isn't shown."""
+    [finding] = told(tmp_path, events__endpoints=endpoints)
+
+    assert finding.startswith(f"events.endpoints[{len(endpoints) - 1}].{key}: ")
+    assert said in finding
+    assert "hunter2" not in finding
+    assert told(tmp_path, events__endpoints=[GOOD]) == []

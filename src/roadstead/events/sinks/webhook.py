@@ -3,6 +3,7 @@
 Only whoever has an endpoint imports this: the HTTP client takes its time to import.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -77,7 +78,7 @@ class Webhook:
         except TimeoutError as error:
             raise DeliveryError(f"no answer within {self._receiver.timeout.total_seconds():g} s") from error
         except aiohttp.ClientConnectorError as error:
-            raise DeliveryError(f"no connection: {error.os_error.strerror or type(error.os_error).__name__}") from error
+            raise DeliveryError(f"no connection: {_reason(error.os_error)}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # Its text may have the address, and that a password.
             raise DeliveryError(f"no answer that is one of HTTP: {type(error).__name__}") from error
@@ -102,6 +103,11 @@ class Webhook:
     async def close(self) -> None:
         """Let go of connections."""
         await self._session.close()
+
+
+def _reason(error: OSError) -> str:
+    """Return what the system says; the library's own text has addresses in it."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else type(error).__name__
 
 
 def _proxy_for(url: URL) -> str | None:
