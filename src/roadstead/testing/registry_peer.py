@@ -32,12 +32,12 @@ class RegistryPeer:
         """The address of the API's host, without ``/v2/``."""
         return f"http://{self.host}"
 
-    def answers(self) -> bool:
-        """Say whether ``/v2/`` answers (distribution-spec end-1)."""
+    def answers(self, status: int = http.client.OK) -> bool:
+        """Say whether ``/v2/`` answers (distribution-spec end-1), with that status."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
         try:
             connection.request("GET", "/v2/")
-            return connection.getresponse().status == http.client.OK
+            return connection.getresponse().status == status
         except OSError:
             return False
         finally:
@@ -45,10 +45,13 @@ class RegistryPeer:
 
 
 @contextmanager
-def open_registry_peer(root: Path | None = None, *, more: Mapping[str, object] | None = None) -> Iterator[RegistryPeer]:
+def open_registry_peer(
+    root: Path | None = None, *, more: Mapping[str, object] | None = None, ready: int = http.client.OK
+) -> Iterator[RegistryPeer]:
     """Run a registry until the block is left; over the tree *root*, which is kept, or over an empty one, which isn't.
 
-    *more* are further sections of its configuration.
+    *more* are further sections of its configuration; with one that has people sign in *ready* is 401, what its door
+    answers then.
 
     Raises ComponentMissingError, ServerNotReadyError.
     """
@@ -59,7 +62,7 @@ def open_registry_peer(root: Path | None = None, *, more: Mapping[str, object] |
     config.write_text(_config(peer, more or {}))
     try:
         with Process([program, "serve", config], log=home / "log", directory=home) as process:
-            process.wait_ready(peer.answers)
+            process.wait_ready(lambda: peer.answers(ready))
             yield peer
     finally:
         shutil.rmtree(home)
