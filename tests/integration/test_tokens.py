@@ -20,6 +20,7 @@ from tests.certificates import Authority
 from roadstead.auth.key_ids import libtrust_id, thumbprint
 from roadstead.oci.digest import Digest
 from roadstead.testing.client import Answer, Client
+from roadstead.testing.go_clients import DISTRIBUTION, GoClient, find_or_build
 from roadstead.testing.registry_peer import open_registry_peer
 from roadstead.testing.server import RoadsteadServer
 
@@ -255,10 +256,12 @@ def test_the_keys_are_told(client: Client) -> None:
     assert certificates.startswith(b"-----BEGIN CERTIFICATE-----")
 
 
-def test_distributions_registry_believes_our_tokens(tmp_path: Path) -> None:
-    """A registry of version 2 with our certificate takes our tokens, named as it needs them, for what they grant."""
+@pytest.mark.parametrize(("key_ids", "client"), [("libtrust", None), ("thumbprint", DISTRIBUTION)], ids=["v2", "v3"])
+def test_distributions_registry_believes_our_tokens(key_ids: str, client: GoClient | None, tmp_path: Path) -> None:
+    """With our certificate it takes our tokens, named as its version needs them, for what they grant."""
+    program = None if client is None else find_or_build(client)
     write_users(tmp_path, ana="of ana")
-    config = SETTINGS.replace('service = "registry.test"', 'service = "registry.test"\nkey_ids = "libtrust"')
+    config = SETTINGS.replace('service = "registry.test"', f'service = "registry.test"\nkey_ids = "{key_ids}"')
     with RoadsteadServer(tmp_path, config=config) as server, server.client() as ours:
         bundle = tmp_path / "bundle.pem"
         bundle.write_bytes(ours.get("/auth/certificates").body)
@@ -270,7 +273,7 @@ def test_distributions_registry_believes_our_tokens(tmp_path: Path) -> None:
         }
         token = token_for(ours, "repository:team/app:pull,push", headers=ANA)
         with (
-            open_registry_peer(more={"auth": {"token": auth}}, ready=401) as peer,
+            open_registry_peer(more={"auth": {"token": auth}}, program=program) as peer,
             closing(Client(peer.host)) as theirs,
         ):
             asked = theirs.get("/v2/")

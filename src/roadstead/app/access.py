@@ -36,6 +36,8 @@ async def with_accounts_found(settings: Settings, accounts: AccountStore) -> Set
     """
     if settings.auth.accounts is not None:
         return settings
+    if settings.is_rebuildable:  # its accounts wouldn't last, and whoever relied on them would be open to all
+        return replace(settings, auth=replace(settings.auth, accounts=False))
     found = bool(await accounts.accounts())
     return replace(settings, auth=replace(settings.auth, accounts=found))
 

@@ -70,6 +70,27 @@ def serve(
 
 def run(loaded: LoadedSettings) -> int:
     """Prepare and serve with these settings until a signal; return the exit status."""
+    if not loaded.settings.is_rebuildable:
+        return _run(loaded)
+    # What only this mode needs costs nobody else's start.
+    from roadstead.app import writing
+
+    with writing.working_alone(loaded.settings):
+        try:
+            return _run(loaded)
+        finally:
+            Apart(partial(_give_back, loaded.settings)).result()
+
+
+async def _give_back(settings: Settings) -> str:
+    # As above.
+    from roadstead.app import writing
+
+    await writing.give_the_right_back(settings)
+    return "given back"
+
+
+def _run(loaded: LoadedSettings) -> int:
     settings = loaded.settings
     _configure_logging(settings, threaded=False)
     for warning in loaded.warnings:

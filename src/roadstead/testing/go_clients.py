@@ -55,6 +55,9 @@ class GoClient:
 CRANE: Final = GoClient("crane", "github.com/google/go-containerregistry", "cmd/crane", "v0.22.1")
 REGCTL: Final = GoClient("regctl", "github.com/regclient/regclient", "cmd/regctl", "v0.11.7")
 ORAS: Final = GoClient("oras", "oras.land/oras", "cmd/oras", "v1.2.3")
+DISTRIBUTION: Final = GoClient("registry", "github.com/distribution/distribution/v3", "cmd/registry", "v3.1.1")
+"""Docker's registry of today: a server, but built as the clients are. Debian's has no driver for S3."""
+
 HELM: Final = GoClient("helm", "helm.sh/helm/v3", "cmd/helm", "v3.22.0")
 
 
