@@ -25,6 +25,9 @@ from roadstead.testing.registry_peer import open_registry_peer
 from roadstead.testing.server import RoadsteadServer
 
 SETTINGS = """
+[server]
+trusted_proxies = ["127.0.0.1"]
+
 [auth]
 htpasswd = "users"
 accounts = true
@@ -113,6 +116,15 @@ def test_the_door_sends_clients_to_the_token_server(server: RoadsteadServer, cli
     realm = f'Bearer realm="http://{server.host}/auth/token",service="registry.test"'
     assert (door.status, door.every("www-authenticate")) == (401, [realm])
     assert closed.every("www-authenticate") == [f'{realm},scope="repository:team/app:pull"']
+
+
+def test_behind_a_proxy_that_is_named(client: Client) -> None:
+    """The address of the token server is the one that the client used, as the proxy tells it."""
+    door = client.get(
+        "/v2/", {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "r.test", "X-Forwarded-For": "1.2.3.4"}
+    )
+
+    assert door.headers["www-authenticate"] == 'Bearer realm="https://r.test/auth/token",service="registry.test"'
 
 
 def test_what_an_answer_says(client: Client) -> None:

@@ -112,16 +112,16 @@ def _own_rules(settings: Settings, issue: IssueSettings) -> TokenRules:
     return TokenRules(issue.issuer or service, service, frozenset({"ES256", "RS256", "EdDSA"}))
 
 
-def _own_realm(settings: Settings) -> str | Callable[[str], str]:
+def _own_realm(settings: Settings) -> str | Callable[[str, str], str]:
     path = f"{settings.server.prefix.rstrip('/')}/auth/token"
     if settings.server.public_url is not None:
         return settings.server.public_url.rstrip("/") + path
-    scheme = "https" if settings.speaks_tls else "http"
-    return lambda host: f"{scheme}://{host}{path}"
+    return lambda scheme, host: f"{scheme}://{host}{path}"
 
 
-def _redirected(path: str) -> Callable[[str], str]:
-    return lambda host: f"https://{host}/{path.lstrip('/')}"
+def _redirected(path: str) -> Callable[[str, str], str]:
+    # As distribution does, which goes by a header that anybody may send only to say http.
+    return lambda scheme, host: f"https://{host}/{path.lstrip('/')}"
 
 
 def _signing_keys(settings: Settings, issue: IssueSettings, store: DatabaseTokens) -> SigningKeys:

@@ -12,17 +12,19 @@ _ORDER = {"pull": 0, "push": 1}  # as clients and distribution write them
 
 
 class BearerChallenge:
-    """`Challenges` of a token server: its address may depend on the host that the client asked."""
+    """`Challenges` of a token server: its address may depend on the scheme and host that the client used."""
 
     asks_everybody = True
 
-    def __init__(self, realm: str | Callable[[str], str], service: str) -> None:
+    def __init__(self, realm: str | Callable[[str, str], str], service: str) -> None:
         self._realm = realm
         self._service = service
 
-    def values(self, wanted: Sequence[Grant], *, host: str, error: str | None = None) -> Sequence[str]:
+    def values(
+        self, wanted: Sequence[Grant], *, host: str, scheme: str = "http", error: str | None = None
+    ) -> Sequence[str]:
         """Return the one value."""
-        realm = self._realm if isinstance(self._realm, str) else self._realm(host)
+        realm = self._realm if isinstance(self._realm, str) else self._realm(scheme, host)
         parts = [f'realm="{quoted(realm)}"', f'service="{quoted(self._service)}"']
         if wanted:
             parts.append(f'scope="{quoted(" ".join(map(_scope, wanted)))}"')

@@ -94,4 +94,5 @@ class Guard:
         error.challenges = self._values(request, error.wanted, "invalid_token")
 
     def _values(self, request: Request, wanted: tuple[Grant, ...], error: str | None = None) -> tuple[str, ...]:
-        return tuple(self._challenges.values(wanted, host=request.header(b"host") or "", error=error))
+        host = request.header(b"host") or ""
+        return tuple(self._challenges.values(wanted, host=host, scheme=request.scheme, error=error))

@@ -132,6 +132,12 @@ class ServerSettings:
         'Headers that every answer carries, `{ Name = ["value"] }`. What an answer says of itself (its length, type, '
         "digest, location) can't be set here.",
     )
+    trusted_proxies: tuple[str, ...] = setting(
+        (),
+        "Addresses and networks (`10.0.0.0/8`) of proxies whose word counts: from these alone `Forwarded` and "
+        "`X-Forwarded-For`, `-Proto`, `-Host` tell who asks, for the log, the limit on guessed passwords and the "
+        "address of the token server.",
+    )
     down_files: tuple[Path, ...] = setting(
         (),
         "Files that take this server out of rotation: while one of them exists, `/readyz` and `/` answer 503, so that "
