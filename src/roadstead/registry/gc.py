@@ -36,7 +36,7 @@ from roadstead.registry.ports import (
 from roadstead.registry.retention import KEEP_ALL, Retention
 from roadstead.storage import keys
 from roadstead.storage.arrivals import MAX_ARRIVAL
-from roadstead.storage.ports import Driver
+from roadstead.storage.ports import DeletesMany, Driver, Key, delete_all
 
 CONDEMNED_FOR = timedelta(seconds=60)
 """How long a condemned blob waits at the least: a reader that found it before has opened it by then."""
@@ -63,6 +63,8 @@ LONGEST_WAIT = timedelta(seconds=1)
 
 PAGE = 500
 CONCURRENT_DELETES = 16
+DELETES_A_REQUEST = 250  # where one request takes many: so few that a store answers promptly
+STAGED_AT_ONCE = 10_000  # no index leads from a place to its blob: all rows are looked through, so for many at once
 PROGRESS_EVERY = 100_000
 
 _START = (0, "")
@@ -83,6 +85,7 @@ class Policy:
     untagged: Untagged = Untagged.KEEP
     untagged_after: timedelta = timedelta(days=7)
     stray_after: timedelta = timedelta(hours=24)
+    staged_after: timedelta = timedelta(days=8)  # longer than any upload goes on
     retention: Retention = KEEP_ALL
 
 
@@ -226,6 +229,21 @@ async def _giving_way() -> AsyncGenerator[None, None]:
     await asyncio.sleep(min(loop.time() - began, LONGEST_WAIT.total_seconds()))
 
 
+async def _remove_together(driver: DeletesMany, clock: Clock, taken: Sequence[DoomedBlob]) -> Sequence[DoomedBlob]:
+    """Remove the bytes of many blobs in one request, as `remove_bytes` does of one."""
+    mine = [blob for blob in taken if clock.now() <= blob.since + CLAIM]
+    # The bytes of the others are known by another digest first, and go with that one.
+    own = [blob.key for blob in mine if keys.parse_blob_key(blob.key) in (None, blob.digest)]
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    try:
+        await driver.delete_many(own)
+    except UnavailableError as error:
+        _log.warning("the bytes of blobs could not be removed yet", blobs=len(own), reason=str(error))
+        return ()
+    return mine if loop.time() - started < PROMPT.total_seconds() else ()
+
+
 class Collector:
     """Collects. Any number may run at once, in any processes: the store keeps them apart."""
 
@@ -330,12 +348,14 @@ class Collector:
     async def remove(self, tally: Tally) -> None:
         """Remove the bytes and rows of blobs that were condemned long enough ago."""
         while taken := await self.take():
-            for start in range(0, len(taken), CONCURRENT_DELETES):
+            at_once = DELETES_A_REQUEST if isinstance(self._driver, DeletesMany) else CONCURRENT_DELETES
+            for start in range(0, len(taken), at_once):
+                part = taken[start : start + at_once]
                 async with _giving_way():
-                    gone = await self.remove_bytes(taken[start : start + CONCURRENT_DELETES])
+                    gone = await self.remove_bytes(part)
                     tally.blobs += await self._store.forget(gone)
                 tally.freed += sum(blob.size for blob in gone)
-                tally.postponed += len(taken[start : start + CONCURRENT_DELETES]) - len(gone)
+                tally.postponed += len(part) - len(gone)
 
     async def take(self) -> Sequence[DoomedBlob]:
         """Take a batch of blobs for deletion; those nobody finished, too."""
@@ -346,6 +366,8 @@ class Collector:
 
     async def remove_bytes(self, taken: Sequence[DoomedBlob]) -> Sequence[DoomedBlob]:
         """Remove the bytes of blobs that were taken; return those that are gone for certain."""
+        if isinstance(self._driver, DeletesMany):
+            return await _remove_together(self._driver, self._clock, taken)
         gone = await asyncio.gather(*(remove_bytes(self._driver, self._clock, blob) for blob in taken))
         return [blob for blob, is_gone in zip(taken, gone, strict=True) if is_gone]
 
@@ -354,6 +376,7 @@ class Collector:
 
         What was taken up from another registry is left alone until the adoption has ended.
         """
+        await self.sweep_staged()
         if await self._is_adopted():
             return 0
         found = 0
@@ -369,6 +392,32 @@ class Collector:
                     found += await self._adopt(batch)
                     batch.clear()
         return found + await self._adopt(batch)
+
+    async def sweep_staged(self) -> int:
+        """Remove published uploads that no blob lies under any more, in stores that keep some there; return how many.
+
+        A process that died between publishing and telling leaves one; so does one that moved bytes to their digest's
+        place for a link and died before it removed the first copy.
+        """
+        removed = 0
+        old = self._clock.now() - self._policy.staged_after
+        batch: list[Key] = []
+        async with aclosing(self._driver.iter_keys(keys.STAGED)) as listing:
+            async for info in listing:
+                if info.modified <= old:
+                    batch.append(info.key)
+                if len(batch) == STAGED_AT_ONCE:
+                    removed += await self._remove_unused(batch)
+                    batch = []
+        removed += await self._remove_unused(batch)
+        if removed:
+            _log.info("copies removed that a crash had left", count=removed)
+        return removed
+
+    async def _remove_unused(self, batch: Sequence[Key]) -> int:
+        unused = await self._store.unused(batch) if batch else ()
+        await delete_all(self._driver, unused)
+        return len(unused)
 
     async def _adopt(self, batch: Sequence[BlobRecord]) -> int:
         if not batch:
