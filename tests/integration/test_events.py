@@ -144,6 +144,20 @@ def test_an_event_holds_back_its_repository_alone(receiver: Receiver, tmp_path: 
         assert receiver.wait_for(lambda events: tags_of(events, "team/bad") == ["poison", "after"])
 
 
+def test_one_after_another(receiver: Receiver, tmp_path: Path) -> None:
+    """With `parallel = 1` events of all repositories come in the order in which they happened."""
+    receiver.stop()
+    with RoadsteadServer(tmp_path, config=endpoint(receiver, parallel=1)) as server:
+        client = server.client()
+        for number in range(12):
+            push_image(client, f"team/app{number % 4}", f"v{number}")
+        receiver.start()
+        assert receiver.wait_for(lambda events: len(events) == 36)
+    assert [event["target"].get("tag") for event in receiver.taken if "tag" in event["target"]] == [
+        f"v{number}" for number in range(12)
+    ]
+
+
 def test_one_endpoint_does_not_wait_for_another(receiver: Receiver, tmp_path: Path) -> None:
     """One that is down gets everything when it is back, in order; the other isn't held up."""
     down = Receiver()
