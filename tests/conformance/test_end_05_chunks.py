@@ -2,6 +2,7 @@
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 from tests.conformance.stores import WITHOUT_STORES
@@ -9,6 +10,7 @@ from tests.conformance.stores import WITHOUT_STORES
 from roadstead.oci.digest import Algorithm, Digest
 from roadstead.testing.client import Answer, Client, ConnectionBrokenError, with_query
 from roadstead.testing.server import RoadsteadServer
+from roadstead.testing.servers import wait_until
 from roadstead.testing.wire import Wire
 
 BLOB = random.Random(6).randbytes(3 * 1024)
@@ -232,6 +234,45 @@ def test_many_chunks_give_their_sum(client: Client, name: str, location: str) ->
 
 
 # Several at a time
+
+
+@pytest.mark.parametrize("last", [b"", BLOB, LARGE[:50_000], LARGE], ids=["nothing", "few", "some", "many"])
+@pytest.mark.parametrize("sizes", [(100,), (30_000, 5_000), (32 << 10, 1, 1), (100, 200_000, 100), (2 << 20, 7)])
+def test_few_bytes_and_many_make_one_blob(
+    client: Client, name: str, location: str, sizes: tuple[int, ...], last: bytes
+) -> None:
+    """Where the bytes of a session are kept depends on how many there are; nobody notices when that changes."""
+    sent = b""
+    for size in sizes:
+        piece = random.Random(size).randbytes(size)
+        assert _patch(client, location, piece, len(sent)).status == 202
+        sent += piece
+        _assert_stands_at(client.get(location), location, len(sent))
+    whole = sent + last
+
+    answer = client.put(with_query(location, f"digest={Digest.of(whole)}"), last)
+
+    assert answer.status == 201
+    assert client.get(f"/v2/{name}/blobs/{Digest.of(whole)}").body == whole
+    assert client.put(with_query(location, f"digest={Digest.of(whole)}")).status == 201
+    assert client.get(location).status == 404
+
+
+@pytest.mark.parametrize("first", [0, 100, 100_000])
+def test_a_chunk_that_breaks_leaves_what_had_come(client: Client, location: str, wire: Wire, first: int) -> None:
+    """The client goes on from where the session says it stands, which is never behind what was acknowledged."""
+    piece = LARGE[:first]
+    if piece:
+        _patch(client, location, piece, 0)
+    wire.send_head("PATCH", location, [("Content-Length", "1000")])
+    wire.send(BLOB[:600])
+    wire.close()
+    reached = f"0-{first + 599}"
+    assert wait_until(lambda: client.get(location).headers.get("range") == reached, timeout=timedelta(seconds=10))
+    whole = piece + BLOB
+
+    assert _patch(client, location, BLOB[600:], first + 600).status == 202
+    assert _commit(client, location, whole).status == 201
 
 
 def test_two_writers_never_mix(server: RoadsteadServer, client: Client, location: str) -> None:

@@ -14,7 +14,16 @@ from roadstead.settings.address import ListenAddress
 from roadstead.settings.convert import field_types
 from roadstead.settings.distribution_keys import KEYS
 from roadstead.settings.load import variable
-from roadstead.settings.model import ABOUT, EndpointSettings, LayerSettings, RetentionSettings, RuleSettings, Settings
+from roadstead.settings.model import (
+    ABOUT,
+    EndpointSettings,
+    HtpasswdSettings,
+    LayerSettings,
+    PolicySettings,
+    RetentionSettings,
+    RuleSettings,
+    Settings,
+)
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
 from roadstead.settings.tables import Headers, LogFields, SentHeaders
 from roadstead.telemetry.metrics import BUCKETS, FAMILIES, PROCESS_FAMILIES
@@ -35,6 +44,8 @@ _WORDS: Mapping[Any, str] = {
     LayerSettings: "path or table",
     RuleSettings: "table",
     RetentionSettings: "table",
+    PolicySettings: "table",
+    HtpasswdSettings: "path or table",
     EndpointSettings: "table",
     Headers: "table of lists",
     LogFields: "table",
@@ -54,8 +65,10 @@ says what is wrong.
   of bytes.
 - A relative **path** in the file begins at the file; elsewhere it begins at the working directory.
 - In the environment, lists and tables are JSON: `ROADSTEAD_AUGMENT_RULES='[{"match": "library/*:latest", "env": ["A=1"]}]'`.
-- Inside any value `${env:NAME}` stands for an environment variable and `${file:PATH}` for a file's content;
-  `$${` is a plain `${`.
+- A variable's name with `_FILE` behind it (`ROADSTEAD_DATABASE_URL_FILE`) names a file that holds the value.
+- Inside any value `${env:NAME}` stands for an environment variable, `${file:PATH}` for a file's content,
+  `${secret:NAME#KEY}` for a key of a secret in AWS Secrets Manager and `${ssm:NAME}` for a parameter of AWS Systems
+  Manager ([Keep secrets elsewhere](../how-to/secrets.md)); `$${` is a plain `${`.
 - An unknown key or `ROADSTEAD_` variable is an error. The variables that Kubernetes makes for a Service called
   `roadstead` are ignored.
 """
@@ -89,6 +102,7 @@ def settings_page() -> str:
         parts.extend(_section(f"[{section}]", table, section))
     parts.extend(_section("[[augment.rules]]", RuleSettings, None))
     parts.extend(_section("layers", LayerSettings, None))
+    parts.extend(_section("[[auth.policies]]", PolicySettings, None))
     parts.extend(_section("[[gc.retention]]", RetentionSettings, None))
     parts.extend(_section("[[events.endpoints]]", EndpointSettings, None))
     return "\n".join(parts)

@@ -2,16 +2,18 @@
 
 A statement is written once, as SQLAlchemy Core. A *query* is compiled once for each kind of database and then run
 by the driver itself, because building it anew costs a hundred times what SQLite needs to answer (design decision
-3). An *intention* is a synchronous function of a connection, and one transaction: whole or not at all.
+3). An *intention* is a synchronous function of a connection, and one transaction: whole or not at all. What it runs
+often is a *step*: on SQLite text, too, for SQLAlchemy takes several times as long as the statement (decision 0004).
 """
 
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import Connection, Dialect, Insert, Select, Table
+from sqlalchemy import Connection, Dialect, Executable, Insert, Select, Table
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as asyncpg_dialect
 from sqlalchemy.dialects.sqlite.pysqlite import dialect as pysqlite_dialect
@@ -124,4 +126,116 @@ class Upsert:
 
     def on(self, connection: Connection) -> Insert:
         """Return the statement for the connection's database."""
-        return self._by_dialect[connection.dialect.name]
+        return self.for_dialect(connection.dialect.name)
+
+    def for_dialect(self, name: str) -> Insert:
+        """Return the statement for a kind of database."""
+        return self._by_dialect[name]
+
+
+Values = Mapping[str, Any]
+"""A statement's arguments by their names; a list for what stands in ``IN (…)``."""
+
+Rows = Sequence[Row]
+
+
+class Step:
+    """A statement that intentions run often.
+
+    On SQLite it's compiled once for each set of names that it is given (and number of values in a list), and run by
+    ``sqlite3`` on the connection's own driver, in the transaction that is open there. Elsewhere SQLAlchemy runs it.
+    Values are what the driver takes: text, whole numbers, bytes, None, and truth.
+    """
+
+    def __init__(self, statement: Executable | Upsert) -> None:
+        self.statement = statement
+        self._texts: dict[tuple[Any, ...], _Text] = {}
+
+    def first(self, connection: Connection, values: Values) -> Row | None:
+        """Run the statement; return its first row, or None."""
+        if connection.dialect.name == "sqlite":
+            cursor = self._run(connection, values)
+            row: Row | None = cursor.fetchone()
+            cursor.close()  # else a statement with RETURNING isn't over
+            return row
+        found: Row | None = connection.execute(self._for(connection), values).first()
+        return found
+
+    def one(self, connection: Connection, values: Values) -> Any:
+        """Run the statement; return its first row's first column, or None where there is no row."""
+        row = self.first(connection, values)
+        return None if row is None else row[0]
+
+    def rows(self, connection: Connection, values: Values) -> Rows:
+        """Run the statement; return all its rows."""
+        if connection.dialect.name == "sqlite":
+            found: Rows = self._run(connection, values).fetchall()
+            return found
+        return connection.execute(self._for(connection), values).all()
+
+    def count(self, connection: Connection, values: Values) -> int:
+        """Run a statement that changes rows; return how many."""
+        if connection.dialect.name == "sqlite":
+            return self._run(connection, values).rowcount
+        return connection.execute(self._for(connection), values).rowcount
+
+    def each(self, connection: Connection, rows: Sequence[Values]) -> None:
+        """Run a statement that changes rows for each of these, which have the same names."""
+        if not rows:
+            return
+        if connection.dialect.name == "sqlite":
+            text = self._text(rows[0])
+            _driver(connection).executemany(text.words, [text.parameters(values) for values in rows])
+        else:
+            connection.execute(self._for(connection), rows)
+
+    def _run(self, connection: Connection, values: Values) -> sqlite3.Cursor:
+        text = self._text(values)
+        return _driver(connection).execute(text.words, text.parameters(values))
+
+    def _text(self, values: Values) -> "_Text":
+        shape = tuple((name, len(value)) if isinstance(value, list) else name for name, value in values.items())
+        text = self._texts.get(shape)
+        if text is None:
+            text = self._texts[shape] = _compiled(self._for(None), values)
+        return text
+
+    def _for(self, connection: Connection | None) -> Executable:
+        if not isinstance(self.statement, Upsert):
+            return self.statement
+        return self.statement.for_dialect("sqlite" if connection is None else connection.dialect.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A statement in SQLite's words, the names of its parameters in order, and those that have fixed values."""
+
+    words: str
+    names: tuple[str, ...]
+    fixed: Mapping[str, Any]
+    lists: frozenset[str]
+
+    def parameters(self, values: Values) -> Sequence[Any]:
+        """Return what the driver is given."""
+        fixed, lists = self.fixed, self.lists
+        if not lists:
+            return [fixed[name] if name in fixed else values[name] for name in self.names]
+        found: list[Any] = []
+        for name in self.names:
+            found += values[name] if name in lists else (fixed[name] if name in fixed else values[name],)
+        return found
+
+
+def _compiled(statement: Any, values: Values) -> _Text:
+    compiled = statement.compile(dialect=pysqlite_dialect(), column_keys=list(values))
+    words = str(compiled)
+    lists = frozenset(name for name, value in values.items() if isinstance(value, list))
+    for name in lists:
+        words = words.replace(f"(__[POSTCOMPILE_{name}])", f"({', '.join('?' * len(values[name]))})")
+    fixed = {name: value for name, value in compiled.params.items() if name not in values}
+    return _Text(words, tuple(compiled.positiontup), fixed, lists)
+
+
+def _driver(connection: Connection) -> sqlite3.Connection:
+    driver: Any = connection.connection.driver_connection
+    return driver  # type: ignore[no-any-return]

@@ -212,6 +212,7 @@ Index(
 
 # Upload sessions from their first durable byte on (registry.ports.UploadRecord). The repository is a name: it may
 # not be there before its first blob is.
+# `hash_state` of a short upload is all its bytes, and `staged_state` the word "held".
 uploads = Table(
     "uploads",
     metadata,

@@ -234,8 +234,12 @@ def write_batch(connection: Connection, driver: sqlite3.Connection, batch: Seque
         for pending in batch:
             if pending.claim():
                 run.append(pending)
-                _run_in_savepoint(connection, driver, pending)
-        driver.execute("COMMIT")
+                if len(batch) == 1:
+                    _run_alone(connection, driver, pending)
+                else:
+                    _run_in_savepoint(connection, driver, pending)
+        if driver.in_transaction:
+            driver.execute("COMMIT")
     except sqlite3.Error as error:
         # Nothing of this batch is stored, whatever single intentions came to.
         _roll_back(driver)
@@ -245,6 +249,15 @@ def write_batch(connection: Connection, driver: sqlite3.Connection, batch: Seque
             pending.error.__cause__ = error
     finally:
         connection.rollback()  # ends what SQLAlchemy takes for a transaction; the driver's own has ended
+
+
+def _run_alone(connection: Connection, driver: sqlite3.Connection, pending: Pending[Any]) -> None:
+    """Run the only intention of a transaction: what undoes it undoes everything, so it needs no savepoint."""
+    try:
+        pending.result = pending.run(connection)
+    except Exception as error:  # noqa: BLE001  # it is raised where the intention is waited for
+        pending.error = _translated(error)
+        _roll_back(driver)
 
 
 def _run_in_savepoint(connection: Connection, driver: sqlite3.Connection, pending: Pending[Any]) -> None:
@@ -261,6 +274,10 @@ def _run_in_savepoint(connection: Connection, driver: sqlite3.Connection, pendin
 
 
 def _translated(error: Exception) -> Exception:
+    if isinstance(error, sqlite3.Error):
+        ours = our_error(error)
+        ours.__cause__ = error
+        return ours
     if isinstance(error, DBAPIError) and isinstance(error.orig, sqlite3.Error):
         ours = our_error(error.orig)
         ours.__cause__ = error

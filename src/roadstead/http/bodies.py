@@ -23,7 +23,7 @@ class ContentRangeInvalidError(InvalidError):
         super().__init__(f"Content-Range {text!r} is not <first>-<last>, both inclusive")
         self.repository = record.repository
         self.upload_id = record.upload_id
-        self.received = record.staged.size
+        self.received = record.size
 
 
 def chunk_range(request: Request, record: UploadRecord) -> tuple[int | None, int | None]:

@@ -78,11 +78,13 @@ class TagCondition:
     """``If-Match`` / ``If-None-Match`` on a push by tag: what the tag must, or must not, point at.
 
     ``match``: the tag must be at one of these (empty: no condition). ``absent``: there must be no such tag.
+    ``none_match``: the tag may be at none of these.
     """
 
     match: frozenset[Digest] = frozenset()
     any_existing: bool = False  # If-Match: *
     absent: bool = False  # If-None-Match: *
+    none_match: frozenset[Digest] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,13 +226,15 @@ class UploadState(StrEnum):
 class UploadRecord:
     """An upload session as the database keeps it between requests (design decision 4).
 
-    There is no row before the first byte is durable: ``version`` 0 means "not stored yet".
+    There is no row before the first byte is durable: ``version`` 0 means "not stored yet". A short upload's bytes
+    are ``held`` in the row itself; once there are too many for that, all of them are staged in storage.
     """
 
     upload_id: str
     repository: RepositoryName
     state: UploadState = UploadState.OPEN
     staged: Staged = field(default_factory=Staged)
+    held: bytes = field(default=b"", repr=False)  # every byte there is, while nothing is staged
     algorithm: Algorithm = Algorithm.SHA256
     digest_so_far: str = ""  # hex of the bytes up to staged.size; empty where nothing was hashed
     hash_state: bytes | None = None  # exported state at staged.size, or None: then read again
@@ -238,6 +242,11 @@ class UploadRecord:
     version: int = 0
     started_at: datetime
     cause: Cause = UNPROMPTED  # the request that works on it now; not kept
+
+    @property
+    def size(self) -> int:
+        """Return how many bytes are durable."""
+        return self.staged.size + len(self.held)
 
 
 class UploadStore(Protocol):

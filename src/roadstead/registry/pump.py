@@ -1,7 +1,7 @@
 """A body on its way to storage: counted, gathered into large pieces, written while the next piece arrives."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 PIECE_BYTES = 1 << 20
@@ -29,6 +29,64 @@ class Body(Protocol):
     def chunks(self) -> AsyncIterator[bytes]:
         """Yield the bytes as they come; raises BodyBrokenError if the client goes away before the end."""
         ...
+
+
+class Begun:
+    """A body that was begun to be read: the pieces that came, and then the rest if there is one. A `Body` itself."""
+
+    def __init__(
+        self,
+        announced: int | None,
+        pieces: Sequence[bytes] = (),
+        rest: AsyncIterator[bytes] | None = None,
+        broken: BodyBrokenError | None = None,
+    ) -> None:
+        self.announced = announced
+        self.broken = broken
+        self._pieces = pieces
+        self._rest = rest
+
+    @property
+    def has_ended(self) -> bool:
+        """Tell whether everything that will ever come is here, though the end may be `broken`."""
+        return self._rest is None
+
+    @property
+    def data(self) -> bytes:
+        """Return what has come, as one."""
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    def behind(self, data: bytes) -> "Begun":
+        """Return this body with other bytes before it."""
+        return Begun(self.announced, (data, *self._pieces), self._rest, self.broken) if data else self
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield what has come, then what comes."""
+        for piece in self._pieces:
+            yield piece
+        if self._rest is not None:
+            async for piece in self._rest:
+                yield piece
+        if self.broken is not None:
+            raise self.broken
+
+
+async def begin(body: Body, max_bytes: int) -> Begun:
+    """Read a body as far as it is short: to its end, or until more than `max_bytes` have come."""
+    if body.announced is not None and body.announced > max_bytes:
+        return Begun(body.announced, rest=body.chunks())
+    pieces: list[bytes] = []
+    size = 0
+    chunks = body.chunks()
+    try:
+        async for chunk in chunks:
+            pieces.append(chunk)
+            size += len(chunk)
+            if size > max_bytes:
+                return Begun(body.announced, pieces, chunks)
+    except BodyBrokenError as error:
+        return Begun(body.announced, pieces, broken=error)
+    return Begun(body.announced, pieces)
 
 
 async def pump(body: Body, append: Append, *, piece_bytes: int = PIECE_BYTES) -> int:

@@ -2,7 +2,8 @@
 
 A session's facts live in the database and its bytes in storage, so any worker takes any request. The bytes are
 hashed as they pass; at each durable offset the row keeps the hash's state, so that the next request goes on from
-there, wherever it is served.
+there, wherever it is served. As long as they are few the row keeps the bytes themselves, and storage sees them once,
+when the blob is complete.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from roadstead.oci.digest import Algorithm, Digest, DigestMismatchError
 from roadstead.oci.reference import RepositoryName
 from roadstead.registry.errors import SizeMismatchError, UploadBusyError, UploadOffsetError, UploadUnknownError
 from roadstead.registry.ports import BlobRecord, BlobStore, UploadRecord, UploadState, UploadStore
-from roadstead.registry.pump import Body, BodyBrokenError, pump
+from roadstead.registry.pump import Begun, Body, BodyBrokenError, begin, pump
 from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
 from roadstead.storage import keys
 from roadstead.storage.arrivals import Arrival
@@ -30,8 +31,12 @@ from roadstead.storage.ports import (
     StagingHandle,
 )
 
-SMALL_BODY_BYTES = 64 << 10
-"""A whole blob up to this size is written in one thread call, without a staging file."""
+SMALL_BLOB_BYTES = 64 << 10
+"""A blob up to this size that is complete in memory is written in one thread call, without a staging file."""
+
+HELD_BYTES = 32 << 10
+"""What a session's row may hold. Configurations and small layers are shorter, and most of what is pushed is of these:
+so they cost no file, no flush of their own and no hop to a thread before they are complete."""
 
 
 class Uploads:
@@ -94,6 +99,11 @@ class Uploads:
         _check_chunk(record, body, start=start, size=size)
         if body.announced == 0:  # nothing comes, so nothing moves: a writer beside us isn't disturbed
             return record
+        if not record.staged.size:
+            begun = await begin(body, HELD_BYTES - len(record.held))
+            if begun.has_ended:
+                return await self._hold(record, begun, size)
+            body = begun.behind(record.held)
         try:
             async with self._driver.stage(record.upload_id, record.staged) as handle:
                 return await self._fill(record, handle, body, size)
@@ -102,15 +112,24 @@ class Uploads:
         except StagedLostError as error:
             raise await self._lost(record) from error
 
+    async def _hold(self, record: UploadRecord, body: Begun, size: int | None) -> UploadRecord:
+        """Keep a short chunk in the session's row."""
+        if body.broken is None:
+            _check_size(size, len(body.data))
+        if body.data:
+            record = await self._keep(record, replace(record, held=record.held + body.data))
+        if body.broken is not None:
+            raise body.broken
+        return record
+
     async def _fill(self, record: UploadRecord, handle: StagingHandle, body: Body, size: int | None) -> UploadRecord:
         hasher = await self._hasher_at(record)
         try:
-            received = await pump(body, _into(handle, hasher))
+            received = await pump(body, _into(handle, hasher)) - len(record.held)
         except BodyBrokenError:
             await self._advance(record, handle, hasher)
             raise
-        if size is not None and received != size:
-            raise SizeMismatchError(size, received)
+        _check_size(size, received)
         return await self._advance(record, handle, hasher) if received else record
 
     async def _advance(
@@ -120,14 +139,19 @@ class Uploads:
         reached = replace(
             record,
             staged=staged,
+            held=b"",
             hash_state=hasher.export_state() if hasher else None,
             digest_so_far=hasher.digest().encoded if hasher else "",
         )
+        return await self._keep(record, reached)
+
+    async def _keep(self, record: UploadRecord, reached: UploadRecord) -> UploadRecord:
+        """Store how far the session is, unless another request was quicker."""
         if not await self._sessions.advance(reached, now=self._clock.now()):
             current = await self._sessions.find(record.upload_id)
             if current is None or current.state is not UploadState.OPEN:
                 raise UploadUnknownError(record.repository)
-            raise UploadOffsetError(record.upload_id, record.repository, current.staged.size, record.staged.size)
+            raise UploadOffsetError(record.upload_id, record.repository, current.size, record.size)
         return replace(reached, version=record.version + 1)
 
     async def commit(
@@ -185,44 +209,41 @@ class Uploads:
 
     async def _commit_whole(self, record: UploadRecord, body: Body, expected: Digest, size: int | None) -> BlobRecord:
         """Take a blob in one request: its row is written once, at the end."""
-        if body.announced is not None and body.announced <= SMALL_BODY_BYTES:
-            return await self._commit_small(record, body, expected, size)
+        begun = await begin(body, SMALL_BLOB_BYTES - len(record.held))
+        if begun.broken is not None:
+            raise begun.broken
+        if begun.has_ended:
+            _check_size(size, len(begun.data))
+            return await self._commit_small(record, record.held + begun.data, expected)
         hasher = ResumableHasher(record.algorithm)
         try:
             async with self._driver.stage(record.upload_id, record.staged) as handle:
-                staged = await self._fill_whole(record, handle, hasher, body, size)
+                staged = await self._fill_whole(record, handle, hasher, begun, size)
         except StagedBusyError as error:
             raise UploadBusyError(record.upload_id) from error
-        return await self._publish(replace(record, staged=staged), expected, hasher.digest())
+        return await self._publish(replace(record, staged=staged, held=b""), expected, hasher.digest())
 
     async def _fill_whole(
-        self, record: UploadRecord, handle: StagingHandle, hasher: ResumableHasher, body: Body, size: int | None
+        self, record: UploadRecord, handle: StagingHandle, hasher: ResumableHasher, body: Begun, size: int | None
     ) -> Staged:
         try:
-            received = await pump(body, _into(handle, hasher))
+            received = await pump(body.behind(record.held), _into(handle, hasher))
         except BodyBrokenError:
-            await self._advance(record, handle, hasher)
+            if handle.size > len(record.held):
+                await self._advance(record, handle, hasher)
             raise
-        _check_size(size, received)
+        _check_size(size, received - len(record.held))
         return await handle.checkpoint()
 
-    async def _commit_small(self, record: UploadRecord, body: Body, expected: Digest, size: int | None) -> BlobRecord:
-        data = b"".join([chunk async for chunk in body.chunks()])
-        _check_size(size, len(data))
-        if body.announced is not None and len(data) != body.announced:
-            raise SizeMismatchError(body.announced, len(data))
+    async def _commit_small(self, record: UploadRecord, data: bytes, expected: Digest) -> BlobRecord:
         actual = Digest.of(data, expected.algorithm)
         if actual != expected:
             await self._sessions.cancel(record, now=self._clock.now())
             raise DigestMismatchError(expected, actual)
         arrival = await self._blobs.expect(expected, now=self._clock.now())
         key = keys.blob(expected)
-        async with self._driver.write(key) as handle:
-            await handle.append(data)
-            await handle.commit()
-        if record.version:  # chunks of no bytes came before: they left an empty staged upload
-            await self._driver.discard(record.upload_id, record.staged)
-        return await self._commit(record, BlobRecord(expected, len(data), key), arrival)
+        await self._driver.put([(key, data)])
+        return await self._commit(replace(record, held=b""), BlobRecord(expected, len(data), key), arrival)
 
     async def _publish(self, record: UploadRecord, expected: Digest, actual: Digest) -> BlobRecord:
         """Make the staged bytes the blob: verified, renamed, then the row. The order is the promise."""
@@ -323,8 +344,8 @@ def _into(handle: StagingHandle, hasher: ResumableHasher | None) -> Callable[[by
 def _check_chunk(record: UploadRecord, body: Body, *, start: int | None, size: int | None) -> None:
     if size is not None and body.announced is not None and body.announced != size:
         raise SizeMismatchError(size, body.announced)
-    if start is not None and start != record.staged.size:
-        raise UploadOffsetError(record.upload_id, record.repository, record.staged.size, start)
+    if start is not None and start != record.size:
+        raise UploadOffsetError(record.upload_id, record.repository, record.size, start)
 
 
 def _check_size(announced: int | None, received: int) -> None:

@@ -14,6 +14,7 @@ from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
     EndpointSettings,
     LayerSettings,
+    LinksMode,
     OffloadMode,
     PolicyAction,
     PolicyEffect,
@@ -26,6 +27,7 @@ from roadstead.settings.mounts import filesystem_of, is_network
 
 _SQLITE = "sqlite"
 _POSTGRESQL = frozenset({"postgresql", "postgres"})
+_SHORTEST_WRITER_LEASE = timedelta(seconds=6)
 _SHORTEST_GRACE = timedelta(hours=1)
 _PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
 _SHORTEST_SECRET = 16
@@ -145,7 +147,8 @@ def _metrics(settings: Settings) -> Iterator[Finding]:
 def _storage(settings: Settings) -> Iterator[Finding]:
     storage = settings.storage
     if storage.driver is StorageDriver.FILESYSTEM:
-        if storage.path.exists() and not storage.path.is_dir():
+        # What this user may not look into is told by whoever opens it: Path.exists would raise.
+        if os.path.exists(storage.path) and not storage.path.is_dir():  # noqa: PTH110
             yield Finding("storage.path", f"{storage.path} is not a directory")
         if storage.redirect:
             yield Finding(
@@ -167,19 +170,43 @@ def _storage(settings: Settings) -> Iterator[Finding]:
 
 def _database(settings: Settings) -> Iterator[Finding]:
     url = settings.database_url
+    if settings.is_rebuildable:
+        yield from _rebuildable(settings)
     if url.partition(":")[0].partition("+")[0] == _SQLITE:
         yield from _sqlite(settings)
     elif not is_postgresql(url):
         yield Finding("database.url", "expected sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
 
 
+def _rebuildable(settings: Settings) -> Iterator[Finding]:
+    if is_postgresql(settings.database_url):
+        yield Finding("database.mode", "rebuildable is for SQLite: PostgreSQL keeps what it knows; leave the mode out")
+    if settings.storage.driver is not StorageDriver.S3:
+        yield Finding(
+            "database.mode",
+            "rebuildable is for storage in a bucket",
+            advice="Leave it out: beside a folder the database is kept, and built anew by itself if it is lost.",
+        )
+    if settings.storage.links not in (None, LinksMode.SYNC):
+        yield Finding("storage.links", f"{settings.storage.links} loses what database.mode = rebuildable builds from")
+    if settings.auth.accounts:
+        yield Finding(
+            "auth.accounts",
+            "accounts are kept in the database alone, and database.mode = rebuildable would lose them",
+            advice="Use auth.htpasswd, whose file is yours to keep.",
+        )
+    if settings.database.writer_lease < _SHORTEST_WRITER_LEASE:
+        yield Finding("database.writer_lease", "expected 6s or more: storage may take seconds to answer")
+
+
 def _sqlite(settings: Settings) -> Iterator[Finding]:
-    if settings.storage.driver is StorageDriver.S3:
+    if settings.storage.driver is StorageDriver.S3 and not settings.is_rebuildable:
         yield Finding(
             "database.url",
             "SQLite with storage in S3: the bytes would outlive the machine and what they are would not",
             advice='Set database.url = "postgresql://…" (in the environment ROADSTEAD_DATABASE_URL), or keep the bytes '
-            'beside SQLite with storage.driver = "filesystem".',
+            'beside SQLite with storage.driver = "filesystem". A single server can do without a database that lasts: '
+            'database.mode = "rebuildable".',
         )
         return
     path = sqlite_path(settings.database_url)

@@ -25,7 +25,7 @@ from roadstead.settings.model import (
     RuleSettings,
 )
 from roadstead.settings.quantity import ByteSize, parse_duration, parse_size
-from roadstead.settings.references import resolve_references, resolve_url_references
+from roadstead.settings.references import ReferenceInvalidError, resolve_references, resolve_url_references
 from roadstead.settings.tables import Headers, LogFields, SentHeaders
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
@@ -82,8 +82,12 @@ def convert(kind: Any, raw: object, key: str, source: Source) -> Any:
         try:
             resolve = resolve_url_references if key == _DATABASE_URL else resolve_references
             raw = resolve(raw, environment=source.environment, directory=source.directory)
-        except InvalidError as error:
-            raise ConversionError(Finding(key, str(error), source.name)) from error
+        except ReferenceInvalidError as error:
+            raise ConversionError(Finding(key, str(error), source.name, error.advice(), error.id)) from error
+        if not raw.strip() and Secret in (kind, *typing.get_args(kind)):
+            # Serving as if no secret were named would be serving with another one, or with none.
+            blank = "secret.whitespace" if raw else "secret.empty"
+            raise ConversionError(Finding(key, "what it refers to is empty", source.name, id=blank))
         textual = True
     if isinstance(kind, types.UnionType):
         if raw is None or (textual and raw == ""):
@@ -152,6 +156,8 @@ def _free_table(
         raise ConversionError(Finding(key, f"expected a table, got {_told(raw)}", source.name))
     try:
         return kind.parse({str(name): _resolved(value, source) for name, value in raw.items()})
+    except ReferenceInvalidError as error:
+        raise ConversionError(Finding(key, str(error), source.name, error.advice(), error.id)) from error
     except InvalidError as error:
         raise ConversionError(Finding(key, str(error), source.name)) from error
 

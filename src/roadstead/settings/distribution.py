@@ -28,7 +28,7 @@ from roadstead.settings.distribution_keys import (
 from roadstead.settings.findings import Finding, SettingsFileError, nearest
 from roadstead.settings.origin import Given, Origin, OriginKind
 from roadstead.settings.quantity import format_duration, parse_duration
-from roadstead.settings.references import find_references, resolve_references
+from roadstead.settings.references import ReferenceInvalidError, find_references, resolve_references
 from roadstead.settings.yaml_tree import (
     Node,
     Row,
@@ -189,8 +189,9 @@ class _Reader:
         elif _REFERENCE.search(node.text):
             try:
                 text = resolve_references(node.text, environment=self._environment, directory=self._path.parent)
-            except InvalidError as error:
-                self._out.findings.append(Finding(path, str(error), str(self._path)))
+            except ReferenceInvalidError as error:
+                found = Finding(path, str(error), str(self._path), error.advice(), error.id)
+                self._out.findings.append(found)
             else:
                 origin = replace(node.origin, references=find_references(node.text))
                 return Scalar(text, plain=node.plain, origin=origin)

@@ -49,6 +49,13 @@ class LinksMode(StrEnum):
     SYNC = "sync"
 
 
+class DatabaseMode(StrEnum):
+    """What the database is worth."""
+
+    KEPT = "kept"
+    REBUILDABLE = "rebuildable"
+
+
 class UntaggedManifests(StrEnum):
     """What becomes of manifests that no tag, index or subject keeps."""
 
@@ -268,6 +275,16 @@ class DatabaseSettings:
         "`sqlite:///PATH` or `postgresql://USER:PASSWORD@HOST/NAME`. By default SQLite, `roadstead.db` in the data "
         "directory: no other server is needed until there are replicas.",
         shown=False,
+    )
+    mode: DatabaseMode = setting(
+        DatabaseMode.KEPT,
+        "`kept`, or `rebuildable`: SQLite with storage in a bucket, where what the database knows is in the bucket too "
+        "(`storage.links` is `sync`) and the database is built from it when the server starts. One server at a time.",
+    )
+    writer_lease: timedelta = setting(
+        timedelta(seconds=60),
+        "`rebuildable`: how long after its last sign of life another server may take over the bucket from one that "
+        "was killed. One that was stopped gives it back at once.",
     )
     pool_size: int = setting(5, "PostgreSQL: connections that each process keeps at the most.")
 
@@ -583,6 +600,16 @@ class Settings:
     events: EventSettings = EventSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+
+    @property
+    def is_rebuildable(self) -> bool:
+        """Say whether the database can be built from storage at every start."""
+        return self.database.mode is DatabaseMode.REBUILDABLE
+
+    @property
+    def links(self) -> LinksMode | None:
+        """Return when links are written; None where that depends on what is in storage."""
+        return LinksMode.SYNC if self.is_rebuildable else self.storage.links
 
     @property
     def database_url(self) -> str:

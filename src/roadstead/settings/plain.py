@@ -61,6 +61,8 @@ def _plain(value: object, kind: Any, *, masked: bool) -> Any:
         return str(value) if masked else value.reveal()
     if isinstance(value, timedelta):
         return format_duration(value)
+    if isinstance(value, Path) and masked and ".." in value.parts:
+        return str(value.resolve())  # where it leads, which people need not work out
     if isinstance(value, ListenAddress | Path):
         return str(value)
     if isinstance(value, Headers | LogFields):

@@ -7,7 +7,7 @@ those of ``errors.py``.
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
@@ -27,7 +27,16 @@ from roadstead.upstream.errors import (
     UpstreamRefusedError,
 )
 from roadstead.upstream.pages import next_page
-from roadstead.upstream.push import PushOutcome, Upload
+from roadstead.upstream.ports import (
+    BlobSource,
+    FetchedManifest,
+    ManifestSource,
+    PushOutcome,
+    Referrers,
+    Source,
+    TagSource,
+)
+from roadstead.upstream.push import Upload
 from roadstead.upstream.ratelimit import Budget
 from roadstead.upstream.session import Call, Session
 from roadstead.upstream.tokens import Tokens
@@ -50,25 +59,6 @@ _PROGRESS = 1 << 20
 
 _IN_THREAD = 256 << 10
 """Bytes from which hashing is worth a thread: it takes about as long as the way there and back."""
-
-
-@dataclass(frozen=True, slots=True)
-class FetchedManifest:
-    """A manifest's bytes as they came, whatever they are."""
-
-    raw: bytes
-    media_type: str
-    """As the answer had it, without parameters."""
-
-    digest: Digest
-
-
-@dataclass(frozen=True, slots=True)
-class Referrers:
-    """What refers to a manifest; ``native``: the registry said so itself, it isn't from the fallback tag."""
-
-    descriptors: tuple[Descriptor, ...]
-    native: bool
 
 
 class RegistryClient:
@@ -212,7 +202,7 @@ class RegistryClient:
         repository: RepositoryName,
         digest: Digest,
         size: int,
-        source: Callable[[int], AsyncGenerator[bytes, None]],
+        source: Source,
         *,
         mount_from: RepositoryName | None = None,
     ) -> PushOutcome:
@@ -453,6 +443,11 @@ class _Download:
 
     def _wrong(self, told: str) -> ContentMismatchError:
         return ContentMismatchError(self._session.host, f"{self._what} {told}")
+
+
+def _fits(client: RegistryClient) -> tuple[ManifestSource, BlobSource, TagSource]:
+    """Have the type checker compare the client with its ports."""
+    return client, client, client
 
 
 def fallback_tag(digest: Digest) -> Tag:

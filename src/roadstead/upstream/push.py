@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -17,6 +16,7 @@ from roadstead.upstream.errors import (
     UpstreamNotFoundError,
     UpstreamRefusedError,
 )
+from roadstead.upstream.ports import Source
 from roadstead.upstream.session import Call, Session
 from roadstead.upstream.transport import Transport, follow
 
@@ -27,16 +27,6 @@ CHUNK = 32 << 20
 """Bytes of a chunk, where a registry, or a proxy before it, won't take a blob whole."""
 
 _BINARY = "application/octet-stream"
-
-Source = Callable[[int], AsyncGenerator[bytes, None]]
-
-
-class PushOutcome(StrEnum):
-    """How a blob came to be there."""
-
-    PRESENT = "present"
-    MOUNTED = "mounted"
-    PUSHED = "pushed"
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ PAGES = (
     "catalog.TAG_CHANGES",
 )
 STATEMENTS = {
-    "a push looks at its tag": manifests._TAG_NOW,
+    "a push looks at its tag": manifests._TAG_NOW.statement,
     "a delete takes the tags along": manifests._REMOVE_TAGS_AT,
     "a delete asks what came of the manifest": manifests._DERIVED_FROM,
     "a delete asks what a derived manifest came of": manifests._SOURCES_OF,

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roadstead.registry.pump import BodyBrokenError, pump
+from roadstead.registry.pump import BodyBrokenError, begin, pump
 
 
 class Chunks:
@@ -97,3 +98,35 @@ async def test_cancelled_while_writing_waits_for_the_write() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert written == [10]
+
+
+@given(st.lists(st.binary(max_size=20), max_size=30), st.integers(0, 100), st.booleans())
+def test_a_body_begun_is_the_same_body(chunks: list[bytes], max_bytes: int, broken: bool) -> None:
+    """Short ones are read to their end, of others little more than asked for; every byte and the break come through."""
+    whole = b"".join(chunks)
+
+    async def run() -> None:
+        body = Chunks(chunks, broken=broken)
+        begun = await begin(body, max_bytes)
+        assert begun.has_ended == (len(whole) <= max_bytes)
+        assert (begun.broken is not None) == (begun.has_ended and broken)
+        assert body.taken <= max_bytes + 20
+
+        got: list[bytes] = []
+        with pytest.raises(BodyBrokenError) if broken else nullcontext():
+            async for piece in begun.behind(b"before").chunks():
+                got += [piece]
+        assert b"".join(got) == b"before" + whole
+
+    asyncio.run(run())
+
+
+async def test_a_body_that_is_announced_long_is_not_begun() -> None:
+    """Nothing is gathered that would have to be written anyway."""
+    body = Chunks([b"x" * 10] * 10)
+    body.announced = 100
+
+    begun = await begin(body, 99)
+
+    assert (begun.has_ended, body.taken) == (False, 0)
+    assert b"".join([piece async for piece in begun.chunks()]) == b"x" * 100

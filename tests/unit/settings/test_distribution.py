@@ -16,7 +16,14 @@ from roadstead.settings.distribution import ConfigMissingError, find_config, par
 from roadstead.settings.distribution_keys import KEYS, Fate
 from roadstead.settings.findings import SettingsFileError, SettingsInvalidError
 from roadstead.settings.load import LoadedSettings, OriginKind, load, load_unchecked
-from roadstead.settings.model import ClientCertificate, LogFormat, LogLevel, StorageDriver, TlsSettings
+from roadstead.settings.model import (
+    ClientCertificate,
+    HtpasswdSettings,
+    LogFormat,
+    LogLevel,
+    StorageDriver,
+    TlsSettings,
+)
 from roadstead.settings.plain import as_plain, as_shown, from_plain
 from roadstead.settings.tables import Headers, LogFields
 
@@ -120,6 +127,8 @@ WITH_OTHERS = {
     "storage.s3.keyid",
     "storage.s3.secure",
     "auth.none",
+    "auth.htpasswd.realm",
+    "auth.htpasswd.path",
     "storage.redirect.disable",
     "notifications.endpoints",
     "http.tls.certificate",
@@ -275,6 +284,24 @@ def test_s3_as_a_whole(tmp_path: Path) -> None:
     load(path, environment={"KEY": "hunter2", "ROADSTEAD_DATABASE_URL": "postgresql://db/x"})
 
 
+def test_htpasswd_is_the_word_for_an_open_address(tmp_path: Path) -> None:
+    """Realm and file are taken over, a path beginning at the working directory; nobody need be warned of the address.
+
+    A file that isn't there is a finding: none is made, with a password in the log, as distribution would.
+    """
+    text = f"{BASE}http: {{addr: ':5000'}}\nauth: {{htpasswd: {{realm: Harbour, path: users}}}}\n"
+
+    loaded = read(text, directory=tmp_path)
+
+    assert of(loaded, "auth.realm") == "Harbour"
+    assert loaded.settings.auth.htpasswd == HtpasswdSettings(path=Path.cwd() / "users")
+    assert warned(loaded) == []
+    (tmp_path / "config.yml").write_text(text)
+    with pytest.raises(SettingsInvalidError, match="does not exist") as refused:
+        load(tmp_path / "config.yml", environment={}, directory=tmp_path)
+    assert "htpasswd -cB" in (refused.value.advice() or "")
+
+
 def test_a_section_of_ours(tmp_path: Path) -> None:
     """`roadstead:` holds native settings, which distribution passes over; its paths begin at the file."""
     ours = "{server: {workers: 3}, storage: {path: here}, augment: {rules: [{match: a, cmd: []}]}}"
@@ -300,7 +327,9 @@ def test_a_section_of_ours(tmp_path: Path) -> None:
         ("version: 0.1\nstorage: filesytem\n", "storage.filesytem", "did you mean filesystem"),
         (f"{BASE}auth: {{none: , silly: }}\n", "auth", "takes one provider"),
         (f"{BASE}auth: kerberos\n", "auth.kerberos", "unknown provider"),
-        (f"{BASE}auth: htpasswd\n", "auth.htpasswd", "no authentication yet"),
+        (f"{BASE}auth: htpasswd\n", "auth.htpasswd.path", "is required"),
+        (f"{BASE}auth: {{htpasswd: {{path: x}}}}\n", "auth.htpasswd.realm", "is required"),
+        (f"{BASE}auth: silly\n", "auth.silly", "keep nobody out"),
         (f"{BASE}log: {{level: loud}}\n", "log.level", "error, warn, info, debug"),
         (f"{BASE}log: {{formatter: xml}}\n", "log.formatter", "text, json, logstash"),
         (f"{BASE}log: {{accesslog: {{disabled: 'true'}}}}\n", "log.accesslog.disabled", "without quotes"),

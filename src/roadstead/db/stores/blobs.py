@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, bindparam, delete, literal_column, select, update
 
 from roadstead.augment.ports import DerivedBlob, LayerRecords
-from roadstead.db.access import Access, Query, Upsert
+from roadstead.db.access import Access, Query, Step, Upsert
 from roadstead.db.moments import to_micros
 from roadstead.db.schema import blobs, repositories, repository_blobs
 from roadstead.db.stores import repositories as repository_rows
@@ -52,27 +52,27 @@ FIND_STORED = Query(
 )
 STATE = Query(select(blobs.c.state).where(blobs.c.digest == bindparam("digest")), "digest")
 
-_INSERT = Upsert(
-    blobs, lambda insert: insert.on_conflict_do_nothing(index_elements=["digest"]).returning(blobs.c.digest)
+_INSERT = Step(
+    Upsert(blobs, lambda insert: insert.on_conflict_do_nothing(index_elements=["digest"]).returning(blobs.c.digest))
 )
 # The lock keeps collection, which takes a row for itself before it condemns or deletes, away until we are done.
-_HOLD = (
+_HOLD = Step(
     select(blobs.c.size, blobs.c.storage_key, blobs.c.state, blobs.c.lease_until)
     .where(blobs.c.digest == bindparam("digest"))
     .with_for_update(read=True, key_share=True)
 )
-_REVIVE = (
+_REVIVE = Step(
     update(blobs)
     .where(blobs.c.digest == bindparam("revived"), blobs.c.state == CONDEMNED)
     .values(state=LIVE, state_since=bindparam("at"))
 )
-_EXTEND = (
+_EXTEND = Step(
     update(blobs)
     .where(blobs.c.digest == bindparam("leased"), blobs.c.lease_until < bindparam("until"))
     .values(lease_until=bindparam("until"))
 )
-_LINK = Upsert(
-    repository_blobs, lambda insert: insert.on_conflict_do_nothing(index_elements=["repository_id", "digest"])
+_LINK = Step(
+    Upsert(repository_blobs, lambda insert: insert.on_conflict_do_nothing(index_elements=["repository_id", "digest"]))
 )
 _HELD_BY_ANY = (
     select(repository_blobs.c.repository_id)
@@ -81,7 +81,7 @@ _HELD_BY_ANY = (
     .with_for_update(read=True, key_share=True)
 )
 _HELD_BY = _HELD_BY_ANY.where(repository_blobs.c.repository_id == bindparam("repository"))
-_HELD_AMONG = (
+_HELD_AMONG = Step(
     select(repository_blobs.c.digest, blobs.c.size, blobs.c.state)
     .join(blobs, blobs.c.digest == repository_blobs.c.digest)
     .where(
@@ -252,7 +252,7 @@ def remember(
         "lease_until": lease.until(at),
         "created_at": at,
     }
-    if connection.execute(_INSERT.on(connection), new).first() is not None:
+    if _INSERT.first(connection, new) is not None:
         if arrival is not None and (arrival.known or at > to_micros(arrival.at + MAX_ARRIVAL)):
             raise StoreBusyError(f"{blob.digest} was collected while it was pushed; push it again")
         return blob
@@ -264,9 +264,7 @@ def remember(
 
 def link(connection: Connection, number: int, digests: Iterable[Digest]) -> None:
     """Let a repository serve these blobs; those it may serve already stay."""
-    rows = [{"repository_id": number, "digest": str(digest)} for digest in digests]
-    if rows:
-        connection.execute(_LINK.on(connection), rows)
+    _LINK.each(connection, [{"repository_id": number, "digest": str(digest)} for digest in digests])
 
 
 def held_among(connection: Connection, number: int, digests: Sequence[Digest]) -> dict[Digest, HeldBlob]:
@@ -274,7 +272,7 @@ def held_among(connection: Connection, number: int, digests: Sequence[Digest]) -
     held: dict[Digest, HeldBlob] = {}
     by_text = {str(digest): digest for digest in digests}
     for part in parts(by_text):
-        for text, size, state in connection.execute(_HELD_AMONG, {"repository": number, "digests": part}):
+        for text, size, state in _HELD_AMONG.rows(connection, {"repository": number, "digests": part}):
             held[by_text[text]] = HeldBlob(size, state)
     return held
 
@@ -288,9 +286,7 @@ def parts(texts: Iterable[str]) -> Iterator[list[str]]:
 
 def revive(connection: Connection, digests: Iterable[Digest], at: int) -> None:
     """Bring condemned blobs back to life."""
-    rows = [{"revived": str(digest), "at": at} for digest in digests]
-    if rows:
-        connection.execute(_REVIVE, rows)
+    _REVIVE.each(connection, [{"revived": str(digest), "at": at} for digest in digests])
 
 
 def _commit(
@@ -339,11 +335,14 @@ def _promise(
 ) -> BlobRecord | None:
     if not _is_held(connection, digest, repository):
         return None
-    row = connection.execute(_HOLD, {"digest": str(digest)}).first()
-    if row is None or row.state != LIVE:  # it isn't served any more: whoever wants it back brings it
+    row = _HOLD.first(connection, {"digest": str(digest)})
+    if row is None:
         return None
-    _extend(connection, digest, row.lease_until, lease, at)
-    return BlobRecord(digest, row.size, Key(row.storage_key))
+    size, storage_key, state, lease_until = row
+    if state != LIVE:  # it isn't served any more: whoever wants it back brings it
+        return None
+    _extend(connection, digest, lease_until, lease, at)
+    return BlobRecord(digest, size, Key(storage_key))
 
 
 def _unlink(connection: Connection, repository: RepositoryName, digest: Digest) -> bool:
@@ -354,20 +353,21 @@ def _unlink(connection: Connection, repository: RepositoryName, digest: Digest) 
 
 
 def _hold_alive(connection: Connection, digest: Digest, lease: Lease, at: int) -> BlobRecord | None:
-    row = connection.execute(_HOLD, {"digest": str(digest)}).first()
+    row = _HOLD.first(connection, {"digest": str(digest)})
     if row is None:
         return None
-    if row.state == DELETING:
+    size, storage_key, state, lease_until = row
+    if state == DELETING:
         raise _being_deleted(digest)
-    if row.state == CONDEMNED:
+    if state == CONDEMNED:
         revive(connection, [digest], at)
-    _extend(connection, digest, row.lease_until, lease, at)
-    return BlobRecord(digest, row.size, Key(row.storage_key))
+    _extend(connection, digest, lease_until, lease, at)
+    return BlobRecord(digest, size, Key(storage_key))
 
 
 def _extend(connection: Connection, digest: Digest, lease_until: int, lease: Lease, at: int) -> None:
     if not lease.is_ample(lease_until, at):
-        connection.execute(_EXTEND, {"leased": str(digest), "until": lease.until(at)})
+        _EXTEND.count(connection, {"leased": str(digest), "until": lease.until(at)})
 
 
 def _being_deleted(digest: Digest) -> StoreBusyError:

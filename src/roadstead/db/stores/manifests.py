@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, union, update
 
-from roadstead.db.access import Access, Query, Row, Upsert
+from roadstead.db.access import Access, Query, Row, Step, Upsert
 from roadstead.db.moments import to_micros
 from roadstead.db.schema import (
     contents,
@@ -82,7 +82,7 @@ FIND_BY_DIGEST = Query(
 CONTENT = Query(select(contents.c.body).where(contents.c.digest == bindparam("digest")), "digest")
 
 _ONE = and_(manifests.c.repository_id == bindparam("repository"), manifests.c.digest == bindparam("digest"))
-_HELD = select(manifests.c.media_type, manifests.c.derived, manifests.c.pushed_at).where(_ONE)
+_HELD = Step(select(manifests.c.media_type, manifests.c.derived, manifests.c.pushed_at).where(_ONE))
 _TOLD = (
     select(manifests.c.media_type, manifests.c.size, contents.c.body)
     .select_from(repositories)
@@ -95,35 +95,45 @@ _PUSHED_AGAIN = (
     .where(manifests.c.repository_id == bindparam("repository"), manifests.c.digest == bindparam("pushed"))
     .values(pushed_at=bindparam("at"))
 )
-_SIZES_AMONG = select(manifests.c.digest, manifests.c.size).where(
-    manifests.c.repository_id == bindparam("repository"), manifests.c.digest.in_(bindparam("digests", expanding=True))
+_SIZES_AMONG = Step(
+    select(manifests.c.digest, manifests.c.size).where(
+        manifests.c.repository_id == bindparam("repository"),
+        manifests.c.digest.in_(bindparam("digests", expanding=True)),
+    )
 )
 STORE_CONTENT = Upsert(contents, lambda insert: insert.on_conflict_do_nothing(index_elements=["digest"]))
-_STORE = Upsert(
-    manifests,
-    lambda insert: insert.on_conflict_do_update(
-        index_elements=["repository_id", "digest"],
-        set_={
-            name: insert.excluded[name]
-            for name in ("media_type", "artifact_type", "subject", "annotations", "derived", "pushed_at")
-        },
-    ),
+_STORE_CONTENT = Step(STORE_CONTENT)
+_STORE = Step(
+    Upsert(
+        manifests,
+        lambda insert: insert.on_conflict_do_update(
+            index_elements=["repository_id", "digest"],
+            set_={
+                name: insert.excluded[name]
+                for name in ("media_type", "artifact_type", "subject", "annotations", "derived", "pushed_at")
+            },
+        ),
+    )
 )
 STORE_REFERENCES = Upsert(
     manifest_references,
     lambda insert: insert.on_conflict_do_nothing(index_elements=["repository_id", "manifest", "kind", "digest"]),
 )
+_STORE_REFERENCES = Step(STORE_REFERENCES)
 _REMOVE_REFERENCES = delete(manifest_references).where(
     manifest_references.c.repository_id == bindparam("repository"),
     manifest_references.c.manifest == bindparam("digest"),
 )
 
 _TAG = and_(tags.c.repository_id == bindparam("repository"), tags.c.name == bindparam("tag"))
-_TAG_NOW = select(tags.c.digest).where(_TAG).with_for_update()
-_MAKE_TAG = Upsert(
-    tags, lambda insert: insert.on_conflict_do_nothing(index_elements=["repository_id", "name"]).returning(tags.c.name)
+_TAG_NOW = Step(select(tags.c.digest).where(_TAG).with_for_update())
+_MAKE_TAG = Step(
+    Upsert(
+        tags,
+        lambda insert: insert.on_conflict_do_nothing(index_elements=["repository_id", "name"]).returning(tags.c.name),
+    )
 )
-_MOVE_TAG = update(tags).where(_TAG).values(digest=bindparam("to"), updated_at=bindparam("at"))
+_MOVE_TAG = Step(update(tags).where(_TAG).values(digest=bindparam("to"), updated_at=bindparam("at")))
 _REMOVE_TAG = delete(tags).where(_TAG).returning(tags.c.digest)
 _REMOVE_TAGS_AT = (
     delete(tags)
@@ -138,7 +148,7 @@ _LISTED_BY = select(manifest_references.c.manifest).where(
     manifest_references.c.digest == bindparam("digest"),
     manifest_references.c.kind == ReferenceKind.CHILD.value,
 )
-_NOTE = insert(tag_journal)
+_NOTE = Step(insert(tag_journal))
 
 _REMOVE = delete(manifests).where(_ONE)
 _REMOVE_CONTENT = delete(contents).where(
@@ -313,11 +323,25 @@ def _recorded(digest: str, media_type: str, size: int) -> ManifestRecord:
     return ManifestRecord(Digest.parse(digest), media_type, size)
 
 
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A manifest that a repository holds."""
+
+    media_type: str
+    derived: bool
+    pushed_at: int
+
+
+def _held(connection: Connection, number: int, digest: Digest) -> _Held | None:
+    row = _HELD.first(connection, {"repository": number, "digest": str(digest)})
+    return None if row is None else _Held(*row)
+
+
 def _put(connection: Connection, manifest: NewManifest, new_tags: Sequence[Tag], move: _Move) -> None:
     at = move.at
     number = repository_rows.make_listed(connection, move.repository, at)
     _require(connection, move.repository, number, manifest.references, at)
-    held = connection.execute(_HELD, {"repository": number, "digest": str(manifest.digest)}).first()
+    held = _held(connection, number, manifest.digest)
     if held is None or held.derived or held.media_type != manifest.media_type:
         _store(connection, number, manifest, at)
         _store_references(connection, number, manifest, replace=held is not None)
@@ -333,7 +357,7 @@ def _restore(connection: Connection, tag: Tag, digest: Digest, move: _Move) -> b
     number = repository_rows.share(connection, move.repository)
     if number is None:
         return False
-    held = connection.execute(_HELD, {"repository": number, "digest": str(digest)}).first()
+    held = _held(connection, number, digest)
     if held is None or held.derived:  # no tag was ever at what was derived
         return False
     _point(connection, number, tag, digest, move)
@@ -372,7 +396,7 @@ def _sizes_among(connection: Connection, number: int, digests: Sequence[Digest])
     by_text = {str(digest): digest for digest in digests}
     sizes: dict[Digest, int] = {}
     for part in blob_rows.parts(by_text):
-        for text, size in connection.execute(_SIZES_AMONG, {"repository": number, "digests": part}):
+        for text, size in _SIZES_AMONG.rows(connection, {"repository": number, "digests": part}):
             sizes[by_text[text]] = size
     return sizes
 
@@ -380,7 +404,7 @@ def _sizes_among(connection: Connection, number: int, digests: Sequence[Digest])
 def _store(connection: Connection, number: int, manifest: NewManifest, at: int) -> None:
     digest = str(manifest.digest)
     subject = None if manifest.subject is None else str(manifest.subject)
-    connection.execute(STORE_CONTENT.on(connection), {"digest": digest, "body": manifest.raw})
+    _STORE_CONTENT.count(connection, {"digest": digest, "body": manifest.raw})
     row = {
         "repository_id": number,
         "digest": digest,
@@ -392,7 +416,7 @@ def _store(connection: Connection, number: int, manifest: NewManifest, at: int) 
         "derived": False,
         "pushed_at": at,
     }
-    connection.execute(_STORE.on(connection), row)
+    _STORE.count(connection, row)
 
 
 def _store_references(connection: Connection, number: int, manifest: NewManifest, *, replace: bool) -> None:
@@ -409,8 +433,7 @@ def _store_references(connection: Connection, number: int, manifest: NewManifest
         }
         for reference in manifest.references
     ]
-    if references:
-        connection.execute(STORE_REFERENCES.on(connection), references)
+    _STORE_REFERENCES.each(connection, references)
 
 
 def _point(connection: Connection, number: int, tag: Tag, digest: Digest, move: _Move) -> None:
@@ -418,14 +441,14 @@ def _point(connection: Connection, number: int, tag: Tag, digest: Digest, move: 
     key: dict[str, Any] = {"repository": number, "tag": tag.value}
     new = {"repository_id": number, "name": tag.value, "digest": str(digest), "updated_at": move.at}
     for _ in range(_MOVE_ATTEMPTS):
-        previous = connection.execute(_TAG_NOW, key).scalar_one_or_none()
+        previous: str | None = _TAG_NOW.one(connection, key)
         _check(move.condition, tag, previous)
         if previous == str(digest):
             return
         if previous is not None:
             _require_mutable(move.repository, tag, previous, digest, move.immutable)
-            connection.execute(_MOVE_TAG, key | {"to": str(digest), "at": move.at})
-        elif connection.execute(_MAKE_TAG.on(connection), new).first() is None:
+            _MOVE_TAG.count(connection, key | {"to": str(digest), "at": move.at})
+        elif _MAKE_TAG.first(connection, new) is None:
             continue  # made by another push since we looked: it is the previous one
         note(connection, number, [tag.value], str(digest), previous, move.at, move.origin)
         return
@@ -464,6 +487,7 @@ def _check(condition: TagCondition | None, tag: Tag, previous: str | None) -> No
         if condition.absent
         else (previous is not None or not (condition.any_existing or condition.match))
         and (not condition.match or previous in {str(digest) for digest in condition.match})
+        and previous not in {str(digest) for digest in condition.none_match}
     )
     if not met:
         raise TagConditionError(tag, None if previous is None else Digest.parse(previous))
@@ -476,7 +500,7 @@ def _delete(
     if number is None:
         return None
     key: dict[str, Any] = {"repository": number, "digest": str(digest)}
-    held = connection.execute(_HELD, key).first()
+    held = _held(connection, number, digest)
     doomed = [str(digest)]
     if held is None or held.derived:
         doomed = sorted(connection.execute(_SOURCES_OF, key).scalars()) or doomed
@@ -548,8 +572,7 @@ def note(
         }
         for name in names
     ]
-    if lines:
-        connection.execute(_NOTE, lines)
+    _NOTE.each(connection, lines)
 
 
 if TYPE_CHECKING:

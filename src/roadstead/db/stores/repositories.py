@@ -7,23 +7,28 @@ SQLite has one writer at a time and needs no locks.
 
 from sqlalchemy import Connection, bindparam, false, select, true, update
 
-from roadstead.db.access import Upsert
+from roadstead.db.access import Step, Upsert
 from roadstead.db.schema import manifests, repositories
 from roadstead.oci.reference import RepositoryName
 
 _FIND = select(repositories.c.id).where(repositories.c.name == bindparam("name"))
-_SHARE = _FIND.with_for_update(read=True)
-_SHARE_LISTED = _FIND.where(repositories.c.listed.is_(true())).with_for_update(read=True)
+_NUMBER = Step(_FIND)
+_SHARE = Step(_FIND.with_for_update(read=True))
+_SHARE_LISTED = Step(_FIND.where(repositories.c.listed.is_(true())).with_for_update(read=True))
 _ALONE = _FIND.with_for_update()
 
-_MAKE = Upsert(
-    repositories, lambda insert: insert.on_conflict_do_nothing(index_elements=["name"]).returning(repositories.c.id)
+_MAKE = Step(
+    Upsert(
+        repositories, lambda insert: insert.on_conflict_do_nothing(index_elements=["name"]).returning(repositories.c.id)
+    )
 )
-_MAKE_LISTED = Upsert(
-    repositories,
-    lambda insert: insert.on_conflict_do_update(index_elements=["name"], set_={"listed": True}).returning(
-        repositories.c.id
-    ),
+_MAKE_LISTED = Step(
+    Upsert(
+        repositories,
+        lambda insert: insert.on_conflict_do_update(index_elements=["name"], set_={"listed": True}).returning(
+            repositories.c.id
+        ),
+    )
 )
 _UNLIST = (
     update(repositories)
@@ -44,9 +49,9 @@ def sort_key(name: str) -> str:
 
 def make(connection: Connection, repository: RepositoryName, at: int) -> int:
     """Return the repository's number; it comes to be where there is none."""
-    found = connection.execute(_FIND, {"name": repository.value}).scalar_one_or_none()
+    found = find(connection, repository)
     if found is None:
-        found = connection.execute(_MAKE.on(connection), _new(repository, at, listed=False)).scalar_one_or_none()
+        found = _MAKE.one(connection, _new(repository, at, listed=False))
     if found is None:  # somebody else has just made it
         found = connection.execute(_FIND, {"name": repository.value}).scalar_one()
     return int(found)
@@ -54,16 +59,17 @@ def make(connection: Connection, repository: RepositoryName, at: int) -> int:
 
 def make_listed(connection: Connection, repository: RepositoryName, at: int) -> int:
     """Return the number of a repository that is about to hold a pushed manifest; no delete crosses it."""
-    found = connection.execute(_SHARE_LISTED, {"name": repository.value}).scalar_one_or_none()
+    found = _SHARE_LISTED.one(connection, {"name": repository.value})
     if found is None:
         # Not a lock to be strengthened: two pushes that share the row would wait for each other.
-        found = connection.execute(_MAKE_LISTED.on(connection), _new(repository, at, listed=True)).scalar_one()
+        found = _MAKE_LISTED.one(connection, _new(repository, at, listed=True))
     return int(found)
 
 
 def share(connection: Connection, repository: RepositoryName) -> int | None:
     """Return the repository's number, or None; no delete crosses what follows."""
-    return connection.execute(_SHARE, {"name": repository.value}).scalar_one_or_none()
+    number: int | None = _SHARE.one(connection, {"name": repository.value})
+    return number
 
 
 def have_alone(connection: Connection, repository: RepositoryName) -> int | None:
@@ -73,7 +79,8 @@ def have_alone(connection: Connection, repository: RepositoryName) -> int | None
 
 def find(connection: Connection, repository: RepositoryName) -> int | None:
     """Return the repository's number, or None."""
-    return connection.execute(_FIND, {"name": repository.value}).scalar_one_or_none()
+    number: int | None = _NUMBER.one(connection, {"name": repository.value})
+    return number
 
 
 def unlist_if_empty(connection: Connection, number: int) -> None:

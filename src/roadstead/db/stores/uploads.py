@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Integer, bindparam, delete, select, update
 
-from roadstead.db.access import Access, Query, Row, Upsert
+from roadstead.db.access import Access, Query, Row, Step, Upsert
 from roadstead.db.moments import from_micros, to_micros
 from roadstead.db.schema import uploads
 from roadstead.oci.digest import Algorithm, Digest
@@ -14,6 +14,10 @@ from roadstead.oci.reference import RepositoryName
 from roadstead.registry.errors import UploadBusyError, UploadUnknownError
 from roadstead.registry.ports import UploadRecord, UploadState, UploadStore
 from roadstead.storage.ports import Staged
+
+_HELD = "held"
+"""In place of the driver's words where the row holds the bytes: they are in ``hash_state``, from which, too, a digest
+can go on. That column is emptied with the end of the session in any case."""
 
 _COLUMNS = (
     uploads.c.upload_id,
@@ -43,11 +47,13 @@ ABANDONED = Query(
 _HOLD = select(uploads.c.state, uploads.c.version, uploads.c.committed).where(
     uploads.c.upload_id == bindparam("upload_id")
 ).with_for_update()  # fmt: skip
-_INSERT = Upsert(
-    uploads, lambda insert: insert.on_conflict_do_nothing(index_elements=["upload_id"]).returning(uploads.c.version)
+_INSERT = Step(
+    Upsert(
+        uploads, lambda insert: insert.on_conflict_do_nothing(index_elements=["upload_id"]).returning(uploads.c.version)
+    )
 )
 # The names differ from the columns': SQLAlchemy keeps those of an UPDATE for itself.
-_UPDATE = (
+_UPDATE = Step(
     update(uploads)
     .where(
         uploads.c.upload_id == bindparam("of"),
@@ -129,10 +135,10 @@ def _advance(connection: Connection, record: UploadRecord, at: int) -> bool:
 
 def _store(connection: Connection, record: UploadRecord, values: dict[str, Any]) -> bool:
     if record.version == 0:
-        return connection.execute(_INSERT.on(connection), values | {"version": 1}).first() is not None
+        return _INSERT.first(connection, values | {"version": 1}) is not None
     changed = {name: value for name, value in values.items() if name != "upload_id"}
     arguments = changed | {"of": record.upload_id, "at_version": record.version}
-    return connection.execute(_UPDATE, arguments).rowcount == 1
+    return _UPDATE.count(connection, arguments) == 1
 
 
 def _cancel(connection: Connection, record: UploadRecord, at: int) -> bool:
@@ -149,11 +155,11 @@ def _values(record: UploadRecord, at: int) -> dict[str, Any]:
         "upload_id": record.upload_id,
         "repository": record.repository.value,
         "state": record.state.value,
-        "staged_size": record.staged.size,
-        "staged_state": record.staged.state,
+        "staged_size": record.size,
+        "staged_state": _HELD if record.held else record.staged.state,
         "algorithm": record.algorithm.value,
         "digest_so_far": record.digest_so_far,
-        "hash_state": record.hash_state,
+        "hash_state": record.held or record.hash_state,
         "committed": None if record.committed is None else str(record.committed),
         "started_at": to_micros(record.started_at),
         "touched_at": at,
@@ -162,14 +168,16 @@ def _values(record: UploadRecord, at: int) -> dict[str, Any]:
 
 def _record(row: Row) -> UploadRecord:
     upload_id, repository, state, size, staged, algorithm, so_far, hash_state, committed, version, started_at = row
+    held = bytes(hash_state) if staged == _HELD and hash_state is not None else b""
     return UploadRecord(
         upload_id=upload_id,
         repository=RepositoryName.parse(repository),
         state=UploadState(state),
-        staged=Staged(size, staged),
+        staged=Staged() if staged == _HELD else Staged(size, staged),
+        held=held,
         algorithm=Algorithm(algorithm),
         digest_so_far=so_far,
-        hash_state=hash_state,
+        hash_state=None if held else hash_state,
         committed=None if committed is None else Digest.parse(committed),
         version=version,
         started_at=from_micros(started_at),

@@ -90,7 +90,7 @@ async def commit(request: Request, found: Mapping[str, str], services: Services)
 async def status(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Tell how far a session is (end-13)."""
     record = await _open(request, found, services)
-    return Response(204, upload_headers(str(record.repository), record.upload_id, record.staged.size))
+    return Response(204, upload_headers(str(record.repository), record.upload_id, record.size))
 
 
 async def cancel(request: Request, found: Mapping[str, str], services: Services) -> Response:
@@ -105,7 +105,7 @@ async def _open(request: Request, found: Mapping[str, str], services: Services) 
 
 
 def _accepted(record: UploadRecord) -> Response:
-    return Response(202, upload_headers(str(record.repository), record.upload_id, record.staged.size))
+    return Response(202, upload_headers(str(record.repository), record.upload_id, record.size))
 
 
 def _created(repository: RepositoryName, blob: BlobRecord) -> Response:

@@ -298,7 +298,8 @@ class FilesystemDriver:
 
     def _flush_all_folders(self, folders: Iterable[str]) -> None:
         """Do so for several, each folder once, those furthest down first."""
-        for each in sorted({above for folder in folders for above in self._way_to(folder)}, key=len, reverse=True):
+        every = sorted({above for folder in folders for above in self._way_to(folder)})
+        for each in sorted(every, key=len, reverse=True):
             flush_folder(each)
 
     def _way_to(self, folder: str) -> Iterator[str]:

@@ -672,6 +672,25 @@ class UploadStoreContract:
         assert found.version == 1
         assert found == _with_version(record, 1)
 
+    async def test_a_session_holds_few_bytes_itself(self, stores: RegistryStores, elsewhere: RegistryStores) -> None:
+        """They come back as they are, to everybody, until the bytes are staged or the session ends."""
+        held = replace(new_upload(), held=bytes(range(256)) * 128)
+        assert await stores.uploads.advance(held, now=NOW) is True
+        found = await elsewhere.uploads.find("u1")
+        assert found == _with_version(held, 1)
+        assert found.size == len(held.held)
+
+        staged = replace(found, held=b"", staged=Staged(40_000, "{}"), hash_state=b"state", digest_so_far="ab")
+        assert await elsewhere.uploads.advance(staged, now=NOW) is True
+        assert await stores.uploads.find("u1") == _with_version(staged, 2)
+
+        other = replace(new_upload("u2"), held=b"few")
+        assert await stores.uploads.advance(other, now=NOW) is True
+        assert await stores.uploads.cancel(_with_version(other, 1), now=NOW) is True
+        cancelled = await stores.uploads.find("u2")
+        assert cancelled is not None
+        assert (cancelled.state, cancelled.held) == (UploadState.CANCELLED, b"")
+
     async def test_only_one_of_two_writers_advances(self, stores: RegistryStores, elsewhere: RegistryStores) -> None:
         """At any version, the first included: the other is told, and nothing of it is stored."""
         for version in range(10):
