@@ -20,6 +20,7 @@ from roadstead.settings.model import (
     HtpasswdSettings,
     LayerSettings,
     PolicySettings,
+    QuotaSettings,
     RetentionSettings,
     RuleSettings,
     Settings,
@@ -46,6 +47,7 @@ _WORDS: Mapping[Any, str] = {
     RetentionSettings: "table",
     PolicySettings: "table",
     HtpasswdSettings: "path or table",
+    QuotaSettings: "table",
     EndpointSettings: "table",
     Headers: "table of lists",
     LogFields: "table",
@@ -102,6 +104,7 @@ def settings_page() -> str:
         parts.extend(_section(f"[{section}]", table, section))
     parts.extend(_section("[[augment.rules]]", RuleSettings, None))
     parts.extend(_section("layers", LayerSettings, None))
+    parts.extend(_section("[[registry.quotas]]", QuotaSettings, None))
     parts.extend(_section("[[auth.policies]]", PolicySettings, None))
     parts.extend(_section("[[gc.retention]]", RetentionSettings, None))
     parts.extend(_section("[[events.endpoints]]", EndpointSettings, None))

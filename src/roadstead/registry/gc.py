@@ -11,7 +11,7 @@ itself: a pass that was interrupted has lost nothing, and the next begins again.
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -57,6 +57,9 @@ PROMPT = timedelta(seconds=4)
 
 STRAY_LEASE = 4 * MAX_ARRIVAL
 """How long a stray is left alone once it was found: a push that is about to make its row finds this one."""
+
+LONGEST_WAIT = timedelta(seconds=1)
+"""How long collection gives way after a batch at the most: a slow bucket isn't made slower still."""
 
 PAGE = 500
 CONCURRENT_DELETES = 16
@@ -214,6 +217,15 @@ async def remove_bytes(driver: Driver, clock: Clock, blob: DoomedBlob) -> bool:
     return loop.time() - started < PROMPT.total_seconds()
 
 
+@asynccontextmanager
+async def _giving_way() -> AsyncGenerator[None, None]:
+    """Wait afterwards for as long as a batch took: clients have the database for half of the time."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    yield
+    await asyncio.sleep(min(loop.time() - began, LONGEST_WAIT.total_seconds()))
+
+
 class Collector:
     """Collects. Any number may run at once, in any processes: the store keeps them apart."""
 
@@ -309,7 +321,8 @@ class Collector:
                 now = self._clock.now()
                 wanted = [facts.digest for facts in page if judge_blob(facts, now) in (Fate.UNNEEDED, Fate.UNLINK)]
                 if wanted:
-                    tally.condemned += len(await self._store.condemn(wanted, now=now))
+                    async with _giving_way():
+                        tally.condemned += len(await self._store.condemn(wanted, now=now))
                 before, seen = seen, seen + len(page)
                 if before // PROGRESS_EVERY != seen // PROGRESS_EVERY:
                     _log.info("collection goes on", blobs_seen=seen, condemned=tally.condemned)
@@ -318,8 +331,9 @@ class Collector:
         """Remove the bytes and rows of blobs that were condemned long enough ago."""
         while taken := await self.take():
             for start in range(0, len(taken), CONCURRENT_DELETES):
-                gone = await self.remove_bytes(taken[start : start + CONCURRENT_DELETES])
-                tally.blobs += await self._store.forget(gone)
+                async with _giving_way():
+                    gone = await self.remove_bytes(taken[start : start + CONCURRENT_DELETES])
+                    tally.blobs += await self._store.forget(gone)
                 tally.freed += sum(blob.size for blob in gone)
                 tally.postponed += len(taken[start : start + CONCURRENT_DELETES]) - len(gone)
 

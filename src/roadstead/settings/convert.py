@@ -21,6 +21,7 @@ from roadstead.settings.model import (
     HtpasswdSettings,
     LayerSettings,
     PolicySettings,
+    QuotaSettings,
     RetentionSettings,
     RuleSettings,
 )
@@ -33,7 +34,15 @@ _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no"
 
 _DATABASE_URL = "database.url"  # the one setting whose value has a password inside
 
-TABLES = (RuleSettings, LayerSettings, RetentionSettings, PolicySettings, HtpasswdSettings, EndpointSettings)
+TABLES = (
+    RuleSettings,
+    LayerSettings,
+    RetentionSettings,
+    PolicySettings,
+    HtpasswdSettings,
+    QuotaSettings,
+    EndpointSettings,
+)
 """Tables within settings."""
 
 _PATH_WILL_DO = (LayerSettings, HtpasswdSettings)
