@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from roadstead.app.plugs import CLOCK
 from roadstead.auth.access import Access
@@ -13,9 +13,10 @@ from roadstead.auth.policies import Policies, Policy
 from roadstead.auth.ports import AccountStore, Authenticator, Challenges
 from roadstead.auth.providers.accounts import Accounts, ApiKeys
 from roadstead.auth.providers.htpasswd import HtpasswdFile
-from roadstead.db.engine import open_database
+from roadstead.db.engine import Database, open_database
 from roadstead.errors import ConflictError
 from roadstead.http.access import Guard
+from roadstead.http.token_routes import Door
 from roadstead.settings.model import AuthSettings, Settings
 
 
@@ -58,23 +59,36 @@ async def with_accounts_found(settings: Settings, accounts: AccountStore) -> Set
     return replace(settings, auth=replace(settings.auth, accounts=found))
 
 
-def build_guard(settings: AuthSettings, accounts: AccountStore) -> Guard | None:
-    """Return what lets requests through; None where everybody may do everything."""
-    if not settings.is_on:
-        return None
-    return Guard(build_access(settings, accounts), build_challenges(settings))
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """The way in: what lets requests through, and where tokens are given out, if they are."""
+
+    guard: Guard | None = None  # None where everybody may do everything
+    tokens: Door | None = None
 
 
-def build_access(settings: AuthSettings, accounts: AccountStore) -> Access:
-    """Return who is asked who somebody is, and what they may."""
+def build_entrance(settings: Settings, database: Database) -> Entrance:
+    """Return the way in that settings want."""
+    auth = settings.auth
+    if not auth.is_on:
+        return Entrance()
     limiter = FailureLimiter()
     passwords = Passwords(limiter)
+    htpasswd = HtpasswdFile(auth.htpasswd.path, passwords) if auth.htpasswd is not None else None
     ways: list[Authenticator] = []
-    if settings.accounts:
-        ways += [ApiKeys(accounts, CLOCK), Accounts(accounts, passwords)]
-    if settings.htpasswd is not None:
-        ways.append(HtpasswdFile(settings.htpasswd.path, passwords))
-    return Access(build_policies(settings), ways, limiter)
+    if auth.accounts:
+        ways += [ApiKeys(database.accounts, CLOCK), Accounts(database.accounts, passwords)]
+    if htpasswd is not None:
+        ways.append(htpasswd)
+    policies = build_policies(auth)
+    if auth.token is None and auth.issue is None:
+        return Entrance(Guard(Access(policies, ways, limiter), build_challenges(auth)))
+    # The libraries for tokens cost a worker half its start, and most have none.
+    from roadstead.app.tokens import TokenParts
+
+    parts = TokenParts(settings, database.tokens, database.accounts, htpasswd)
+    access = Access(policies, [*ways, parts.authenticator()], limiter)
+    return Entrance(Guard(access, parts.challenges()), parts.door(access, policies))
 
 
 def build_policies(settings: AuthSettings) -> Policies:

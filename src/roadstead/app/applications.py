@@ -10,9 +10,11 @@ from roadstead.app.services import build_services
 from roadstead.app.telling import telling
 from roadstead.http.application import Application
 from roadstead.http.context import Services
+from roadstead.http.forwarded import TrustedProxies
 from roadstead.http.health import side_table
 from roadstead.http.outside import Outside
 from roadstead.http.routes import Router
+from roadstead.http.token_routes import ROUTES as TOKENS
 from roadstead.http.v2.table import ROUTES as API
 from roadstead.http.v2.table import read_only
 from roadstead.settings.handover import Handover
@@ -43,7 +45,9 @@ def worker_application(handover: Handover, process: str) -> Application:
     if settings.metrics.open_to_network:
         routes = [replace(route, needs=None) if route.name == "metrics" else route for route in routes]
     observer = RequestObserver(metrics, access=settings.log.access)
-    return Application(Router([*routes, *PAGES]), open_services, observer, _outside(settings.server))
+    router = Router([*routes, *TOKENS, *PAGES])
+    proxies = TrustedProxies.parse(settings.server.trusted_proxies)
+    return Application(router, open_services, observer, _outside(settings.server), proxies)
 
 
 def side_application(handover: Handover) -> Application:

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from roadstead.app.access import build_guard
+from roadstead.app.access import build_entrance
 from roadstead.app.plugs import CLOCK, Plugs
 from roadstead.app.readiness import check
 from roadstead.app.writing import fence
@@ -52,6 +52,7 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
         KeptLayers(driver, database.layers),
         CLOCK,
     )
+    entrance = build_entrance(settings, database)
     return Services(
         manifests=manifests,
         blobs=blobs,
@@ -64,7 +65,8 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
         check=partial(check, database, driver, settings.server.down_files),
         render_metrics=metrics.render,
         quotas=_quotas(settings, database),
-        guard=build_guard(settings.auth, database.accounts),
+        guard=entrance.guard,
+        tokens=entrance.tokens,
         metrics_open=settings.metrics.open_to_network,
         strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,
         offload=_offload(settings.server),

@@ -87,9 +87,7 @@ class TokenVerifier:
         return claims
 
     def _verify(self, token: str, now: datetime) -> TokenClaims:
-        if len(token) > MAX_TOKEN or token.count(".") != 2 or not token.isascii():
-            raise TokenInvalidError("it isn't a signed token (JWS compact serialisation)")
-        header = _json_object(token.partition(".")[0], "header")
+        header = unverified_header(token)
         algorithm = header.get("alg")
         if not isinstance(algorithm, str) or algorithm not in self._rules.algorithms:
             raise TokenInvalidError(f"the algorithm {algorithm!r} is not allowed")
@@ -147,6 +145,23 @@ class _Registry(jws.JWSRegistry):
 def _registry(algorithm: str) -> jws.JWSRegistry:
     """Return what has the library take this algorithm alone, and pass over what else a header says (RFC 7515 §4)."""
     return _Registry(algorithms=[algorithm], strict_check_header=False)
+
+
+def unverified_header(token: str) -> Mapping[str, object]:
+    """Return what a token's header says, believed by nobody yet; raises TokenInvalidError."""
+    _check_form(token)
+    return _json_object(token.partition(".")[0], "header")
+
+
+def unverified_claims(token: str) -> Mapping[str, object]:
+    """Return what a token claims, believed by nobody yet; raises TokenInvalidError."""
+    _check_form(token)
+    return _json_object(token.split(".")[1], "claims")
+
+
+def _check_form(token: str) -> None:
+    if len(token) > MAX_TOKEN or token.count(".") != 2 or not token.isascii():
+        raise TokenInvalidError("it isn't a signed token (JWS compact serialisation)")
 
 
 def _signed(token: str, key: TrustedKey, algorithm: str) -> bytes | None:

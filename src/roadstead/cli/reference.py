@@ -18,12 +18,14 @@ from roadstead.settings.model import (
     ABOUT,
     EndpointSettings,
     HtpasswdSettings,
+    IssueSettings,
     LayerSettings,
     PolicySettings,
     QuotaSettings,
     RetentionSettings,
     RuleSettings,
     Settings,
+    TokenSettings,
 )
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
 from roadstead.settings.tables import Headers, LogFields, SentHeaders
@@ -48,6 +50,8 @@ _WORDS: Mapping[Any, str] = {
     PolicySettings: "table",
     HtpasswdSettings: "path or table",
     QuotaSettings: "table",
+    TokenSettings: "table",
+    IssueSettings: "table",
     EndpointSettings: "table",
     Headers: "table of lists",
     LogFields: "table",
@@ -93,6 +97,7 @@ The label `route` is the distribution specification's name of an endpoint:
 | `end-5`, `end-6`, `end-13`, `end-14` | an upload gets a chunk; is finished; is asked about; is cancelled |
 | `end-8`, `catalog`, `end-12` | tags, repositories, referrers are listed |
 | `home`, `alive`, `ready`, `metrics` | `/`; `/healthz` and `/health`; `/readyz`; `/metrics` |
+| `token`, `jwks` | a bearer token is given; the keys that sign them are |
 | `none` | nothing is served there |
 """
 
@@ -106,6 +111,8 @@ def settings_page() -> str:
     parts.extend(_section("layers", LayerSettings, None))
     parts.extend(_section("[[registry.quotas]]", QuotaSettings, None))
     parts.extend(_section("[[auth.policies]]", PolicySettings, None))
+    parts.extend(_section("[auth.token]", TokenSettings, None))
+    parts.extend(_section("[auth.issue]", IssueSettings, None))
     parts.extend(_section("[[gc.retention]]", RetentionSettings, None))
     parts.extend(_section("[[events.endpoints]]", EndpointSettings, None))
     return "\n".join(parts)

@@ -27,6 +27,7 @@ from roadstead.db.stores.leases import DatabaseLeases
 from roadstead.db.stores.links import DatabaseLinks
 from roadstead.db.stores.manifests import DatabaseManifests
 from roadstead.db.stores.outbox import NOWHERE, Announcer, DatabaseOutbox
+from roadstead.db.stores.tokens import DatabaseTokens
 from roadstead.db.stores.uploads import DatabaseUploads
 from roadstead.db.stores.usage import DatabaseUsage
 from roadstead.events.event import Source
@@ -82,6 +83,7 @@ class Database:
     links: LinkStore
     accounts: AccountStore
     usage: UsageStore
+    tokens: DatabaseTokens
     outbox: OutboxStore
 
     def __init__(
@@ -110,6 +112,7 @@ class Database:
         self.links = DatabaseLinks(access)
         self.accounts = DatabaseAccounts(access)
         self.usage = DatabaseUsage(access)
+        self.tokens = DatabaseTokens(access)
         self.outbox = DatabaseOutbox(access, announcer)
 
     async def check(self) -> None:

@@ -58,8 +58,8 @@ class Guard:
 
     def _admit_at_the_door(self, request: Request, caller: Caller) -> None:
         """``/v2/`` asks nothing of anybody but where clients find out how to sign in: they only do so if asked here."""
-        if not caller.is_anonymous:
-            return
+        if not caller.is_anonymous or caller.grants is not None:
+            return  # somebody we know, or nobody in particular with a token that says so
         if self._challenges.asks_everybody or not self._access.policies.may_do_anything(caller):
             challenges = self._values(request, ())
             if challenges:
@@ -94,4 +94,5 @@ class Guard:
         error.challenges = self._values(request, error.wanted, "invalid_token")
 
     def _values(self, request: Request, wanted: tuple[Grant, ...], error: str | None = None) -> tuple[str, ...]:
-        return tuple(self._challenges.values(wanted, host=request.header(b"host") or "", error=error))
+        host = request.header(b"host") or ""
+        return tuple(self._challenges.values(wanted, host=host, scheme=request.scheme, error=error))

@@ -220,6 +220,15 @@ async def remove_bytes(driver: Driver, clock: Clock, blob: DoomedBlob) -> bool:
     return loop.time() - started < PROMPT.total_seconds()
 
 
+@asynccontextmanager
+async def _giving_way() -> AsyncGenerator[None, None]:
+    """Wait afterwards for as long as a batch took: clients have the database for half of the time."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    yield
+    await asyncio.sleep(min(loop.time() - began, LONGEST_WAIT.total_seconds()))
+
+
 async def _remove_together(driver: DeletesMany, clock: Clock, taken: Sequence[DoomedBlob]) -> Sequence[DoomedBlob]:
     """Remove the bytes of many blobs in one request, as `remove_bytes` does of one."""
     mine = [blob for blob in taken if clock.now() <= blob.since + CLAIM]
@@ -233,15 +242,6 @@ async def _remove_together(driver: DeletesMany, clock: Clock, taken: Sequence[Do
         _log.warning("the bytes of blobs could not be removed yet", blobs=len(own), reason=str(error))
         return ()
     return mine if loop.time() - started < PROMPT.total_seconds() else ()
-
-
-@asynccontextmanager
-async def _giving_way() -> AsyncGenerator[None, None]:
-    """Wait afterwards for as long as a batch took: clients have the database for half of the time."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    yield
-    await asyncio.sleep(min(loop.time() - began, LONGEST_WAIT.total_seconds()))
 
 
 class Collector:

@@ -22,11 +22,16 @@ from roadstead.settings.model import (
     RetentionSettings,
     Settings,
     StorageDriver,
+    TokenSettings,
 )
 from roadstead.settings.mounts import filesystem_of, is_network
 
 _SQLITE = "sqlite"
 _POSTGRESQL = frozenset({"postgresql", "postgres"})
+_SHORTEST_MASTER_KEY = 32
+_SHORTEST_TOKEN, _LONGEST_TOKEN = timedelta(minutes=1), timedelta(hours=1)
+_SHORTEST_ROTATION = timedelta(hours=1)
+_SIGNING = ("EdDSA", "Ed25519", *(f"{kind}{size}" for kind in ("RS", "ES", "PS", "HS") for size in (256, 384, 512)))
 _SHORTEST_WRITER_LEASE = timedelta(seconds=6)
 _SHORTEST_GRACE = timedelta(hours=1)
 _PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
@@ -110,6 +115,15 @@ def _offload(settings: Settings) -> Iterator[Finding]:
             f"{server.offload} needs a secret of {_SHORTEST_SECRET} or more visible characters, without spaces",
             advice="Make one with `openssl rand -hex 24`, and have nginx say it in X-Roadstead-Offload.",
         )
+
+
+def _proxies(settings: Settings) -> Iterator[Finding]:
+    for number, text in enumerate(settings.server.trusted_proxies):
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            told = f"expected an address or a network such as 10.0.0.0/8, got {text!r} ({error})"
+            yield Finding(f"server.trusted_proxies[{number}]", told)
 
 
 def _tls(settings: Settings) -> Iterator[Finding]:
@@ -278,10 +292,57 @@ def _auth(settings: Settings) -> Iterator[Finding]:
             yield Finding("auth.htpasswd", f"{path} does not exist", advice=f"Make it with: htpasswd -cB {path} NAME")
         elif not os.access(path, os.R_OK):
             yield Finding("auth.htpasswd", f"{path} cannot be read")
+    if auth.token is not None:
+        yield from _token(auth.token)
+    yield from _issue(settings)
     for number, policy in enumerate(auth.policies):
         yield from _policy(f"auth.policies[{number}]", policy)
     if auth.policies and all(policy.effect is PolicyEffect.DENY for policy in auth.policies):
         yield Finding("auth.policies", "every policy denies, so nobody may do anything; what isn't allowed is denied")
+
+
+def _token(token: TokenSettings) -> Iterator[Finding]:
+    for name in ("service", "issuer", *(() if token.autoredirect else ("realm",))):
+        if not getattr(token, name):
+            yield Finding(f"auth.token.{name}", "is required")
+    if token.rootcertbundle is None and token.jwks is None:
+        yield Finding("auth.token.rootcertbundle", "the keys that sign are needed: here, or as auth.token.jwks")
+    for name, path in (("rootcertbundle", token.rootcertbundle), ("jwks", token.jwks)):
+        if path is not None and not os.access(path, os.R_OK):
+            yield Finding(f"auth.token.{name}", f"{path} cannot be read")
+    for algorithm in token.signing_algorithms:
+        if algorithm not in _SIGNING:
+            told = f"expected some of {', '.join(_SIGNING)}, got {algorithm!r}{nearest(algorithm, _SIGNING)}"
+            yield Finding("auth.token.signing_algorithms", told)
+
+
+def _issue(settings: Settings) -> Iterator[Finding]:
+    auth, issue = settings.auth, settings.auth.issue
+    if auth.master_key is not None and len(auth.master_key.reveal()) < _SHORTEST_MASTER_KEY:
+        yield Finding(
+            "auth.master_key",
+            f"is shorter than {_SHORTEST_MASTER_KEY} characters",
+            advice="Make one with: openssl rand -base64 32",
+            id="secret.weak",
+        )
+    if issue is None:
+        return
+    if auth.token is not None:
+        yield Finding("auth.issue", "clients can be sent to one token server only, and auth.token names another")
+    if not _SHORTEST_TOKEN <= issue.lifetime <= _LONGEST_TOKEN:
+        yield Finding("auth.issue.lifetime", "expected 1m to 1h: clients take a shorter one for a minute")
+    if issue.refresh_lifetime < issue.lifetime:
+        yield Finding("auth.issue.refresh_lifetime", "is shorter than auth.issue.lifetime")
+    if issue.rotate_every < _SHORTEST_ROTATION:
+        yield Finding("auth.issue.rotate_every", "expected 1h or more")
+    if auth.master_key is None and settings.storage.driver is StorageDriver.S3:
+        yield Finding(
+            "auth.master_key",
+            "is needed for auth.issue where the data isn't on a disk of this machine: what signs tokens is encrypted "
+            "under it, for every replica alike",
+            advice="Make one with: openssl rand -base64 32",
+            id="secret.missing",
+        )
 
 
 def _policy(key: str, policy: PolicySettings) -> Iterator[Finding]:

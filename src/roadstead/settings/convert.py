@@ -19,11 +19,13 @@ from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
     EndpointSettings,
     HtpasswdSettings,
+    IssueSettings,
     LayerSettings,
     PolicySettings,
     QuotaSettings,
     RetentionSettings,
     RuleSettings,
+    TokenSettings,
 )
 from roadstead.settings.quantity import ByteSize, parse_duration, parse_size
 from roadstead.settings.references import ReferenceInvalidError, resolve_references, resolve_url_references
@@ -41,6 +43,8 @@ TABLES = (
     PolicySettings,
     HtpasswdSettings,
     QuotaSettings,
+    TokenSettings,
+    IssueSettings,
     EndpointSettings,
 )
 """Tables within settings."""
@@ -140,6 +144,12 @@ def _many(kind: Any, raw: object, key: str, source: Source, *, textual: bool) ->
 def _table(kind: type, raw: object, key: str, source: Source) -> object:
     if kind in _PATH_WILL_DO and isinstance(raw, str):
         raw = {"path": raw}
+    elif source.textual and isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except ValueError as error:
+            raise ConversionError(Finding(key, f"expected a table as JSON, got {raw!r}", source.name)) from error
+        source = dataclasses.replace(source, textual=False)
     if not isinstance(raw, Mapping):
         raise ConversionError(Finding(key, f"expected a table, got {_told(raw)}", source.name))
     known = field_types(kind)

@@ -18,6 +18,7 @@ from roadstead.settings.distribution_environment import CONFIGURATION_PATH, SECT
 from roadstead.settings.distribution_keys import (
     BY_PATH,
     FREE_NAMES,
+    KEYS,
     NOT_DRIVERS,
     OUR_SECTION,
     VERSION,
@@ -53,6 +54,7 @@ _DURATION_PART = re.compile(r"([0-9.]+)(ns|us|µs|μs|ms|s|m|h)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST_S = 36_500 * 86_400.0
 _LEVELS = {"error": "error", "warn": "warning", "info": "info", "debug": "debug"}
+_TOKEN_NAMES = {"signingalgorithms": "signing_algorithms", "autoredirectpath": "autoredirect_path"}
 _ACTIONS = ("push", "pull", "mount", "delete")
 _ENDPOINT_KEYS = (
     "name",
@@ -125,6 +127,7 @@ class _Reader:
         self._environment = environment
         self._directory = directory
         self._out = Reading()
+        self._token_settings: dict[str, object] = {}
         self._root = Table(self._locate(""))
 
     def read(self, text: str) -> Reading:
@@ -373,13 +376,28 @@ class _Reader:
         self._give(key.settings[0], text, node)
         if key.path == "http.addr" and not _is_loopback(text):
             self._give("server.open_to_network", raw=True, node=node)
-            if find(self._root, "auth.htpasswd") is None:
+            if find(self._root, "auth.htpasswd") is None and find(self._root, "auth.token") is None:
                 self._warn(
                     key.path,
                     node,
                     f"{text} can be reached from other machines, and there is no authentication: whoever reaches it "
                     "can read, write and delete every image",
                 )
+
+    def token(self, key: Key, node: Node) -> None:
+        """Add a key of ``auth.token`` to the table that it is here."""
+        name = key.path.rpartition(".")[2]
+        value: object
+        match key.kind:
+            case Kind.TRUTH:
+                value = self._truth(key, node)
+            case Kind.TEXTS:
+                value = self._texts(key, node)
+            case _:
+                value = self._text(key, node)
+        if value is not None:
+            self._token_settings[_TOKEN_NAMES.get(name, name)] = value
+            self._give("auth.token", self._token_settings, node)
 
     def client_auth(self, key: Key, node: Node) -> None:
         text = self._text(key, node)
@@ -543,6 +561,8 @@ class _Reader:
         for name in providers:
             if name == "htpasswd":
                 self._check_htpasswd()
+            elif name == "token":
+                self._check_token()
             elif f"auth.{name}" not in BY_PATH:
                 self._find(f"auth.{name}", auth or self._root, "unknown provider of authentication")
 
@@ -553,6 +573,11 @@ class _Reader:
             node = find(self._root, f"auth.htpasswd.{name}")
             if not isinstance(node, Scalar) or not node.text:
                 self._find(f"auth.htpasswd.{name}", section, "is required")
+
+    def _check_token(self) -> None:
+        """Without any of its keys it would keep nobody out; which are missing is told with the settings."""
+        if not self._token_settings:
+            self._find("auth.token", find(self._root, "auth.token") or self._root, "has none of its keys")
 
     def _endpoint(self) -> None:
         """Put a scheme before S3 endpoints that have none."""
@@ -597,6 +622,7 @@ _READERS: Mapping[str, Callable[[_Reader, Key, Node], None]] = {
     "http.addr": _Reader.address,
     "http.debug.addr": _Reader.address,
     "http.host": _Reader.host,
+    **{key.path: _Reader.token for key in KEYS if key.path.startswith("auth.token.")},
     "http.tls.clientauth": _Reader.client_auth,
     "http.tls.minimumtls": _Reader.minimum_tls,
     "http.relativeurls": _Reader.relative_urls,

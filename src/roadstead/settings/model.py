@@ -132,6 +132,12 @@ class ServerSettings:
         'Headers that every answer carries, `{ Name = ["value"] }`. What an answer says of itself (its length, type, '
         "digest, location) can't be set here.",
     )
+    trusted_proxies: tuple[str, ...] = setting(
+        (),
+        "Addresses and networks (`10.0.0.0/8`) of proxies whose word counts: from these alone `Forwarded` and "
+        "`X-Forwarded-For`, `-Proto`, `-Host` tell who asks, for the log, the limit on guessed passwords and the "
+        "address of the token server.",
+    )
     down_files: tuple[Path, ...] = setting(
         (),
         "Files that take this server out of rotation: while one of them exists, `/readyz` and `/` answer 503, so that "
@@ -366,6 +372,62 @@ class HtpasswdSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSettings:
+    """``auth.token``: another server's bearer tokens are believed (distribution's ``auth.token``)."""
+
+    realm: str = setting("", "The address where clients get their tokens.")
+    service: str = setting("", "What a token has to be for: the `aud` that the issuer writes for this registry.")
+    issuer: str = setting("", "Who has to have issued it: the `iss` of its tokens.")
+    rootcertbundle: Path | None = setting(None, "Certificates in PEM whose keys sign tokens.")
+    jwks: Path | None = setting(None, "A JWK set whose keys sign tokens, beside or instead of the certificates.")
+    signing_algorithms: tuple[str, ...] = setting((), "The algorithms that are taken; without any, all that there are.")
+    autoredirect: bool = setting(
+        False, "Whether clients get tokens at the host that they asked, at `autoredirect_path`, instead of `realm`."
+    )
+    autoredirect_path: str = setting("/auth/token", "The path that goes with `autoredirect`.")
+
+
+class SigningAlgorithm(StrEnum):
+    """How tokens are signed."""
+
+    ES256 = "ES256"
+    RS256 = "RS256"
+    EDDSA = "EdDSA"
+
+
+class KeyIds(StrEnum):
+    """How tokens name the key that signed them."""
+
+    THUMBPRINT = "thumbprint"
+    LIBTRUST = "libtrust"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssueSettings:
+    """``auth.issue``: bearer tokens of our own, given out at ``/auth/token`` to whoever signs in."""
+
+    service: str | None = setting(
+        None, "What the tokens are for (`aud`): by default the host of `server.public_url`, else `roadstead`."
+    )
+    issuer: str | None = setting(None, "Who issues them (`iss`): by default the same.")
+    lifetime: timedelta = setting(
+        timedelta(minutes=5), "How long a token is good: a minute at the least, as clients expect, an hour at the most."
+    )
+    refresh_lifetime: timedelta = setting(
+        timedelta(days=90), "How long clients that ask for it get new tokens without the password: 90 days."
+    )
+    algorithm: SigningAlgorithm = setting(SigningAlgorithm.ES256, "How tokens are signed.")
+    key_ids: KeyIds = setting(
+        KeyIds.THUMBPRINT,
+        "How they name their key: by RFC 7638's `thumbprint`, or by the `libtrust` id, as Docker's registry of version "
+        "2 needs it if it shall believe our tokens.",
+    )
+    rotate_every: timedelta = setting(
+        timedelta(days=90), "How long a key signs. Then another does, and the old one is known until its tokens end."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySettings:
     """``[[auth.policies]]``: who may do what; one that denies wins over any that allows."""
 
@@ -402,6 +464,21 @@ class AuthSettings:
         "Whether the users, robots and keys of `roadstead user` and `roadstead key` may sign in. By default as soon as "
         "there is one when the server starts.",
     )
+    token: TokenSettings | None = setting(
+        None,
+        "Another server's bearer tokens that are believed, a table; see `auth.token`. What they grant is allowed, and "
+        "policies, if any are written, narrow it (`issued:NAME`).",
+    )
+    issue: IssueSettings | None = setting(
+        None,
+        "Bearer tokens of our own, a table that may be empty (`[auth.issue]`); see `auth.issue`. Clients need them "
+        "where some may do something without signing in: with passwords alone they would never be asked.",
+    )
+    master_key: Secret | None = setting(
+        None,
+        "What encrypts the secrets in the database (the keys that sign tokens): a random text of 32 characters or "
+        "more, the same for every replica. By default one is made and kept in the data directory, in `master.key`.",
+    )
     policies: tuple[PolicySettings, ...] = setting(
         (),
         "Who may do what; see `[[auth.policies]]`. Without any, whoever signs in may do everything to images, and "
@@ -411,7 +488,7 @@ class AuthSettings:
     @property
     def is_on(self) -> bool:
         """Say whether access is controlled, as far as settings alone tell."""
-        return self.htpasswd is not None or bool(self.accounts) or bool(self.policies)
+        return self.htpasswd is not None or self.token is not None or bool(self.accounts) or bool(self.policies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

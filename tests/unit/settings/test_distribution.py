@@ -23,6 +23,7 @@ from roadstead.settings.model import (
     LogLevel,
     StorageDriver,
     TlsSettings,
+    TokenSettings,
 )
 from roadstead.settings.plain import as_plain, as_shown, from_plain
 from roadstead.settings.tables import Headers, LogFields
@@ -134,6 +135,7 @@ WITH_OTHERS = {
     "http.tls.certificate",
     "http.tls.key",
     "http.tls.clientcas",
+    *(key.path for key in KEYS if key.path.startswith("auth.token.")),
 }
 """Honoured keys whose tests are below: secrets, and what counts beside another key."""
 
@@ -358,6 +360,56 @@ def test_files_that_are_no_table(text: str, tmp_path: Path) -> None:
     """They can't be read at all; no type of YAML makes an object."""
     with pytest.raises(SettingsFileError, match=r"config\.yml"):
         read(text, directory=tmp_path)
+
+
+TOKEN = "realm: https://a/t, service: s, issuer: i, rootcertbundle: b.pem, signingalgorithms: [ES256, RS256]"
+
+
+def test_tokens(tmp_path: Path) -> None:
+    """What `auth.token` says is in one table; its variables count as part of it."""
+    text = f"{BASE}auth: {{token: {{{TOKEN}}}}}\nhttp: {{addr: '0.0.0.0:5000'}}\n"
+
+    loaded = read(text, {"REGISTRY_AUTH_TOKEN_AUTOREDIRECT": "true"}, directory=tmp_path)
+
+    assert loaded.settings.auth.token == TokenSettings(
+        realm="https://a/t",
+        service="s",
+        issuer="i",
+        rootcertbundle=Path.cwd() / "b.pem",
+        signing_algorithms=("ES256", "RS256"),
+        autoredirect=True,
+    )
+    assert loaded.settings.auth.is_on
+    assert loaded.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("token", "key", "told"),
+    [
+        ("{}", "auth.token", "none of its keys"),
+        ("{realm: r, service: s, issuer: i}", "auth.token.rootcertbundle", "keys that sign are needed"),
+        ("{realm: r, service: s, rootcertbundle: CONFIG}", "auth.token.issuer", "is required"),
+        ("{service: s, issuer: i, rootcertbundle: CONFIG}", "auth.token.realm", "is required"),
+        ("{realm: r, service: s, issuer: i, rootcertbundle: /no}", "auth.token.rootcertbundle", "cannot be read"),
+        (
+            "{realm: r, service: s, issuer: i, jwks: CONFIG, signingalgorithms: [ES255]}",
+            "auth.token.signing_algorithms",
+            "did you mean ES256",
+        ),
+        ("{realm: r, service: s, issuer: i, jwks: CONFIG, signingalgorithms: ES256}", None, "expected a list of texts"),
+    ],
+)
+def test_tokens_that_are_refused(token: str, key: str | None, told: str, tmp_path: Path) -> None:
+    """What is missing or can't be read is told by key."""
+    path = tmp_path / "config.yml"
+    path.write_text(f"{BASE}auth: {{token: {token.replace('CONFIG', str(path))}}}\n")
+
+    with pytest.raises(SettingsInvalidError) as caught:
+        load(path, environment={})
+
+    [finding] = caught.value.findings
+    assert finding.key == (key or "auth.token.signingalgorithms")
+    assert told in finding.message
 
 
 TLS = "tls: {certificate: c.pem, key: k.pem, clientcas: [a.pem, b.pem], clientauth: require-and-verify-client-cert}"
