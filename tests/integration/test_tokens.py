@@ -23,6 +23,7 @@ from roadstead.auth.key_ids import libtrust_id, thumbprint
 from roadstead.oci.digest import Digest
 from roadstead.testing.client import Answer, Client
 from roadstead.testing.go_clients import DISTRIBUTION, GoClient, find_or_build
+from roadstead.testing.images import make_artifact
 from roadstead.testing.registry_peer import open_registry_peer
 from roadstead.testing.server import RoadsteadServer
 from roadstead.testing.servers import ServerNotReadyError
@@ -186,6 +187,24 @@ def test_a_token_opens_what_it_grants(client: Client) -> None:
     assert client.get("/v2/", bearer(push)).status == 200
     assert client.get("/v2/", bearer(token_for(client))).status == 200  # nobody in particular, but with a token
     assert client.get("/v2/team/app/tags/list", ANA).status in (200, 404)  # a password that comes unasked still works
+
+
+def test_the_catalog_with_a_token(client: Client) -> None:
+    """A token for the catalog lists what its holder may pull, though it names no repository."""
+    push = bearer(token_for(client, "repository:team/listed:pull,push", headers=ANA))
+    artifact = make_artifact()
+    for data in artifact.blobs.values():
+        client.post(f"/v2/team/listed/blobs/uploads/?digest={Digest.of(data)}", data, push)
+    headers = {"Content-Type": artifact.media_type, **push}
+    pushed = client.put("/v2/team/listed/manifests/1", artifact.raw, headers)
+
+    listed = client.get("/v2/_catalog", bearer(token_for(client, "registry:catalog:*", headers=ANA)))
+    refused = client.get("/v2/_catalog", push)
+
+    assert pushed.status == 201, pushed.body
+    assert "team/listed" in listed.json()["repositories"]
+    assert refused.status == 401
+    assert 'scope="registry:catalog:*",error="insufficient_scope"' in refused.headers["www-authenticate"]
 
 
 @pytest.mark.parametrize("headers", [basic("ana", "of bob"), basic("nobody", "x"), bearer("a.b.c")])
