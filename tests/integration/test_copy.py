@@ -13,17 +13,19 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiohttp import web
 from tests.integration.token_service import token_service
 from typer.testing import CliRunner
 
 from roadstead.cli.main import app
 from roadstead.errors import RoadsteadError
 from roadstead.oci.mediatypes import MANIFESTS, OCI_INDEX
+from roadstead.testing import scripted_upstream as scripted
 from roadstead.testing.client import Client
 from roadstead.testing.components import require
 from roadstead.testing.images import TestImage, TestIndex, make_artifact, make_attestation, make_image, make_index
 from roadstead.testing.registry_peer import RegistryPeer, open_registry_peer
-from roadstead.testing.scripted_upstream import answers, gives, scripted_upstream
+from roadstead.testing.scripted_upstream import answers, gives, scripted_upstream, stalls
 from roadstead.testing.server import RoadsteadServer
 
 _SOURCE = str(Path(__file__).parents[2] / "src")
@@ -240,6 +242,41 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
     assert roadstead(*arguments).returncode == 2
 
 
+async def test_a_target_that_hides_what_is_not_there(here: RoadsteadServer, name: str) -> None:
+    """A registry that refuses readers of a repository to come is asked as a writer, who is told that it's empty."""
+    image = many(name)
+    push(here.host, name, image, "1")
+    async with scripted_upstream(auth="bearer") as target:
+
+        def scopes() -> set[str]:
+            return {one.path for one in target.seen("GET", "/token") if "scope" in one.path}
+
+        await asyncio.to_thread(
+            copied,
+            f"{here.host}/{name}:1",
+            f"{target.host}/new/app",
+            environment={"COPY_DEST_CREDS": f"{scripted.USER}:{scripted.PASSWORD}"},
+        )
+        assert all("pull%2Cpush" in scope for scope in scopes())
+        assert target.manifests["new/app", "1"][0] == image.raw
+
+
+async def test_referrers_in_a_circle(here: RoadsteadServer, name: str) -> None:
+    """Manifests that a registry lists as referring to each other are copied once."""
+    image, other = make_image(seed=name), make_image(seed=f"{name}o")
+    async with scripted_upstream() as old:
+        old.hold(name, image, "1")
+        old.hold(name, other)
+        for subject, one in ((image, other), (other, image)):
+            body = make_index([one]).raw
+            old.will("GET", f"referrers/{subject.digest}", *[answers(200, {"Content-Type": OCI_INDEX}, body)] * 5)
+
+        summary = await asyncio.to_thread(copied, f"{old.host}/{name}:1", f"{here.host}/{name}")
+
+    assert summary["manifests"] == 2
+    assert manifest(here.host, name, other.digest) == other.raw
+
+
 # Signing in
 
 
@@ -376,6 +413,36 @@ async def test_one_bad_repository_stops_nothing(here: RoadsteadServer, name: str
         del old.manifests[f"{name}/good", "-odd"]
         mended = await asyncio.to_thread(copied, "--all", old.url, "--to", here.url)
         assert mended["tags"] == 3
+
+
+async def test_an_interrupted_move_goes_on(here: RoadsteadServer, name: str) -> None:
+    """Killed in the middle of a blob, a move leaves no tag without its image, and the next run finishes it."""
+    images = {f"{name}/{number}": make_image(layers=2, size=300_000, seed=f"{name}{number}") for number in range(4)}
+    async with scripted_upstream() as old:
+        for repository, image in images.items():
+            old.hold(repository, image, "1")
+        stuck = images[f"{name}/2"].layers[1].digest
+        reached, stall = asyncio.Event(), stalls(100_000, 20)
+
+        async def tell_and_stall(request: web.Request, behave: scripted.Handler) -> web.StreamResponse:
+            reached.set()
+            return await stall(request, behave)
+
+        old.will("GET", f"/blobs/{stuck}", tell_and_stall)
+        command = [sys.executable, "-m", "roadstead", "copy", "--all", old.url, "--to", here.url]
+        process = await asyncio.create_subprocess_exec(
+            *command, env={**os.environ, **NOBODY, "PYTHONPATH": _SOURCE}, stderr=asyncio.subprocess.DEVNULL
+        )
+        await asyncio.wait_for(reached.wait(), 60)
+        process.kill()
+        await process.wait()
+        assert await asyncio.to_thread(manifest, here.host, f"{name}/2", "1") is None
+
+        report = await asyncio.to_thread(copied, "--all", old.url, "--to", here.url)
+
+        assert report["tags"] == 4
+        for repository, image in images.items():
+            assert await asyncio.to_thread(manifest, here.host, repository, "1") == image.raw
 
 
 async def test_no_catalogue(here: RoadsteadServer, name: str, tmp_path: Path) -> None:

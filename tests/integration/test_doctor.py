@@ -16,6 +16,7 @@ from roadstead.testing.seaweedfs import SeaweedFS
 from roadstead.testing.server import RoadsteadServer
 from roadstead.testing.servers import free_port
 
+WORKS = {"ok", "warn"}  # of what takes time: a busy machine isn't the server's fault
 GOOD = "client_max_body_size 0; proxy_request_buffering off; proxy_pass UP;"
 NO_BUCKET = (
     "default_type application/xml; return 404 '<Error><Code>NoSuchBucket</Code><Message>none</Message></Error>';"
@@ -69,7 +70,8 @@ def test_all_is_well(server: RoadsteadServer, tmp_path: Path) -> None:
 
     assert found["port"][0] == "ok"
     assert "a server answers" in found["port"][1]
-    assert found["storage"][0] == found["database"][0] == found["database.flush"][0] == "ok"
+    assert found["database"][0] == "ok"
+    assert {found["storage"][0], found["database.flush"][0]} <= WORKS
     for check in ("proxy.reachable", "proxy.location", "proxy.body-limit", "clock"):
         assert found[check][0] == "ok", found[check]
     assert status == max({"ok": 0, "warn": 1, "fail": 2}[level] for level, _ in found.values())
@@ -218,13 +220,13 @@ def test_bucket_and_postgresql(
     dead = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
     no_database, gone = examined(settings_on(tmp_path, seaweedfs, dead))
 
-    assert healthy["storage"][0] == "ok", healthy
+    assert healthy["storage"][0] in WORKS, healthy
     assert healthy["database"][0] == "ok"
     assert healthy["clock"][0] == "ok"
     assert (no_bucket, without["storage"][0]) == (2, "fail"), without
     assert (no_key, wrong["storage"][0]) == (2, "fail"), wrong
     assert (no_database, gone["database"][0]) == (2, "fail")
-    assert gone["storage"][0] == "ok"
+    assert gone["storage"][0] in WORKS
 
 
 def test_settings_and_ports(server: RoadsteadServer, tmp_path: Path) -> None:
@@ -238,7 +240,7 @@ def test_settings_and_ports(server: RoadsteadServer, tmp_path: Path) -> None:
     assert "server.workers" in found["settings"][1]
     assert found["port"][0] == "fail"
     assert "in use" in found["port"][1]
-    assert found["storage"][0] == "ok"
+    assert found["storage"][0] in WORKS
 
 
 def test_wrong_usage() -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import bcrypt
 import pytest
 
 from roadstead.oci.digest import Digest
@@ -142,6 +144,20 @@ def test_an_event_holds_back_its_repository_alone(receiver: Receiver, tmp_path: 
         receiver.behave = lambda _: Manner.TAKE
 
         assert receiver.wait_for(lambda events: tags_of(events, "team/bad") == ["poison", "after"])
+
+
+def test_one_after_another(receiver: Receiver, tmp_path: Path) -> None:
+    """With `parallel = 1` events of all repositories come in the order in which they happened."""
+    receiver.stop()
+    with RoadsteadServer(tmp_path, config=endpoint(receiver, parallel=1)) as server:
+        client = server.client()
+        for number in range(12):
+            push_image(client, f"team/app{number % 4}", f"v{number}")
+        receiver.start()
+        assert receiver.wait_for(lambda events: len(events) == 36)
+    assert [event["target"].get("tag") for event in receiver.taken if "tag" in event["target"]] == [
+        f"v{number}" for number in range(12)
+    ]
 
 
 def test_one_endpoint_does_not_wait_for_another(receiver: Receiver, tmp_path: Path) -> None:
@@ -383,3 +399,19 @@ def test_a_conflict_is_not_told(receiver: Receiver, tmp_path: Path) -> None:
         assert receiver.wait_for(lambda events: len(events) == 1)
         assert (refused.code, missing.code) == ("MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN")
         assert receiver.taken[0]["target"]["digest"] == str(Digest.of(b"x"))
+
+
+def test_the_actor_is_who_signed_in(receiver: Receiver, tmp_path: Path) -> None:
+    """By the name that was signed in with; who is refused makes no event."""
+    passwords = tmp_path / "htpasswd"
+    passwords.write_text(f"ana:{bcrypt.hashpw(b'secret', bcrypt.gensalt(4)).decode()}\n")
+    config = f'[auth]\nhtpasswd = "{passwords}"\n{endpoint(receiver)}'
+    with RoadsteadServer(tmp_path, config=config) as server:
+        client = server.client()
+        path = f"/v2/team/app/blobs/uploads/?digest={Digest.of(b'x')}"
+        refused = client.post(path, b"x")
+        pushed = client.post(path, b"x", {"Authorization": f"Basic {b64encode(b'ana:secret').decode()}"})
+
+        assert (refused.status, pushed.status) == (401, 201)
+        assert receiver.wait_for(lambda events: len(events) == 1)
+    assert receiver.taken[0]["actor"] == {"name": "ana"}

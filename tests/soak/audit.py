@@ -19,8 +19,8 @@ from roadstead.db.schema import (
     uploads,
 )
 from roadstead.oci.digest import Digest, Hasher
-from roadstead.registry.ports import UploadState
-from roadstead.storage.ports import Driver, Key, KeyUnknownError, Staged, StagedLostError, TruncatedError
+from roadstead.registry.ports import UploadRecord, UploadState
+from roadstead.storage.ports import Driver, Key, KeyUnknownError, StagedLostError, TruncatedError
 from roadstead.testing.client import Client
 
 # Of what collection is about to remove the bytes may be gone before the row is.
@@ -51,11 +51,7 @@ _JOURNAL = Query(
     .join(repositories, repositories.c.id == tag_journal.c.repository_id)
     .order_by(tag_journal.c.id)
 )  # fmt: skip
-_UPLOADS = Query(
-    select(
-        uploads.c.upload_id, uploads.c.state, uploads.c.staged_size, uploads.c.staged_state, uploads.c.committed
-    )
-)  # fmt: skip
+_UPLOADS = Query(select(uploads.c.upload_id, uploads.c.committed))
 
 
 @dataclass(slots=True)
@@ -101,10 +97,11 @@ async def read_registry(database: Database, driver: Driver) -> Found:
         if (name, digest) not in kept:
             found.problems.append(f"{name}:{tag} points at {digest}, which {name} doesn't have")
     _check_journal(await rows(_JOURNAL), found)
-    for upload_id, state, size, staged, committed in await rows(_UPLOADS):
-        found.uploads[upload_id] = FoundUpload(
-            UploadState(state), size, await _staged(driver, upload_id, Staged(size, staged), state), committed
-        )
+    for upload_id, committed in await rows(_UPLOADS):
+        record = await database.uploads.find(upload_id)
+        if record is not None:
+            data = await _bytes_of(record, driver)
+            found.uploads[upload_id] = FoundUpload(record.state, record.size, data, committed)
     return found
 
 
@@ -120,11 +117,12 @@ async def _check_blob(driver: Driver, digest: Digest, size: int, key: Key, found
         found.problems.append(f"blob {digest} of {size} bytes reads as {hasher.size} bytes, {hasher.digest()}")
 
 
-async def _staged(driver: Driver, upload_id: str, at: Staged, state: str) -> bytes | None:
-    if state != UploadState.OPEN:
-        return None
+async def _bytes_of(record: UploadRecord, driver: Driver) -> bytes | None:
+    """Return what an open session has, in its row or staged; None where it can't be read."""
+    if record.state is not UploadState.OPEN or record.held:
+        return record.held or None
     try:
-        return b"".join([piece async for piece in driver.read_staged(upload_id, at)])
+        return b"".join([piece async for piece in driver.read_staged(record.upload_id, record.staged)])
     except StagedLostError:
         return None
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,25 @@ def test_a_bucket(tmp_path: Path, seaweedfs: SeaweedFS, postgres: PostgresServer
     adopt_and_give_back(place, forget, tmp_path, IN_BUCKET)
 
 
+def differences(
+    place: Place, theirs: dict[str, list[str]], ours: dict[str, list[str]]
+) -> dict[str, tuple[set[str], set[str]]]:
+    """Return, of repositories without oddities, tags that only they list, and tags that only we do.
+
+    In a bucket distribution 3 passes over a tag whose name begins with another one's (``v1``, ``v11``), though it
+    answers it: these don't count.
+    """
+    found = {}
+    for name in {*theirs, *ours}:
+        one, other = set(theirs.get(name, ())), set(ours.get(name, ()))
+        only_ours = other - one
+        if place.root is None:
+            only_ours = {tag for tag in only_ours if not any(tag != short and tag.startswith(short) for short in other)}
+        if (one - other or only_ours) and not name.startswith("odd/"):
+            found[name] = (one - other, only_ours)
+    return found
+
+
 def adopt_and_give_back(place: Place, forget, home: Path, manifests: int) -> None:
     """Everything that is promised to whoever comes from distribution, and goes back."""
     with place.open_peer() as peer:
@@ -107,9 +127,7 @@ def adopt_and_give_back(place: Place, forget, home: Path, manifests: int) -> Non
     sound = {one for one in wanted if one not in odd.damaged}
     assert {one: ours[one] for one in sound} == {one: theirs[one] for one in sound}
     assert {theirs[one][0] for one in sound} == {200}
-    assert {name: tags for name, tags in our_listings.items() if not name.startswith("odd/")} == {
-        name: tags for name, tags in their_listings.items() if not name.startswith("odd/")
-    }
+    assert differences(place, their_listings, our_listings) == {}
     assert len(referrers) == odd.referrers
     assert report["manifests"] >= manifests
     assert {name: untouched[name] for name in before} == before
@@ -127,14 +145,17 @@ def adopt_and_give_back(place: Place, forget, home: Path, manifests: int) -> Non
     different = {one for one in changed if theirs[one] != ours[one]}
     print(f"  after 50 pushes, moves and deletes: {len(changed)} answers compared, {len(different)} differ")
     assert {one: (theirs[one], ours[one]) for one in different} == {}
-    plain = {name for name in our_listings if not name.startswith("odd/")}
-    assert {name: their_listings[name] for name in plain} == {name: our_listings[name] for name in plain}
+    assert differences(place, their_listings, our_listings) == {}
 
     again = forget()
     started = time.monotonic()
-    with RoadsteadServer(home / "rebuilt", config=again.config) as server:
+    server = RoadsteadServer(home / "rebuilt", config=again.config)
+    try:
+        server.start(timeout=timedelta(minutes=10))
         seconds = time.monotonic() - started
         rebuilt, rebuilt_listings = ask_all(server.host, changed), listings(server.host)
+    finally:
+        server.stop()
     print(f"  without its database: ready in {seconds:.1f} s")
     assert rebuilt == ours
     assert rebuilt_listings == our_listings

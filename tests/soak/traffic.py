@@ -53,6 +53,7 @@ class Traffic:
             (6, self.push_small),
             (2, self.push_large),
             (3, self.push_streamed),
+            (3, self.push_short),
             (3, self.push_in_chunks),
             (1, self.abandon),
             (1, self.cancel),
@@ -68,7 +69,7 @@ class Traffic:
     def script(self) -> None:
         """Do everything once or twice, always in the same order."""
         for action in (
-            self.push_small, self.push_small, self.push_manifest, self.push_large, self.push_streamed,
+            self.push_small, self.push_small, self.push_manifest, self.push_large, self.push_streamed, self.push_short,
             self.push_manifest, self.push_in_chunks, self.mount, self.push_manifest, self.delete_tag,
             self.abandon, self.cancel, self.push_manifest, self.delete_manifest, self.delete_blob, self.push_manifest,
         ):  # fmt: skip
@@ -96,6 +97,13 @@ class Traffic:
         upload = self._start(self._bytes(self._choice.randrange(1, self._largest)))
         self._append(upload, 0, len(upload.data), streamed=True)
         self._commit(upload, len(upload.data))
+
+    def push_short(self) -> None:
+        """A session of so few bytes that its row holds them: a PATCH, and a PUT with the rest or without."""
+        upload = self._start(self._bytes(self._choice.randrange(2, 30 * KIB)))
+        first = self._choice.choice((len(upload.data), len(upload.data) // 2))
+        self._append(upload, 0, first, streamed=True)
+        self._commit(upload, first)
 
     def push_in_chunks(self) -> None:
         """A session: POST, chunks with Content-Range, the last of them in the PUT."""

@@ -14,14 +14,31 @@ from roadstead.auth.ports import AccountStore, Authenticator, Challenges
 from roadstead.auth.providers.accounts import Accounts, ApiKeys
 from roadstead.auth.providers.htpasswd import HtpasswdFile
 from roadstead.db.engine import Database, open_database
+from roadstead.errors import ConflictError
 from roadstead.http.access import Guard
 from roadstead.http.token_routes import Door
 from roadstead.settings.model import AuthSettings, Settings
 
 
+class AccountsNotKeptError(ConflictError):
+    """The database is built anew at a start, and accounts are in nothing else."""
+
+    def __init__(self) -> None:
+        super().__init__("accounts are kept in the database alone, and database.mode = rebuildable would lose them")
+
+    def advice(self) -> str:
+        """Say what keeps its users elsewhere."""
+        return "Use auth.htpasswd, whose file is yours to keep, or PostgreSQL."
+
+
 @asynccontextmanager
 async def open_accounts(settings: Settings, *, migrate: bool) -> AsyncGenerator[AccountStore, None]:
-    """Open the database for its accounts alone, beside a running server or before the first start (`migrate`)."""
+    """Open the database for its accounts alone, beside a running server or before the first start (`migrate`).
+
+    Raises AccountsNotKeptError where an account that is made now wouldn't last.
+    """
+    if migrate and settings.is_rebuildable:
+        raise AccountsNotKeptError
     database = await open_database(settings.database_url, migrate=migrate, pool_size=settings.database.pool_size)
     try:
         yield database.accounts

@@ -9,8 +9,10 @@ from roadstead.app.writing import fence
 from roadstead.augment.kept_layers import KeptLayers
 from roadstead.augment.rules import Rules
 from roadstead.augment.service import Augmenter
+from roadstead.db.engine import Database
 from roadstead.http.context import Services
 from roadstead.http.offload import XAccel
+from roadstead.oci.pattern import Pattern
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.content_cache import ContentCache
@@ -19,6 +21,7 @@ from roadstead.registry.images import Images
 from roadstead.registry.immutable import ImmutableTags
 from roadstead.registry.importer import open_gate
 from roadstead.registry.manifests import Manifests
+from roadstead.registry.quotas import Quota, Quotas
 from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
 from roadstead.registry.uploads import Uploads
 from roadstead.registry.validation import Sparseness
@@ -61,6 +64,7 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
         gate=await open_gate(database.imports, guard=None if kept is None else kept.check),
         check=partial(check, database, driver, settings.server.down_files),
         render_metrics=metrics.render,
+        quotas=_quotas(settings, database),
         guard=entrance.guard,
         tokens=entrance.tokens,
         metrics_open=settings.metrics.open_to_network,
@@ -68,6 +72,11 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
         offload=_offload(settings.server),
         presigner=driver if settings.storage.redirect and isinstance(driver, PresignsUrl) else None,
     )
+
+
+def _quotas(settings: Settings, database: Database) -> Quotas | None:
+    quotas = [Quota(Pattern.parse(quota.repositories), quota.max_bytes) for quota in settings.registry.quotas]
+    return Quotas(quotas, database.usage) if quotas else None
 
 
 def build_contents(plugs: Plugs, settings: Settings) -> tuple[Manifests, Blobs]:

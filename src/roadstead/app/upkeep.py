@@ -92,6 +92,7 @@ def collector(plugs: Plugs, settings: Settings) -> Collector:
         untagged=Untagged(settings.gc.untagged.value),
         untagged_after=settings.gc.untagged_after,
         stray_after=settings.gc.grace,
+        staged_after=settings.registry.upload_max_age + timedelta(days=1),
         retention=Retention(
             tuple(_retention_rule(rule) for rule in settings.gc.retention),
             ImmutableTags.parse(settings.registry.immutable),

@@ -185,7 +185,9 @@ async def _take(settings: Settings, notes: KeepsNotes) -> None:
     right = await writer.take(notes, wanted, settings.database.writer_lease, dead=dead)
     # Taking it may have meant waiting; from when on it counts says a request that doesn't.
     good_until = Fence.moment(settings.database.writer_lease * TRUSTED)
-    _fence(settings).keep(await writer.renew(notes, right), good_until)
+    renewed = await writer.renew(notes, right)
+    await writer.check_conditions(notes, right)
+    _fence(settings).keep(renewed, good_until)
     _log.info("this server alone writes into the bucket", token=right.token, database_kept=is_ours)
 
 

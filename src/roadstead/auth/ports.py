@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from roadstead.auth.caller import Caller, Scope
 from roadstead.auth.credentials import Credentials
@@ -17,8 +17,20 @@ class Authenticator(Protocol):
     async def authenticate(self, credentials: Credentials) -> Caller | None:
         """Return who it is; None where these credentials are of another kind, or aren't right.
 
-        It reads what it knows with every call, so that what is revoked is revoked at once. A name it doesn't know
-        takes as long as a wrong password. Raises AttemptsTooManyError and UnavailableError; never guesses.
+        It reads what it knows with every call, so that what is revoked is revoked at once. Raises
+        AttemptsTooManyError and UnavailableError; never guesses.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesItsTime(Protocol):
+    """A way of signing in where a name that it knows is told by the time that an answer takes."""
+
+    async def waste(self, credentials: Credentials) -> None:
+        """Take the time that `authenticate` would have taken if it had known the name; nothing if it has.
+
+        Asked once every way of signing in has failed: whoever is known to one of them needn't wait for the others.
         """
         ...
 

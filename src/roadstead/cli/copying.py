@@ -139,7 +139,7 @@ def _target(clients: _Clients, text: str, credentials: str | None) -> tuple[Imag
     image = ImageReference.parse(text, default_tag=None)
     if image.digest is not None:
         raise typer.BadParameter("a target has a tag or none, its digest is that of the source", param_hint="TARGET")
-    return RemoteRepository(clients.client(image.host, credentials), image.repository), image.tag
+    return RemoteRepository(clients.client(image.host, credentials), image.repository, writing=True), image.tag
 
 
 def _layout(text: str) -> tuple[Path, Tag | None]:

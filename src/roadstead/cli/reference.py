@@ -21,6 +21,7 @@ from roadstead.settings.model import (
     IssueSettings,
     LayerSettings,
     PolicySettings,
+    QuotaSettings,
     RetentionSettings,
     RuleSettings,
     Settings,
@@ -48,6 +49,7 @@ _WORDS: Mapping[Any, str] = {
     RetentionSettings: "table",
     PolicySettings: "table",
     HtpasswdSettings: "path or table",
+    QuotaSettings: "table",
     TokenSettings: "table",
     IssueSettings: "table",
     EndpointSettings: "table",
@@ -107,6 +109,7 @@ def settings_page() -> str:
         parts.extend(_section(f"[{section}]", table, section))
     parts.extend(_section("[[augment.rules]]", RuleSettings, None))
     parts.extend(_section("layers", LayerSettings, None))
+    parts.extend(_section("[[registry.quotas]]", QuotaSettings, None))
     parts.extend(_section("[[auth.policies]]", PolicySettings, None))
     parts.extend(_section("[auth.token]", TokenSettings, None))
     parts.extend(_section("[auth.issue]", IssueSettings, None))

@@ -150,8 +150,8 @@ class Tally(Protocol):
         """Tell how many events wait now."""
         ...
 
-    def dropped(self, count: int) -> None:
-        """Count pulls that nobody hears of: there were too many at once."""
+    def dropped(self, endpoint: str) -> None:
+        """Count a pull that the endpoint doesn't hear of: there were too many at once."""
         ...
 
 

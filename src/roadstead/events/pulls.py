@@ -45,12 +45,12 @@ class PullBuffer:
 
     def note(self, event: Event) -> None:
         """Keep a pull if anybody wants to hear of it; drop it where too many wait."""
-        if not self._interests.listeners(event):
-            return
-        if len(self._waiting) >= self._limit:
-            self._tally.dropped(1)
-        else:
+        listeners = self._interests.listeners(event)
+        if listeners and len(self._waiting) < self._limit:
             self._waiting.append(event)
+            return
+        for endpoint in listeners:
+            self._tally.dropped(endpoint)
 
     async def run(self) -> None:
         """Write what came, each second, until cancelled."""

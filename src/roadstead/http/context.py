@@ -13,6 +13,7 @@ from roadstead.registry.catalog import Catalog
 from roadstead.registry.history import TagHistory
 from roadstead.registry.importer import Gate
 from roadstead.registry.manifests import Manifests
+from roadstead.registry.quotas import Quotas
 from roadstead.registry.uploads import Uploads
 from roadstead.storage.ports import OpensFile, PresignsUrl
 
@@ -35,6 +36,7 @@ class Services:
     gate: Gate  # closed while the database is built from the tree
     check: Callable[[], Awaitable[None]]
     render_metrics: Callable[[], bytes]
+    quotas: Quotas | None = None  # None where there is no limit
     guard: Guard | None = None  # None where everybody may do everything
     tokens: Door | None = None  # where tokens are given out
     metrics_open: bool = False

@@ -648,6 +648,13 @@ class CollectionStore(Protocol):
         """Bring back what was taken: its bytes were right after all. False if somebody else has taken it."""
         ...
 
+    async def unused(self, found: Sequence[Key]) -> Sequence[Key]:
+        """Return those of the keys that no blob lies under, and that no open upload may still be published to.
+
+        The last component of such a key is the upload's id.
+        """
+        ...
+
     async def adopt(self, strays: Sequence[BlobRecord], *, lease_until: datetime, now: datetime) -> int:
         """Make rows, condemned, for bytes in storage that have none; return how many were made."""
         ...

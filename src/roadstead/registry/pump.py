@@ -7,7 +7,7 @@ from typing import Protocol
 PIECE_BYTES = 1 << 20
 """Bytes handed to one thread call: below this the calls cost more than they carry (decision 0002)."""
 
-Append = Callable[[bytearray], Awaitable[None]]
+Append = Callable[[bytes], Awaitable[None]]
 
 
 class BodyBrokenError(Exception):
@@ -54,7 +54,7 @@ class Begun:
     @property
     def data(self) -> bytes:
         """Return what has come, as one."""
-        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        return _joined(self._pieces)
 
     def behind(self, data: bytes) -> "Begun":
         """Return this body with other bytes before it."""
@@ -97,37 +97,44 @@ async def pump(body: Body, append: Append, *, piece_bytes: int = PIECE_BYTES) ->
     appended before the error is raised.
     """
     received = 0
-    piece = bytearray()
+    gathered: list[bytes] = []
+    size = 0
     writing: asyncio.Task[None] | None = None
     try:
         try:
             async for chunk in body.chunks():
                 received += len(chunk)
-                piece += chunk
-                if len(piece) >= piece_bytes:
-                    writing = await _write_next(writing, append, piece)
-                    piece = bytearray()
+                gathered.append(chunk)
+                size += len(chunk)
+                if size >= piece_bytes:
+                    writing = await _write_next(writing, append, _joined(gathered))
+                    gathered, size = [], 0
         finally:
             if writing is not None:
                 await _settle(writing)
     except BodyBrokenError:
-        await _finish(writing, append, piece)
+        await _finish(writing, append, _joined(gathered))
         raise
-    await _finish(writing, append, piece)
+    await _finish(writing, append, _joined(gathered))
     return received
 
 
-async def _write_next(writing: asyncio.Task[None] | None, append: Append, piece: bytearray) -> asyncio.Task[None]:
+def _joined(chunks: Sequence[bytes]) -> bytes:
+    """Return the chunks as one. A server that reads fast delivers whole pieces, which aren't copied."""
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _write_next(writing: asyncio.Task[None] | None, append: Append, piece: bytes) -> asyncio.Task[None]:
     if writing is not None:
         await asyncio.shield(writing)  # else our own cancellation would cancel the write instead of waiting for it
     return asyncio.ensure_future(_appended(append, piece))
 
 
-async def _appended(append: Append, piece: bytearray) -> None:
+async def _appended(append: Append, piece: bytes) -> None:
     await append(piece)
 
 
-async def _finish(writing: asyncio.Task[None] | None, append: Append, piece: bytearray) -> None:
+async def _finish(writing: asyncio.Task[None] | None, append: Append, piece: bytes) -> None:
     if writing is not None:
         await writing  # it is done: this raises what it raised
     if piece:

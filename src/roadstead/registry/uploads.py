@@ -334,8 +334,8 @@ async def _hashed(pieces: AsyncIterator[bytes], algorithm: Algorithm) -> Resumab
     return hasher
 
 
-def _into(handle: StagingHandle, hasher: ResumableHasher | None) -> Callable[[bytearray], Awaitable[None]]:
-    async def append(piece: bytearray) -> None:
+def _into(handle: StagingHandle, hasher: ResumableHasher | None) -> Callable[[bytes], Awaitable[None]]:
+    async def append(piece: bytes) -> None:
         await handle.append(piece, hasher)
 
     return append

@@ -255,6 +255,14 @@ def _limits(settings: Settings) -> Iterator[Finding]:
             yield Finding(key, f"expected 1 or more, got {value}")
     for number, pattern in enumerate(registry.immutable):
         yield from _pattern(f"registry.immutable[{number}]", pattern)
+    for number, quota in enumerate(registry.quotas):
+        key = f"registry.quotas[{number}]"
+        if ":" in quota.repositories:
+            yield Finding(f"{key}.repositories", f"{quota.repositories!r} has a tag; a limit is for whole repositories")
+        else:
+            yield from _pattern(f"{key}.repositories", quota.repositories)
+        if quota.max_bytes < 1:
+            yield Finding(f"{key}.max_bytes", "expected a size of 1 byte or more")
     if registry.catalog_page > registry.catalog_page_max:
         yield Finding("registry.catalog_page", f"is larger than registry.catalog_page_max, {registry.catalog_page_max}")
     for key, duration in (

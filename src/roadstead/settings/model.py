@@ -303,6 +303,16 @@ class AcceptRule(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaSettings:
+    """``[[registry.quotas]]``: how many bytes repositories may hold together."""
+
+    repositories: str = setting(
+        "", "Which repositories, as a pattern (`team/**`); a blob counts in each that holds it."
+    )
+    max_bytes: ByteSize = setting(ByteSize(0), "How much all of them may hold together, as a size.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RegistrySettings:
     """``[registry]``: the limits of the registry's API."""
 
@@ -334,6 +344,11 @@ class RegistrySettings:
         (),
         "Tags that stay where they are once they were pushed, as patterns of `repository:tag` (`team/*:v*`). Moving or "
         "removing one is answered 403, and so is deleting the manifest it is at.",
+    )
+    quotas: tuple[QuotaSettings, ...] = setting(
+        (),
+        "Limits on what repositories hold; see `[[registry.quotas]]`. An upload that would go beyond is answered 403. "
+        "What they hold is summed up at most twice a minute in each worker, so uploads at once may go a little beyond.",
     )
     upload_max_age: timedelta = setting(
         timedelta(hours=168), "Uploads that were started longer ago than this and not finished are removed: a week."
@@ -531,7 +546,8 @@ class GcSettings:
     grace: timedelta = setting(
         timedelta(hours=24),
         "How long a blob stays after it was last pushed, mounted or asked for by HEAD, even if no manifest refers to "
-        "it: a client may rely on it until it has pushed the manifest. An hour at the least.",
+        "it: a client may rely on it until it has pushed the manifest. It is begun anew when half of it is over, so "
+        "that half is left at the least to who asked last. An hour at the least.",
     )
     untagged: UntaggedManifests = setting(
         UntaggedManifests.KEEP,

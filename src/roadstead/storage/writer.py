@@ -50,6 +50,19 @@ class WriterLostError(ConflictError):
         self.owner = owner
 
 
+class ConditionsIgnoredError(UnavailableError):
+    """The store carries out a conditional write whose condition doesn't hold: two writers can't be told apart."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the storage ignores the conditions of writes (If-Match): it can't keep one writer from another"
+        )
+
+    def advice(self) -> str:
+        """Say what does without them."""
+        return "Use PostgreSQL (database.url), without database.mode."
+
+
 class WriterUnsureError(UnavailableError):
     """The right couldn't be renewed for a while: somebody else may have it."""
 
@@ -107,6 +120,15 @@ async def take(
         return await _write(notes, held, None if found is None else found.right.version)
     except WriterLostError as error:
         raise WriterPresentError(error.owner) from error
+
+
+async def check_conditions(notes: KeepsNotes, outdated: Right) -> None:
+    """See that the store refuses what replaces an outdated version; raises ConditionsIgnoredError."""
+    try:
+        await notes.write_note(keys.WRITER, b"{}", replacing=outdated.version)
+    except NoteChangedError:
+        return
+    raise ConditionsIgnoredError
 
 
 async def renew(notes: KeepsNotes, held: Right) -> Right:

@@ -68,7 +68,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
         "Events given up after `max_attempts`.", CounterMetricFamily, ("endpoint",)
     ),
     "roadstead_events_pulls_dropped_total": Family(
-        "Pulls that nobody was told of: more came than could be noted.", CounterMetricFamily
+        "Pulls that an endpoint isn't told of: more came than could be noted.", CounterMetricFamily, ("endpoint",)
     ),
 }
 """Every metric that can be counted; ``docs/reference/metrics.md`` is generated from it."""
@@ -197,7 +197,6 @@ class EventMetrics:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._answers: set[tuple[str, str]] = set()
-        self._dropped = metrics.counter("roadstead_events_pulls_dropped_total")
 
     def taken_up(self, endpoint: str) -> None:
         """Count an event that is tried for the first time."""
@@ -222,9 +221,9 @@ class EventMetrics:
         """Tell how many events wait now."""
         self._metrics.cells[self._metrics.place(_EVENTS_PENDING, endpoint)] = float(count)
 
-    def dropped(self, count: int) -> None:
-        """Count pulls that nobody hears of."""
-        self._dropped.add(count)
+    def dropped(self, endpoint: str) -> None:
+        """Count a pull that the endpoint doesn't hear of."""
+        self._metrics.counter("roadstead_events_pulls_dropped_total", endpoint).add()
 
     def _answered(self, endpoint: str, answer: str) -> None:
         status, _, reason = answer.partition(" ")

@@ -7,6 +7,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -330,14 +331,14 @@ def gives(data: bytes) -> Misdeed:
 
 
 @asynccontextmanager
-async def scripted_upstream(**options: object) -> AsyncIterator[ScriptedUpstream]:
+async def scripted_upstream(*, tls: ssl.SSLContext | None = None, **options: object) -> AsyncIterator[ScriptedUpstream]:
     """Run a scripted registry on a free port of 127.0.0.1 until the block is left."""
     upstream = ScriptedUpstream(**options)  # type: ignore[arg-type]
     application = web.Application(client_max_size=1 << 30)
     application.router.add_route("*", "/{path:.*}", upstream.answer)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     upstream.host = f"127.0.0.1:{runner.addresses[0][1]}"
     try:

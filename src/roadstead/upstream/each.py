@@ -1,7 +1,7 @@
 """Many things at once, but not too many."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -30,6 +30,9 @@ async def for_each(items: Iterable[T] | AsyncIterator[T], run: Callable[[T], Awa
                 group.create_task(work())
     except BaseExceptionGroup as errors:
         raise _first(errors) from None
+    finally:
+        if isinstance(arriving, AsyncGenerator):
+            await arriving.aclose()
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

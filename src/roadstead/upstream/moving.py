@@ -5,19 +5,20 @@ run once more brings what is new.
 """
 
 from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from roadstead.errors import RoadsteadError
+from roadstead.errors import RoadsteadError, UnavailableError
 from roadstead.oci.pattern import Pattern
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.upstream.client import RegistryClient
 from roadstead.upstream.copying import Copier
 from roadstead.upstream.each import for_each
-from roadstead.upstream.errors import UpstreamError
+from roadstead.upstream.errors import UpstreamDeniedError, UpstreamError
 from roadstead.upstream.repository import RemoteRepository
 
 
-class CatalogUnavailableError(UpstreamError):
+class CatalogUnavailableError(UpstreamError, UnavailableError):
     """The registry doesn't tell which repositories it has."""
 
     def __init__(self, host: str, error: UpstreamError) -> None:
@@ -67,7 +68,8 @@ class Move:
 
         Raises CatalogUnavailableError, and what keeps either registry from answering at all.
         """
-        await self.source.ping()
+        with suppress(UpstreamDeniedError):  # some show their public repositories and not their front
+            await self.source.ping()
         await self.target.ping()
         await for_each(self._repositories(names), self._move_repository, limit=self.copier.jobs)
         return self.report
@@ -104,7 +106,7 @@ class Move:
     async def _move_repository(self, name: RepositoryName) -> None:
         # Fallback tags are tags and come along as such.
         source = RemoteRepository(self.source, name, fallback=False)
-        target = RemoteRepository(self.target, name)
+        target = RemoteRepository(self.target, name, writing=True)
 
         async def move(tag: Tag) -> None:
             try:

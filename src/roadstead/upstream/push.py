@@ -21,6 +21,7 @@ from roadstead.upstream.session import Call, Session
 from roadstead.upstream.transport import Transport, follow
 
 if TYPE_CHECKING:
+    # For its types only: it is imported with the first request.
     from roadstead.upstream.wire import Answer
 
 CHUNK = 32 << 20
@@ -75,7 +76,7 @@ class Upload:
                 failed = self._adapted(error)
             failures = 1 if self._position > reached else failures + 1
             reached = max(reached, self._position)
-            if not await self.transport.wait(failures, self.session.host, failed.asked_to_wait_s):
+            if not await self.transport.wait(failures, failed):
                 raise failed
             if await present() is not None:
                 return

@@ -23,6 +23,9 @@ class RemoteRepository:
     fallback: bool = True
     """Whether referrers are also looked for under fallback tags; not where all tags are copied as they are."""
 
+    writing: bool = False
+    """Whether it's copied to; see ``RegistryClient.find_manifest``."""
+
     _native: bool = True  # until the registry turns out to have no referrers API
     _fallback_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -38,7 +41,7 @@ class RemoteRepository:
 
     async def find(self, reference: Tag | Digest) -> Descriptor | None:
         """Return what a name points at, None if nothing is there."""
-        return await self.client.find_manifest(self.repository, reference)
+        return await self.client.find_manifest(self.repository, reference, writing=self.writing)
 
     async def manifest(self, reference: Tag | Digest) -> FetchedManifest:
         """Return a manifest, checked."""

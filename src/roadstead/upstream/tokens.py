@@ -95,7 +95,8 @@ class Tokens:
             try:
                 return await self._fetch_once(host, key, credentials)
             except UnreachableError as error:
-                if not await self.transport.wait(attempt, host, error.asked_to_wait_s):
+                if not await self.transport.wait(attempt, error):
+                    error.lasting = True
                     raise
 
     async def _fetch_once(self, host: str, key: _Key, credentials: Credentials | None) -> _Token:

@@ -2,7 +2,9 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import bcrypt
 import pytest
 
 from roadstead.auth.access import Access
@@ -14,6 +16,7 @@ from roadstead.auth.passwords import Passwords, hash_password
 from roadstead.auth.policies import Policies
 from roadstead.auth.principal import Principal, PrincipalKind
 from roadstead.auth.providers.accounts import Accounts, ApiKeys, NewKey, make_key
+from roadstead.auth.providers.htpasswd import HtpasswdFile
 from roadstead.secret import Secret
 from roadstead.testing.clock import FrozenClock
 from roadstead.testing.memory_accounts import MemoryAccounts
@@ -120,7 +123,28 @@ async def test_a_failure_costs_one_check_for_any_name(store: MemoryAccounts) -> 
 
     for number, name in enumerate(("ana", "ci", "nobody"), start=1):
         assert await accounts.authenticate(Password(name, Secret("wrong"))) is None
+        await accounts.waste(Password(name, Secret("wrong")))
         assert passwords.checked == number
+
+
+async def test_whoever_is_known_to_one_way_does_not_wait_for_the_others(
+    store: MemoryAccounts, clock: FrozenClock, tmp_path: Path
+) -> None:
+    """A right password costs one check, once; a wrong one costs every way's, whoever it is for."""
+    passwords = Passwords(FailureLimiter())
+    (tmp_path / "users").write_text(f"bob:{bcrypt.hashpw(b'b', bcrypt.gensalt(4)).decode()}\n")
+    ways = [ApiKeys(store, clock), Accounts(store, passwords), HtpasswdFile(tmp_path / "users", passwords)]
+    access = Access(Policies(), ways, FailureLimiter())
+    await store.put_account(ANA, Secret(hash_password("a")), replace=True, now=NOW)
+
+    for name, word in (("ana", "a"), ("bob", "b"), ("ana", "a"), ("bob", "b")):
+        assert (await access.sign_in(Password(name, Secret(word)))).principal.name == name
+    assert passwords.checked == 2
+
+    for number, name in enumerate(("ana", "bob", "nobody"), start=1):
+        with pytest.raises(CredentialsWrongError):
+            await access.sign_in(Password(name, Secret("wrong")))
+        assert passwords.checked == 2 + 2 * number
 
 
 async def test_all_ways_refuse_alike_and_are_limited(store: MemoryAccounts, clock: FrozenClock) -> None:

@@ -120,4 +120,5 @@ async def test_an_unknown_name_costs_what_a_known_one_costs(
     for name, expected in (("ana", ["$2b$05"]), ("nobody", ["$2b$05"]), ("bob", ["$2b$04", "$2b$05"])):
         costs.clear()
         assert await file.authenticate(of(name, "wrong")) is None
+        await file.waste(of(name, "wrong"))
         assert costs == expected

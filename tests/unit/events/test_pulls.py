@@ -43,7 +43,7 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
 def dropped(numbers: Metrics) -> str:
     """Return the line of the metric."""
     lines = numbers.render().decode().splitlines()
-    return next(line for line in lines if line.startswith("roadstead_events_pulls_dropped_total "))
+    return next(line for line in lines if line.startswith("roadstead_events_pulls_dropped_total{"))
 
 
 async def test_what_is_too_much_is_dropped_and_counted(database: Database, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ async def test_what_is_too_much_is_dropped_and_counted(database: Database, tmp_p
     await buffer.flush()
 
     assert await database.outbox.pending() == {"a": 3}
-    assert dropped(numbers) == "roadstead_events_pulls_dropped_total 2.0"
+    assert dropped(numbers) == 'roadstead_events_pulls_dropped_total{endpoint="a"} 2.0'
 
 
 async def test_what_the_database_does_not_take_is_kept(tmp_path: Path) -> None:

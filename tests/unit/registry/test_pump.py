@@ -33,7 +33,7 @@ def test_every_byte_arrives_in_order(chunks: list[bytes], piece_bytes: int, brok
     """Whatever the chunks and the pieces: the bytes are the same, also of a body that breaks."""
     got: list[bytes] = []
 
-    async def append(piece: bytearray) -> None:
+    async def append(piece: bytes) -> None:
         await asyncio.sleep(0)
         got.append(bytes(piece))
 
@@ -56,7 +56,7 @@ async def test_a_slow_store_holds_the_client_back() -> None:
     body = Chunks([b"x" * 10] * 100)
     gate = asyncio.Event()
 
-    async def append(piece: bytearray) -> None:
+    async def append(piece: bytes) -> None:
         await gate.wait()
 
     task = asyncio.ensure_future(pump(body, append, piece_bytes=10))
@@ -71,7 +71,7 @@ async def test_a_slow_store_holds_the_client_back() -> None:
 async def test_an_error_of_the_store_ends_it() -> None:
     """What the store raises comes out, wherever in the body it happens."""
 
-    async def append(piece: bytearray) -> None:
+    async def append(piece: bytes) -> None:
         raise OSError("disk")
 
     with pytest.raises(OSError, match="disk"):
@@ -82,7 +82,7 @@ async def test_cancelled_while_writing_waits_for_the_write() -> None:
     """A file isn't closed under a thread that writes to it."""
     gate, written = asyncio.Event(), []
 
-    async def append(piece: bytearray) -> None:
+    async def append(piece: bytes) -> None:
         await gate.wait()
         written.append(len(piece))
 

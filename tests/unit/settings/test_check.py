@@ -6,6 +6,7 @@ import pytest
 
 from roadstead.settings.check import check_settings
 from roadstead.settings.load import load_unchecked
+from roadstead.settings.model import LinksMode
 from roadstead.settings.mounts import filesystem_of, is_network
 
 _MOUNTS = """\
@@ -45,6 +46,33 @@ def test_s3_with_sqlite_is_refused_by_name(tmp_path: Path) -> None:
     assert finding.startswith("database.url: SQLite with storage in S3")
     assert 'database.url = "postgresql://…"' in finding
     assert told(tmp_path, storage__driver="s3", storage__bucket="b", database__url="postgresql://db/x") == []
+
+
+def test_a_database_that_is_built_anew_makes_up_for_it(tmp_path: Path) -> None:
+    """Then links are written before each answer, whatever is the default elsewhere."""
+    given = {"storage.driver": "s3", "storage.bucket": "images", "database.mode": "rebuildable"}
+    settings = load_unchecked(None, environment={}, overrides=given, directory=tmp_path).settings
+
+    assert check_settings(settings) == ()
+    assert settings.links is LinksMode.SYNC
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"storage__driver": "filesystem"}, "database.mode: rebuildable is for storage in a bucket"),
+        ({"database__url": "postgresql://db/x"}, "database.mode: rebuildable is for SQLite"),
+        ({"storage__links": "async"}, "storage.links: async loses what"),
+        ({"auth__accounts": True}, "auth.accounts: accounts are kept in the database alone"),
+        ({"database__writer_lease": "1s"}, "database.writer_lease: expected 6s or more"),
+    ],
+    ids=["folder", "PostgreSQL", "links", "accounts", "lease"],
+)
+def test_what_a_database_that_is_built_anew_needs(tmp_path: Path, more: dict[str, object], expected: str) -> None:
+    """What would lose something is refused by name."""
+    given = {"storage__driver": "s3", "storage__bucket": "b", "database__mode": "rebuildable", **more}
+
+    assert any(finding.startswith(expected) for finding in told(tmp_path, **given))
 
 
 @pytest.mark.parametrize(
