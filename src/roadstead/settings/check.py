@@ -50,7 +50,7 @@ def check_settings(settings: Settings) -> Sequence[Finding]:
     """Return everything that speaks against serving with these settings; empty if nothing does."""
     return tuple(
         finding
-        for question in (_server, _tls, _storage, _database, _limits, _auth, _rules, _gc, _events)
+        for question in (_server, _proxies, _tls, _storage, _database, _limits, _auth, _rules, _gc, _events)
         for finding in question(settings)
     )
 
