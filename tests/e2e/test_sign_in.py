@@ -131,3 +131,42 @@ def test_skopeo_copies_with_credentials(
 
     assert refused.returncode != 0
     assert "403 (Forbidden)" in refused.stderr
+
+
+OPEN_TO_READ = """
+[auth]
+htpasswd = "users"
+issue = {}
+
+[[auth.policies]]
+subjects = ["everyone"]
+repositories = ["library/**"]
+actions = ["pull"]
+
+[[auth.policies]]
+subjects = ["authenticated"]
+repositories = ["library/**"]
+actions = ["pull", "push"]
+"""
+
+
+def test_everybody_pulls_and_some_push(docker_engine: DockerEngine, tmp_path: Path) -> None:
+    """docker pulls without signing in, is refused a push, and pushes once it has signed in."""
+    directory, signed_in, stranger = (tmp_path / name for name in ("server", "signed-in", "stranger"))
+    for folder in (directory, signed_in, stranger):
+        folder.mkdir()
+    (directory / "users").write_text(output("htpasswd", "-nbB", "ana", "of ana") + "\n")
+    with RoadsteadServer(directory, config=OPEN_TO_READ) as server:
+        image = f"{server.host}/library/{uuid4().hex[:12]}:1"
+        docker_engine.import_busybox(image)
+        refused = docker_engine.docker("push", image, check=False, configuration=stranger)
+        status, said = login(docker_engine, server.host, "ana", "of ana", signed_in)
+        assert status == 0, said
+        docker_engine.docker("push", image, configuration=signed_in)
+        docker_engine.docker("rmi", image)
+
+        docker_engine.docker("pull", image, configuration=stranger)
+
+        docker_engine.docker("rmi", image)
+    assert refused.returncode != 0
+    assert "denied" in refused.stdout + refused.stderr or "unauthorized" in refused.stdout + refused.stderr

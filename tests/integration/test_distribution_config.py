@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import closing
 from datetime import timedelta
@@ -105,6 +106,38 @@ def test_the_images_configuration_serves(tmp_path: Path, environment: dict[str, 
         True,
     ]
     assert all("service=registry" in line for line in warnings)
+
+
+def test_htpasswd_by_variables(tmp_path: Path, environment: dict[str, str]) -> None:
+    """As stacks set it, with a hash of `openssl passwd -apr1`: signed in one may do everything, otherwise nothing."""
+    port = free_port()
+    (tmp_path / "config.yml").write_text(AS_IN_THE_IMAGE.replace("ROOT", str(tmp_path / "root")))
+    (tmp_path / "users").write_text("admin:$apr1$a$PtM1vJaZieHDFk40mKMu6/\n")
+    environment |= {
+        "REGISTRY_HTTP_ADDR": f"127.0.0.1:{port}",
+        "REGISTRY_AUTH": "htpasswd",
+        "REGISTRY_AUTH_HTPASSWD_REALM": "Registry Realm",
+        "REGISTRY_AUTH_HTPASSWD_PATH": "users",
+    }
+    process = Process(
+        [sys.executable, "-m", "roadstead.cli.distribution", "serve", "config.yml"],
+        log=tmp_path / "log",
+        environment=environment,
+        directory=tmp_path,
+    )
+    signed_in = {"Authorization": f"Basic {b64encode(b'admin:secret').decode()}"}
+    with closing(Client(f"127.0.0.1:{port}")) as client:
+        process.start()
+        try:
+            process.wait_ready(lambda: is_ready(client), timeout=timedelta(seconds=_PATIENCE_S))
+            asked = client.get("/v2/")
+            pushed = client.post(f"/v2/a/blobs/uploads/?digest={Digest.of(b'blob')}", b"blob", signed_in)
+            read = [client.get(f"/v2/a/blobs/{Digest.of(b'blob')}", headers).status for headers in ({}, signed_in)]
+        finally:
+            process.stop()
+
+    assert (asked.status, asked.headers["www-authenticate"]) == (401, 'Basic realm="Registry Realm", charset="UTF-8"')
+    assert (pushed.status, read) == (201, [401, 200])
 
 
 def is_ready(client: Client) -> bool:

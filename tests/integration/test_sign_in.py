@@ -244,6 +244,18 @@ def _file(server: RoadsteadServer, password: str) -> Path:
     return path
 
 
+def test_what_was_signed_in_for_is_not_kept_for_others(client: Client) -> None:
+    """A cache in front that many share may not keep it; also not what has a digest for a name."""
+    push(client, "team/app", [b"private"], ANA)
+    artifact = make_artifact()
+    push(client, "team/app", artifact.blobs.values(), ANA)
+    client.put("/v2/team/app/manifests/1", artifact.raw, {"Content-Type": artifact.media_type, **ANA})
+
+    for path in (f"blobs/{Digest.of(b'private')}", f"manifests/{artifact.digest}"):
+        answer = client.get(f"/v2/team/app/{path}", ANA)
+        assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
+
+
 def test_guessing_is_slowed_down(tmp_path: Path) -> None:
     """429 with Retry-After after some wrong passwords for a name; who is in stays in."""
     write_users(tmp_path / "users", ana="of ana")
@@ -258,6 +270,17 @@ def test_guessing_is_slowed_down(tmp_path: Path) -> None:
         assert 0 < int(refused.headers["retry-after"]) <= 6
         assert client.get("/v2/", ANA).status == 200
         assert "guess 1" not in server.log
+
+
+def test_policies_alone_have_no_way_in(tmp_path: Path) -> None:
+    """What everybody may do is served to whoever brings whatever; the rest is 403, as nobody could sign in for it."""
+    policy = '[[auth.policies]]\nsubjects = ["everyone"]\nrepositories = ["**"]\nactions = ["pull", "catalog"]\n'
+    with RoadsteadServer(tmp_path, config=policy, workers=1) as server:
+        client = server.client()
+        for who in ({}, ANA):
+            assert client.get("/v2/", who).status == client.get("/v2/_catalog", who).status == 200
+            refused = client.post("/v2/team/app/blobs/uploads/", None, who)
+            assert (refused.status, refused.code) == (403, "DENIED")
 
 
 def test_accounts_count_from_the_next_start_on(tmp_path: Path) -> None:

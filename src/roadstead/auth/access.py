@@ -21,9 +21,10 @@ class Access:
     async def identify(self, authorization: str | None, client: str) -> Caller:
         """Return who sent a request, from its Authorization header; NOBODY where it has none.
 
-        Raises CredentialsWrongError, AttemptsTooManyError, UnavailableError.
+        So it is where there is no way of signing in: credentials that nobody can check say nothing. Raises
+        CredentialsWrongError, AttemptsTooManyError, UnavailableError.
         """
-        if authorization is None:
+        if authorization is None or not self._authenticators:
             return NOBODY
         return await self.sign_in(parse_authorization(authorization, client))
 

@@ -13,6 +13,10 @@ SAFE = (
 )
 
 IMMUTABLE = (b"cache-control", b"max-age=31536000, immutable")
+PERSONAL = (b"cache-control", b"private, max-age=31536000, immutable")
+"""As IMMUTABLE, for somebody who has signed in: caches that many share keep it from others (some, as nginx's, keep what
+an Authorization header was sent for)."""
+
 REVALIDATE = (b"cache-control", b"no-cache")
 
 

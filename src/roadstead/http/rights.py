@@ -29,6 +29,11 @@ class Rights:
         """Say whether `may` can say no."""
         return False
 
+    @property
+    def is_personal(self) -> bool:
+        """Say whether what they get may not be for everybody: they have signed in for it."""
+        return False
+
     def may(self, action: Action, repository: str | None) -> bool:
         """Say whether they may do that to the repository, or to the registry as a whole (None)."""
         return True
@@ -54,6 +59,11 @@ class DecidedRights(Rights):
     def is_limited(self) -> bool:
         """Say whether `may` can say no."""
         return True
+
+    @property
+    def is_personal(self) -> bool:
+        """Say whether what they get may not be for everybody."""
+        return not self.caller.is_anonymous
 
     def may(self, action: Action, repository: str | None) -> bool:
         """Ask the policies."""

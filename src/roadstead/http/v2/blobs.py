@@ -11,7 +11,7 @@ from roadstead.http.asgi import AnyResponse, FileResponse, Headers, Request, Res
 from roadstead.http.causes import cause_of
 from roadstead.http.conditions import etag, none_match
 from roadstead.http.context import Services
-from roadstead.http.headers import IMMUTABLE, SAFE
+from roadstead.http.headers import IMMUTABLE, PERSONAL, SAFE
 from roadstead.http.names import parse_digest, parse_name
 from roadstead.http.offload import redirected
 from roadstead.http.ranges import (
@@ -50,7 +50,7 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
         services.telling.pull(
             blob_stored(repository, digest, blob.size, cause=cause, at=services.telling.now(), action=Action.PULL)
         )
-    headers = _headers(str(digest))
+    headers = _headers(str(digest), personal=request.rights.is_personal)
     wanted = _wanted(request, digest, headers, blob.size)
     if isinstance(wanted, Response):
         return wanted
@@ -86,7 +86,7 @@ async def _manifest_as_blob(
         record = await services.manifests.get(repository, digest)
     except ManifestUnknownError as error:
         raise BlobUnknownError(repository, digest) from error
-    headers = _headers(str(digest))
+    headers = _headers(str(digest), personal=request.rights.is_personal)
     wanted = _wanted(request, digest, headers, record.size)
     if isinstance(wanted, Response):
         return wanted
@@ -94,13 +94,13 @@ async def _manifest_as_blob(
 
 
 @lru_cache(maxsize=1024)
-def _headers(digest: str) -> Headers:
+def _headers(digest: str, *, personal: bool) -> Headers:
     """Return what every answer about a blob says of it; remembered, for it follows from the digest."""
     return (
         (b"docker-content-digest", digest.encode()),
         (b"etag", etag(digest)),
         (b"accept-ranges", b"bytes"),
-        IMMUTABLE,
+        PERSONAL if personal else IMMUTABLE,
         *SAFE,
     )
 

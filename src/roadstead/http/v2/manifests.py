@@ -12,7 +12,7 @@ from roadstead.http.bodies import read_whole
 from roadstead.http.causes import cause_of
 from roadstead.http.conditions import ConditionUnmetError, etag, etags, none_match
 from roadstead.http.context import Services
-from roadstead.http.headers import IMMUTABLE, REVALIDATE, SAFE
+from roadstead.http.headers import IMMUTABLE, PERSONAL, REVALIDATE, SAFE
 from roadstead.http.names import Named, parse_name, parse_tag_or_digest, parse_wanted
 from roadstead.http.negotiation import acceptable, legacy_child
 from roadstead.oci import mediatypes
@@ -31,7 +31,8 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     served = await resolve(services, name, reference)
     if services.strict_accept:
         served = await _negotiated(request, services, name, reference, served)
-    headers = _headers(served.digest, served.media_type, is_fixed=isinstance(reference, Digest))
+    kept = (PERSONAL if request.rights.is_personal else IMMUTABLE) if isinstance(reference, Digest) else REVALIDATE
+    headers = _headers(served.digest, served.media_type, kept)
     if none_match(request, str(served.digest)):
         return Response(304, headers[1:])
     if services.telling is not None:
@@ -42,14 +43,14 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
 
 
 @lru_cache(maxsize=1024)
-def _headers(digest: Digest, media_type: str, *, is_fixed: bool) -> Headers:
+def _headers(digest: Digest, media_type: str, kept: tuple[bytes, bytes]) -> Headers:
     """Return what a manifest's answer says of it, the type first; remembered, for it follows from the arguments."""
     text = str(digest)
     return (
         (b"content-type", media_type.encode()),
         (b"docker-content-digest", text.encode()),
         (b"etag", etag(text)),
-        IMMUTABLE if is_fixed else REVALIDATE,
+        kept,
         *SAFE,
     )
 
