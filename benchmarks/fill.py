@@ -4,6 +4,7 @@ import hashlib
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Connection, insert
@@ -11,6 +12,8 @@ from sqlalchemy import Connection, insert
 from roadstead.db import sqlite
 from roadstead.db.schema import contents, manifests, repositories, tags
 from roadstead.db.stores.repositories import sort_key
+from roadstead.oci.digest import Digest
+from roadstead.storage import keys
 
 MANIFEST = b'{"schemaVersion":2}'
 SUBJECT = f"sha256:{hashlib.sha256(b'subject').hexdigest()}"
@@ -36,6 +39,25 @@ def fill(database: Path, *, tag_count: int, repository_count: int, referrer_coun
         _insert(connection, contents, ({"digest": digest, "body": MANIFEST} for digest in referrers))
         _insert(connection, manifests, (_manifest(held + 1, digest, SUBJECT) for digest in referrers))
         driver.execute("COMMIT")
+
+
+def fill_blobs(database: Path, count: int, *, lease_until: datetime) -> None:
+    """Give a database, made where there is none, as many blobs that nothing needs; their bytes aren't anywhere."""
+    sqlite.migrate(database)
+    driver = sqlite3.connect(database, isolation_level=None)
+    until = int(lease_until.timestamp()) * 1_000_000
+    with closing(driver):
+        driver.execute("BEGIN")
+        driver.executemany(
+            "INSERT INTO blobs (digest, size, storage_key, state, state_since, lease_until, created_at) "
+            "VALUES (?, 1000, ?, 'live', ?, ?, ?)",
+            ((digest, keys.blob(Digest.parse(digest)), _MOMENT, until, _MOMENT) for digest in _blobs(count)),
+        )
+        driver.execute("COMMIT")
+
+
+def _blobs(count: int) -> Iterable[str]:
+    return (_digest(b"blob %d" % number) for number in range(count))
 
 
 def _insert(connection: Connection, table: object, rows: Iterable[dict[str, object]]) -> None:

@@ -1,11 +1,14 @@
 """How one figure is taken: a `Measure` runs once against one server and gives a `Sample`."""
 
 import hashlib
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -25,8 +28,9 @@ from benchmarks.contents import (
     push_images,
 )
 from benchmarks.load import ab_head, wrk
-from benchmarks.servers import Server, Servers
+from benchmarks.servers import ROOT, Server, Servers
 from benchmarks.wire import Link
+from roadstead.db.sqlite import connect_for_reading
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -172,6 +176,50 @@ def small_images(server: str, *, road: Road, all_there: bool = False) -> Measure
         return Sample(len(images) / passed(), used() / len(images))
 
     return measure
+
+
+def collected_images(*, collecting: bool) -> Measure:
+    """Push small images, 8 at a time, beside a registry of many blobs that nothing needs; with `collecting` they go."""
+
+    def measure(bench: Bench) -> Sample:
+        target = bench.servers["collected"]
+        images = [make_image([8192, 8192]) for _ in range(40 if bench.quick else 200)]
+        repository = bench.new_repository()
+        with _collection(target) if collecting else nullcontext(), _clock() as passed:
+            push_images(target.port, repository, images, at_once=8, tag="tag", road=Road.PUT)
+        return Sample(len(images) / passed())
+
+    return measure
+
+
+@contextmanager
+def _collection(server: Server) -> Iterator[None]:
+    """Have ``roadstead gc`` at work while inside, from the first blob it condemns on."""
+    data = server.files / "data"
+    command = [sys.executable, "-m", "roadstead", "gc", "--data", data]
+    began = time.time_ns() // 1000
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    with (
+        closing(connect_for_reading(data / "roadstead.db")) as database,
+        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as collector,
+    ):
+        try:
+            while database.execute(_CONDEMNED_SINCE, (began,)).fetchone() is None:
+                if collector.poll() is not None:
+                    raise CollectionOverError
+                time.sleep(0.01)
+            yield
+            if collector.poll() is not None:
+                raise CollectionOverError
+        finally:
+            collector.kill()
+
+
+class CollectionOverError(Exception):
+    """There was too little to collect: the figure would be of a registry at rest."""
+
+
+_CONDEMNED_SINCE = "SELECT 1 FROM blobs WHERE state = 'condemned' AND state_since >= ? LIMIT 1"
 
 
 def listing(server: str, target: str) -> Measure:

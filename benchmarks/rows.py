@@ -7,6 +7,7 @@ from benchmarks.contents import Road
 from benchmarks.fill import SUBJECT
 from benchmarks.measures import (
     Measure,
+    collected_images,
     large_blob,
     large_push,
     listing,
@@ -205,6 +206,19 @@ GROUPS: Sequence[Group] = (
                 (_at_most(5, 3, "p50 idle"),) if server == "Roadstead" else (),
             )
             for server in REGISTRIES
+        ),
+    ),
+    Group(
+        "Small images while a million blobs are collected, 8 at a time",
+        "images/s",
+        (
+            Row(
+                "collected-images",
+                "200 images of a config and 2 layers of 8 KiB, one PUT a blob",
+                {"collecting": collected_images(collecting=True), "at rest": collected_images(collecting=False)},
+                (_times(0.5, 0.8, "at rest"),),
+                rounds=5,
+            ),
         ),
     ),
     Group(

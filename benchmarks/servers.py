@@ -10,9 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.fill import fill
+from benchmarks.fill import fill, fill_blobs
 from roadstead.testing.components import ComponentMissingError, require
 from roadstead.testing.nginx import Nginx
 from roadstead.testing.postgres import open_postgres
@@ -83,6 +84,7 @@ class Servers:
             "Roadstead": _roadstead,
             "nginx-offload": _behind_nginx,
             "augmenting": _augmenting,
+            "collected": self._collected,
             "many": self._listing(self._many, self._many, 10_000),
             "few": self._listing(100, 100, 100),
             "PostgreSQL": self._on_postgres,
@@ -130,6 +132,12 @@ class Servers:
             return server, server.port
 
         return start
+
+    def _collected(self, directory: Path) -> tuple[RoadsteadServer, int]:
+        server = RoadsteadServer(directory, config="[gc]\nenabled = false\n")
+        server.data.mkdir(parents=True)
+        fill_blobs(server.data / "roadstead.db", self._many * 10, lease_until=datetime(2026, 1, 1, tzinfo=UTC))
+        return server, server.port
 
     def _on_postgres(self, directory: Path) -> tuple[RoadsteadServer, int]:
         url = self._stack.enter_context(open_postgres(durable=True)).create_database("bench")

@@ -30,7 +30,7 @@ from typing import Final, NoReturn
 
 import structlog
 
-from roadstead.errors import RoadsteadError, UnavailableError
+from roadstead.errors import ConflictError, RoadsteadError, UnavailableError
 from roadstead.settings.address import ListenAddress
 
 _log = structlog.get_logger()
@@ -45,7 +45,12 @@ _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 30.0
 _SETTLED_AFTER_S: Final = 10.0
 _ATTEMPTS: Final = 4
+_GIVE_UP: Final = 75  # the status of a child that raised GiveUpError; EX_TEMPFAIL of sysexits.h
 _GRACE_S: Final = 1.0  # children keep the time themselves; the parent only steps in for one that is stuck
+
+
+class GiveUpError(ConflictError):
+    """A child can't go on, and no other child could: the whole server has to end."""
 
 
 class PortUnavailableError(UnavailableError):
@@ -232,6 +237,9 @@ class Supervisor:
                     if listener not in role.sockets:
                         listener.close()
             status = role.run(lambda: _tell(ready_pipe))
+        except GiveUpError as error:
+            status = _GIVE_UP
+            _log.error("the server has to end", process=role.name, error=str(error))
         except RoadsteadError as error:
             _log.error("process failed", process=role.name, error=str(error), advice=error.advice())
         except BaseException:  # noqa: BLE001 - the outermost frame of the process
@@ -292,6 +300,9 @@ class Supervisor:
                 _log.warning("requests were cut: the time to finish was over", process=child.role.name)
             return
         if self._is_renewing(child, code):
+            return
+        if code == _GIVE_UP:
+            self._stop(status=1)
             return
         lived_s = time.monotonic() - child.started_at
         child.deaths = 1 if child.is_ready and lived_s > _SETTLED_AFTER_S else child.deaths + 1

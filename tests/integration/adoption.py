@@ -109,7 +109,7 @@ def ask(host: str, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], A
 def listings(host: str) -> dict[str, list[str]]:
     """Return the catalog with the tags of every repository.
 
-    Of one without tags distribution says null, or that there is no such name where its empty folder is gone.
+    Of one without tags distribution says null; in a bucket, which has no empty folders, that there is no such name.
     """
     with closing(Client(host)) as client:
         names = client.get("/v2/_catalog?n=1000").json()["repositories"]

@@ -215,6 +215,20 @@ def test_distribution_takes_the_tree_back(adopted: Adopted, mode: str) -> None:
     assert "the tree's links are written" in log
 
 
+def test_a_repository_without_tags_stays_one(adopted: Adopted) -> None:
+    """Distribution knows a list of tags by the folder that they lay in: with the last one it is empty, not gone."""
+    adopted.import_tree()
+    with adopted.serve() as server, closing(Client(server.host)) as client:
+        assert client.delete("/v2/team/app/nested/manifests/1").status == 202
+        ours = client.get("/v2/team/app/nested/tags/list")
+
+    with open_registry_peer(adopted.root) as peer, closing(Client(peer.host)) as client:
+        theirs = client.get("/v2/team/app/nested/tags/list")
+    assert (ours.status, theirs.status) == (200, 200)
+    assert not ours.json()["tags"]
+    assert not theirs.json()["tags"]
+
+
 def test_links_are_written_after_a_crash(adopted: Adopted) -> None:
     """What was acknowledged and not linked yet is linked by the next start."""
     adopted.import_tree()

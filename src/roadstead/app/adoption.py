@@ -8,10 +8,11 @@ from datetime import timedelta
 
 import structlog
 
-from roadstead.app.plugs import CLOCK, Plugs, open_plugs, owner
+from roadstead.app.plugs import CLOCK, Plugs, owner
+from roadstead.app.writing import fence, finish_if_kept, keep_finished, open_for_command
 from roadstead.lease import hold
 from roadstead.registry.foreign_writes import repositories_written_since
-from roadstead.registry.importer import Importer, ImportUnderWayError, Report, TreeMissingError, finish
+from roadstead.registry.importer import Importer, ImportUnderWayError, Report, TreeMissingError, finish, must_rebuild
 from roadstead.registry.links import LinkedBlobs, LinkedManifests, Links
 from roadstead.registry.ports import ImportState
 from roadstead.registry.tree import Tree
@@ -33,6 +34,7 @@ async def take_up_if_begun(plugs: Plugs, settings: Settings) -> None:
                 report = await Importer(imports, plugs.driver, CLOCK, progress=logged_progress()).run()
                 _log.info("the images in storage are taken up", **_facts(report))
                 await set_links(plugs, settings, complete=True)
+                await finish_if_kept(plugs, settings)
         await asyncio.sleep(0 if lease else 1)
 
 
@@ -44,7 +46,7 @@ async def taking_up(
     storage = settings.storage
     if storage.driver is StorageDriver.FILESYSTEM and not (storage.path / keys.REPOSITORIES).is_dir():
         raise TreeMissingError(_where(storage))  # before anything is made there
-    async with open_plugs(settings, migrate=True) as plugs:
+    async with open_for_command(settings, migrate=True) as plugs:
 
         async def run() -> Report:
             if not await Tree(plugs.driver).is_there():
@@ -63,8 +65,11 @@ async def taking_up(
 
 async def finish_import(settings: Settings) -> None:
     """End the adoption; raises NotImportedError."""
-    async with open_plugs(settings, migrate=True) as plugs:
+    async with open_for_command(settings, migrate=True) as plugs:
+        if await must_rebuild(plugs.database.imports, plugs.driver, CLOCK.now()):
+            await take_up_if_begun(plugs, settings)
         await finish(plugs.database.imports)
+        await keep_finished(plugs, settings)
 
 
 def _where(storage: StorageSettings) -> str:
@@ -99,8 +104,8 @@ def _facts(report: Report) -> dict[str, int]:
 
 async def links_mode(plugs: Plugs, settings: Settings) -> LinksMode:
     """Return when links are written: as settings say, else where somebody may want to go back."""
-    if settings.storage.links is not None:
-        return settings.storage.links
+    if settings.links is not None:
+        return settings.links
     if settings.storage.driver is StorageDriver.FILESYSTEM:
         return LinksMode.ASYNC
     adopted = (await plugs.database.imports.status()).state is not ImportState.NONE
@@ -134,7 +139,24 @@ async def warn_of_foreign_writes(plugs: Plugs) -> None:
 
 async def linked(plugs: Plugs, settings: Settings) -> Plugs:
     """Return the plugs with stores that write links before they return, where settings want that."""
-    if settings.storage.links is not LinksMode.SYNC:
+    if settings.links is not LinksMode.SYNC:
         return plugs
-    links = Links(plugs.database.links, plugs.driver, CLOCK)
+    links = build_links(plugs, settings)
     return replace(plugs, manifests=LinkedManifests(plugs.manifests, links), blobs=LinkedBlobs(plugs.blobs, links))
+
+
+def build_links(plugs: Plugs, settings: Settings) -> Links:
+    """Return what writes links, as long as this machine may write."""
+    kept = fence(settings)
+    if kept is None:
+        return Links(plugs.database.links, plugs.driver, CLOCK)
+    return Links(plugs.database.links, plugs.driver, CLOCK, guard=kept.check)
+
+
+@asynccontextmanager
+async def open_taken_up(settings: Settings, *, migrate: bool = False) -> AsyncGenerator[Plugs, None]:
+    """Open database and storage for a command that wants to find everything in the database."""
+    async with open_for_command(settings, migrate=migrate) as plugs:
+        if settings.is_rebuildable and await must_rebuild(plugs.database.imports, plugs.driver, CLOCK.now()):
+            await take_up_if_begun(plugs, settings)
+        yield plugs

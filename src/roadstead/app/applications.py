@@ -5,18 +5,21 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from roadstead.app.adoption import linked
-from roadstead.app.plugs import metered, open_plugs
+from roadstead.app.plugs import CLOCK, metered, open_plugs
 from roadstead.app.services import build_services
+from roadstead.app.telling import telling
 from roadstead.http.application import Application
 from roadstead.http.context import Services
+from roadstead.http.forwarded import TrustedProxies
 from roadstead.http.health import side_table
 from roadstead.http.outside import Outside
 from roadstead.http.routes import Router
+from roadstead.http.token_routes import ROUTES as TOKENS
 from roadstead.http.v2.table import ROUTES as API
 from roadstead.http.v2.table import read_only
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import ServerSettings
-from roadstead.telemetry.metrics import Metrics, RequestMetrics
+from roadstead.telemetry.metrics import EventMetrics, Metrics, RequestMetrics
 from roadstead.telemetry.observer import RequestObserver
 from roadstead.web.table import ROUTES as PAGES
 
@@ -32,7 +35,8 @@ def worker_application(handover: Handover, process: str) -> Application:
             plugs = await linked(metered(plugs, numbers), handover.settings)
             services = await build_services(plugs, handover, metrics)
             try:
-                yield services
+                async with telling(plugs.database, handover.settings, EventMetrics(numbers), CLOCK) as told:
+                    yield replace(services, telling=told)
             finally:
                 await services.augmenter.aclose()
 
@@ -41,7 +45,9 @@ def worker_application(handover: Handover, process: str) -> Application:
     if settings.metrics.open_to_network:
         routes = [replace(route, needs=None) if route.name == "metrics" else route for route in routes]
     observer = RequestObserver(metrics, access=settings.log.access)
-    return Application(Router([*routes, *PAGES]), open_services, observer, _outside(settings.server))
+    router = Router([*routes, *TOKENS, *PAGES])
+    proxies = TrustedProxies.parse(settings.server.trusted_proxies)
+    return Application(router, open_services, observer, _outside(settings.server), proxies)
 
 
 def side_application(handover: Handover) -> Application:

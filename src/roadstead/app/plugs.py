@@ -7,6 +7,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from secrets import token_hex
 
+from roadstead.app.telling import event_source, interests
 from roadstead.augment.ports import DerivationStore
 from roadstead.clock import SystemClock
 from roadstead.db.engine import Database, open_database
@@ -45,6 +46,8 @@ async def open_plugs(settings: Settings, *, migrate: bool) -> AsyncGenerator[Plu
             migrate=migrate,
             pool_size=settings.database.pool_size,
             blob_lease=settings.gc.grace,
+            interests=interests(settings),
+            source=event_source(settings),
         )
         try:
             with ExitStack() as held:

@@ -8,6 +8,7 @@ from roadstead.app.access import with_accounts_found
 from roadstead.app.adoption import set_links, warn_of_foreign_writes
 from roadstead.app.plugs import CLOCK, open_plugs
 from roadstead.app.readiness import check_storage
+from roadstead.app.writing import note_own_tree, taking_the_right
 from roadstead.augment.kept_layers import KeptLayers
 from roadstead.augment.rules import LayerSpec, RuleSpec
 from roadstead.oci.descriptor import Platform
@@ -23,14 +24,15 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
     # Packing and hashing layers is the supervisor's work; the workers need not carry it.
     from roadstead.augment.layers import prepare_rules
 
-    async with open_plugs(settings, migrate=True) as plugs:
+    async with taking_the_right(settings), open_plugs(settings, migrate=True) as plugs:
         await check_storage(plugs.driver)
         if await must_rebuild(plugs.database.imports, plugs.driver, CLOCK.now()):
             _log.warning("the database knows nothing of the images in storage: it is built from them now")
         else:
             await warn_of_foreign_writes(plugs)
             await set_links(plugs, settings)
-        settings = await with_accounts_found(settings, plugs)
+            await note_own_tree(plugs, settings)
+        settings = await with_accounts_found(settings, plugs.database.accounts)
         layers = KeptLayers(plugs.driver, plugs.database.layers)
         specs = [_rule_spec(rule) for rule in settings.augment.rules]
         rules = await prepare_rules(specs, layers, run_directory, CLOCK.now())

@@ -2,14 +2,17 @@
 
 from functools import partial
 
-from roadstead.app.access import build_guard
+from roadstead.app.access import build_entrance
 from roadstead.app.plugs import CLOCK, Plugs
 from roadstead.app.readiness import check
+from roadstead.app.writing import fence
 from roadstead.augment.kept_layers import KeptLayers
 from roadstead.augment.rules import Rules
 from roadstead.augment.service import Augmenter
+from roadstead.db.engine import Database
 from roadstead.http.context import Services
 from roadstead.http.offload import XAccel
+from roadstead.oci.pattern import Pattern
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.content_cache import ContentCache
@@ -18,6 +21,7 @@ from roadstead.registry.images import Images
 from roadstead.registry.immutable import ImmutableTags
 from roadstead.registry.importer import open_gate
 from roadstead.registry.manifests import Manifests
+from roadstead.registry.quotas import Quota, Quotas
 from roadstead.registry.upload_ids import UploadIds, UploadLifetimes
 from roadstead.registry.uploads import Uploads
 from roadstead.registry.validation import Sparseness
@@ -32,19 +36,8 @@ UPLOADS_SECRET = "uploads"  # noqa: S105 -- the name of the secret
 async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -> Services:
     """Return what answers requests over these plugs."""
     settings, database, driver = handover.settings, plugs.database, plugs.driver
-    cache = ContentCache()
-    delete_enabled = settings.storage.delete
-    manifests = Manifests(
-        plugs.manifests,
-        CLOCK,
-        cache=cache,
-        max_bytes=settings.registry.max_manifest_bytes,
-        max_tags_per_push=settings.registry.max_tags_per_push,
-        sparse=Sparseness(indexes=settings.registry.sparse_indexes, images=settings.registry.sparse_images),
-        delete_enabled=delete_enabled,
-        immutable=ImmutableTags.parse(settings.registry.immutable),
-    )
-    blobs = Blobs(plugs.blobs, driver, CLOCK, cache=cache, delete_enabled=delete_enabled)
+    manifests, blobs = build_contents(plugs, settings)
+    kept = fence(settings)
     catalog = Catalog(
         database.catalog,
         max_tags=settings.registry.tags_page_max,
@@ -59,6 +52,7 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
         KeptLayers(driver, database.layers),
         CLOCK,
     )
+    entrance = build_entrance(settings, database)
     return Services(
         manifests=manifests,
         blobs=blobs,
@@ -67,15 +61,39 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
         history=tag_history(plugs, settings),
         augmenter=augmenter,
         files=driver if isinstance(driver, OpensFile) else None,
-        gate=await open_gate(database.imports),
+        gate=await open_gate(database.imports, guard=None if kept is None else kept.check),
         check=partial(check, database, driver, settings.server.down_files),
         render_metrics=metrics.render,
-        guard=build_guard(settings.auth, database.accounts),
+        quotas=_quotas(settings, database),
+        guard=entrance.guard,
+        tokens=entrance.tokens,
         metrics_open=settings.metrics.open_to_network,
         strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,
         offload=_offload(settings.server),
         presigner=driver if settings.storage.redirect and isinstance(driver, PresignsUrl) else None,
     )
+
+
+def _quotas(settings: Settings, database: Database) -> Quotas | None:
+    quotas = [Quota(Pattern.parse(quota.repositories), quota.max_bytes) for quota in settings.registry.quotas]
+    return Quotas(quotas, database.usage) if quotas else None
+
+
+def build_contents(plugs: Plugs, settings: Settings) -> tuple[Manifests, Blobs]:
+    """Return what holds manifests and blobs, as settings say; both keep small contents in one cache."""
+    cache = ContentCache()
+    delete_enabled = settings.storage.delete
+    manifests = Manifests(
+        plugs.manifests,
+        CLOCK,
+        cache=cache,
+        max_bytes=settings.registry.max_manifest_bytes,
+        max_tags_per_push=settings.registry.max_tags_per_push,
+        sparse=Sparseness(indexes=settings.registry.sparse_indexes, images=settings.registry.sparse_images),
+        delete_enabled=delete_enabled,
+        immutable=ImmutableTags.parse(settings.registry.immutable),
+    )
+    return manifests, Blobs(plugs.blobs, plugs.driver, CLOCK, cache=cache, delete_enabled=delete_enabled)
 
 
 def _offload(server: ServerSettings) -> XAccel | None:

@@ -6,9 +6,11 @@ from datetime import timedelta
 
 import structlog
 
-from roadstead.app.adoption import links_mode, take_up_if_begun
+from roadstead.app.adoption import build_links, links_mode, take_up_if_begun
 from roadstead.app.plugs import CLOCK, Plugs, metered, open_plugs, owner
 from roadstead.app.services import build_uploads
+from roadstead.app.telling import delivery_loops
+from roadstead.app.writing import keeping_the_right
 from roadstead.augment.kept_layers import RuleLayers
 from roadstead.augment.rules import Rules
 from roadstead.background import Background, Loop
@@ -22,7 +24,9 @@ from roadstead.registry.verify import Verifier
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import LinksMode, RetentionSettings, Settings
 from roadstead.storage.ports import PurgesTemporary
-from roadstead.telemetry.metrics import Metrics
+from roadstead.storage.writer import WriterLostError
+from roadstead.supervisor import GiveUpError
+from roadstead.telemetry.metrics import EventMetrics, Metrics
 
 LINKS_EVERY = timedelta(seconds=0.5)
 WORKERS_END_WITHIN = timedelta(milliseconds=200)  # what takes longer leaves notes, which the next start works off
@@ -33,22 +37,34 @@ async def background(handover: Handover) -> None:
     """Do the work that nobody waits for, until cancelled."""
     settings = handover.settings
     async with open_plugs(settings, migrate=False) as opened:
-        plugs = metered(opened, Metrics(handover.run_directory, "background"))
-        await take_up_if_begun(plugs, settings)
-        uploads = await build_uploads(plugs, settings)
-        rules = Rules.from_json(handover.rules_json)
-        layers = RuleLayers(plugs.database.layers, rules.layers(), CLOCK)
-        everywhere = [Loop("leases of the rules' layers", settings.gc.grace / 4, layers.keep)]
-        loops = [] if settings.registry.read_only else _removing(plugs, settings, uploads)
-        links = None
-        if await links_mode(plugs, settings) is not LinksMode.OFF and not settings.registry.read_only:
-            links = Links(plugs.database.links, plugs.driver, CLOCK)
-            loops.append(Loop("links", LINKS_EVERY, _quietly(links)))
+        numbers = Metrics(handover.run_directory, "background")
+        plugs = metered(opened, numbers)
         try:
+            async with keeping_the_right(settings, plugs.driver):
+                await _work(plugs, handover, EventMetrics(numbers))
+        except WriterLostError as error:
+            raise GiveUpError(str(error)) from error
+
+
+async def _work(plugs: Plugs, handover: Handover, tally: EventMetrics) -> None:
+    settings = handover.settings
+    await take_up_if_begun(plugs, settings)
+    uploads = await build_uploads(plugs, settings)
+    rules = Rules.from_json(handover.rules_json)
+    layers = RuleLayers(plugs.database.layers, rules.layers(), CLOCK)
+    everywhere = [Loop("leases of the rules' layers", settings.gc.grace / 4, layers.keep)]
+    loops = [] if settings.registry.read_only else _removing(plugs, settings, uploads)
+    links = None
+    if await links_mode(plugs, settings) is not LinksMode.OFF and not settings.registry.read_only:
+        links = build_links(plugs, settings)
+        loops.append(Loop("links", LINKS_EVERY, _quietly(links)))
+    try:
+        async with delivery_loops(plugs.database, settings, tally, CLOCK) as delivery:
+            loops += delivery
             await Background(loops, plugs.database.leases, owner(), CLOCK, everywhere=everywhere).run()
-        finally:
-            if links is not None:
-                await _finish_links(links)
+    finally:
+        if links is not None:
+            await _finish_links(links)
 
 
 def _quietly(links: Links) -> Callable[[], Awaitable[int]]:
@@ -76,6 +92,7 @@ def collector(plugs: Plugs, settings: Settings) -> Collector:
         untagged=Untagged(settings.gc.untagged.value),
         untagged_after=settings.gc.untagged_after,
         stray_after=settings.gc.grace,
+        staged_after=settings.registry.upload_max_age + timedelta(days=1),
         retention=Retention(
             tuple(_retention_rule(rule) for rule in settings.gc.retention),
             ImmutableTags.parse(settings.registry.immutable),

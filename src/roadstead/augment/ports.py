@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Protocol
 
 from roadstead.oci.digest import Digest
-from roadstead.oci.reference import RepositoryName
+from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.storage.arrivals import Arrival
 from roadstead.storage.ports import Key
 
@@ -21,6 +21,14 @@ class Served:
     digest: Digest
     media_type: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """What a tag is at, and what was derived from that under the plan that was asked for, if anything was yet."""
+
+    source: Served
+    derived: Served | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +91,10 @@ class DerivationStore(Protocol):
 
     async def find(self, repository: RepositoryName, source: Digest, plan_digest: Digest) -> Served | None:
         """Return what answers a pull of this source under this plan, if it was derived already."""
+        ...
+
+    async def find_by_tag(self, repository: RepositoryName, tag: Tag, plan_digest: Digest) -> Pulled | None:
+        """Return what the tag is at now and what `find` gives for it, in one look; None where there is no such tag."""
         ...
 
     async def record(self, derivation: Derivation, *, now: datetime) -> None:

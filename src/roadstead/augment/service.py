@@ -1,7 +1,7 @@
 """What a pull by tag is answered with, once rules had their say: resolve, read, derive, keep.
 
-A pull that no rule matches costs one look-up and reads nothing. One that matches asks the database for what was
-derived from this source under this plan; only the first such pull derives it.
+Whether a rule matches is known without reading anything. A pull that one matches asks the database once, for where
+the tag is and what was derived from that under the rule's plan; only the first such pull derives it.
 
 That an image is never augmented, or can't be, follows from its bytes and the plan, and bytes under a digest don't
 change: so each worker remembers it in memory, for a bounded number of images. A record in the database would say no
@@ -90,21 +90,28 @@ class Augmenter:
         self._settled: dict[tuple[Digest, Digest], Unchanged | NotServed] = {}
         self._running: dict[tuple[RepositoryName, Digest, Digest], asyncio.Task[Served | Unchanged | NotServed]] = {}
 
-    async def serve(self, repository: RepositoryName, tag: Tag, source: Served) -> Served:
-        """Return what a pull of this tag, which is at `source`, is answered with: the source or what it becomes.
+    def plan_for(self, repository: RepositoryName, tag: Tag) -> Plan | None:
+        """Return the plan of the rule that a pull of this tag comes under, if there is one; nothing is read."""
+        return self._rules.first_match(repository, tag)
 
-        The same answer at every call and in every process. Many calls at once derive once; one that is cancelled
-        leaves the others be. Raises PlatformNotServedError, IndexTooLargeError, LayerMissingError, the errors of the
-        stores, and those of manifests and configs that aren't what they say.
+    async def pull(self, repository: RepositoryName, tag: Tag, plan: Plan) -> Served | None:
+        """Return what a pull of this tag under this plan is answered with; None where there is no such tag.
+
+        The same answer at every call and in every process, until the tag moves. Many calls at once derive once; one
+        that is cancelled leaves the others be. Raises PlatformNotServedError, IndexTooLargeError, LayerMissingError,
+        the errors of the stores, and those of manifests and configs that aren't what they say.
         """
-        plan = self._rules.first_match(repository, tag)
-        if plan is None or source.media_type not in MANIFESTS:  # schema 1 is served as it is
+        found = await self._derivations.find_by_tag(repository, tag, plan.digest)
+        if found is None:
+            return None
+        return found.derived or await self._answer(repository, tag, found.source, plan)
+
+    async def _answer(self, repository: RepositoryName, tag: Tag, source: Served, plan: Plan) -> Served:
+        """Return what the source becomes, of which nothing is recorded yet: itself, or what is derived now."""
+        if source.media_type not in MANIFESTS:  # schema 1 is served as it is
             return source
         outcome = self._settled.get((source.digest, plan.digest))
         if outcome is None:
-            found = await self._derivations.find(repository, source.digest, plan.digest)
-            if found is not None:
-                return found
             derived = await self._derive_once(repository, source, plan)
             if isinstance(derived, Served):
                 return derived

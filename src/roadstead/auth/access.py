@@ -7,7 +7,7 @@ from roadstead.auth.credentials import Credentials, Password, parse_authorizatio
 from roadstead.auth.errors import CredentialsWrongError
 from roadstead.auth.limiter import FailureLimiter
 from roadstead.auth.policies import Decision, Policies
-from roadstead.auth.ports import Authenticator
+from roadstead.auth.ports import Authenticator, TakesItsTime
 
 
 class Access:
@@ -36,6 +36,9 @@ class Access:
             caller = await authenticator.authenticate(credentials)
             if caller is not None:
                 return caller
+        for authenticator in self._authenticators:
+            if isinstance(authenticator, TakesItsTime):
+                await authenticator.waste(credentials)
         if isinstance(credentials, Password):
             self._limiter.failed(credentials.client, credentials.username)
             raise CredentialsWrongError

@@ -50,11 +50,17 @@ class RepositoryGlob:
 
     def matches(self, repository: str, name: str) -> bool:
         """Say whether the repository falls under it when somebody of that name asks. Pure."""
-        glob = _compiled(self.text, name if USER in self.text else "")
-        return glob is not None and glob.matches(repository)
+        return _matches(self.text, repository, name if USER in self.text else "")
 
     def __str__(self) -> str:
         return self.text
+
+
+@lru_cache(maxsize=65536)
+def _matches(text: str, repository: str, name: str) -> bool:
+    """Say whether the glob's text fits. What is remembered is arithmetic on texts, nobody's rights."""
+    glob = _compiled(text, name)
+    return glob is not None and glob.matches(repository)
 
 
 @lru_cache(maxsize=4096)

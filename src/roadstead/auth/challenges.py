@@ -15,7 +15,9 @@ class BasicChallenge:
     def __init__(self, realm: str) -> None:
         self._value = f'Basic realm="{quoted(realm)}", charset="UTF-8"'
 
-    def values(self, wanted: Sequence[Grant], *, host: str, error: str | None = None) -> Sequence[str]:
+    def values(
+        self, wanted: Sequence[Grant], *, host: str, scheme: str = "http", error: str | None = None
+    ) -> Sequence[str]:
         """Return the one value; Basic asks for everything alike."""
         return (self._value,)
 
@@ -25,7 +27,9 @@ class NoWayIn:
 
     asks_everybody = False
 
-    def values(self, wanted: Sequence[Grant], *, host: str, error: str | None = None) -> Sequence[str]:
+    def values(
+        self, wanted: Sequence[Grant], *, host: str, scheme: str = "http", error: str | None = None
+    ) -> Sequence[str]:
         """Return nothing: a client that was asked would look for credentials in vain."""
         return ()
 

@@ -2,25 +2,30 @@
 
 from collections.abc import Sequence
 
+from roadstead.auth.principal import Grant
 from roadstead.errors import DeniedError, UnavailableError
 
 
 class SignInNeededError(DeniedError):
     """Nobody has proved who they are, or what they came with proves nothing (UNAUTHORIZED, 401).
 
-    ``challenges`` are the values of WWW-Authenticate: how to sign in here.
+    ``challenges`` are the values of WWW-Authenticate: how to sign in here. ``wanted`` is what a token would have to
+    grant. Whoever raises it need know neither; the guard fills them in.
     """
 
-    def __init__(self, message: str = "sign in first", challenges: Sequence[str] = ()) -> None:
+    def __init__(
+        self, message: str = "sign in first", challenges: Sequence[str] = (), wanted: Sequence[Grant] = ()
+    ) -> None:
         super().__init__(message)
         self.challenges = tuple(challenges)
+        self.wanted = tuple(wanted)
 
 
 class CredentialsWrongError(SignInNeededError):
     """What came to sign in with isn't right; the same answer whether the name or the password is wrong."""
 
-    def __init__(self, message: str = "the name or the password is wrong", challenges: Sequence[str] = ()) -> None:
-        super().__init__(message, challenges)
+    def __init__(self, message: str = "the name or the password is wrong") -> None:
+        super().__init__(message)
 
 
 class AccessDeniedError(DeniedError):

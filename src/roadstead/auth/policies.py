@@ -18,6 +18,8 @@ from roadstead.oci.pattern import Glob
 ANYWHERE = "anywhere"
 """In an explanation, the place of an action that isn't done to a repository."""
 
+_REMEMBERED = 16_384  # decisions of one process: some MiB
+
 _WORDS = ("anonymous", "authenticated", "everyone")
 _NAMED = re.compile(r"(user|robot|group|issued):(\S{1,255})")
 
@@ -121,11 +123,16 @@ class Decision:
     by_token: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class Policies:
-    """All policies; where none was written, whoever signed in may do what distribution lets them do."""
+    """All policies; where none was written, whoever signed in may do what distribution lets them do.
 
-    written: tuple[Policy, ...] = ()
+    What they come to is remembered, by everything that it depends on: who asks with which groups, what, and where. It
+    is arithmetic; who somebody is, and what narrows them, is found out anew each time.
+    """
+
+    def __init__(self, written: Sequence[Policy] = ()) -> None:
+        self.written = tuple(written)
+        self._decided: dict[tuple[Principal, Action, str | None], Decision] = {}
 
     @property
     def all(self) -> Sequence[Policy]:
@@ -133,11 +140,20 @@ class Policies:
         return self.written or DEFAULT
 
     def decide(self, caller: Caller, action: Action, repository: str | None) -> Decision:
-        """Decide whether the caller may; `repository` is None for what isn't done to one. Pure."""
-        narrowed = _narrowed(caller, action, repository)
-        if narrowed is not None:
-            return narrowed
-        principal = caller.principal
+        """Decide whether the caller may; `repository` is None for what isn't done to one."""
+        if caller.grants is not None or caller.scope is not None:
+            narrowed = _narrowed(caller, action, repository)
+            if narrowed is not None:
+                return narrowed
+        asked = (caller.principal, action, repository)
+        decision = self._decided.get(asked)
+        if decision is None:
+            if len(self._decided) >= _REMEMBERED:
+                self._decided.clear()
+            decision = self._decided[asked] = self._decide(*asked)
+        return decision
+
+    def _decide(self, principal: Principal, action: Action, repository: str | None) -> Decision:
         if principal.kind is PrincipalKind.ISSUED and not self.written:
             return Decision(allowed=True, because="the token grants it, and no policies are written")
         place = ANYWHERE if repository is None else repository

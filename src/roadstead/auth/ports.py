@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from roadstead.auth.caller import Caller, Scope
 from roadstead.auth.credentials import Credentials
@@ -17,8 +17,20 @@ class Authenticator(Protocol):
     async def authenticate(self, credentials: Credentials) -> Caller | None:
         """Return who it is; None where these credentials are of another kind, or aren't right.
 
-        It reads what it knows with every call, so that what is revoked is revoked at once. A name it doesn't know
-        takes as long as a wrong password. Raises AttemptsTooManyError and UnavailableError; never guesses.
+        It reads what it knows with every call, so that what is revoked is revoked at once. Raises
+        AttemptsTooManyError and UnavailableError; never guesses.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesItsTime(Protocol):
+    """A way of signing in where a name that it knows is told by the time that an answer takes."""
+
+    async def waste(self, credentials: Credentials) -> None:
+        """Take the time that `authenticate` would have taken if it had known the name; nothing if it has.
+
+        Asked once every way of signing in has failed: whoever is known to one of them needn't wait for the others.
         """
         ...
 
@@ -32,9 +44,11 @@ class Challenges(Protocol):
 
     asks_everybody: bool
 
-    def values(self, wanted: Sequence[Grant], *, host: str, error: str | None = None) -> Sequence[str]:
+    def values(
+        self, wanted: Sequence[Grant], *, host: str, scheme: str = "http", error: str | None = None
+    ) -> Sequence[str]:
         """Return a value for each scheme. `wanted` is what a token would have to grant, `host` the request's Host
-        header, `error` why a token that came isn't enough (RFC 6750 §3.1)."""
+        header, `scheme` its own, `error` why a token that came isn't enough (RFC 6750 §3.1)."""
         ...
 
 
@@ -98,4 +112,70 @@ class AccountStore(Protocol):
 
     async def keys(self, owner: str | None = None) -> Sequence[ApiKey]:
         """Return the keys of one account or of all, the oldest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SealedKey:
+    """A key that signs tokens, as it is stored: ``sealed`` is its private half, encrypted under the master key.
+
+    It signs from ``signs_from`` until the next one does, so that others know it before a token names it.
+    """
+
+    kid: str  # RFC 7638
+    algorithm: str
+    sealed: bytes
+    certificate: str  # PEM, by itself: for registries that take keys as certificates
+    created_at: datetime
+    signs_from: datetime
+
+
+class SigningKeyStore(Protocol):
+    """The keys that sign our tokens. Every write is one transaction, every read sees the last one."""
+
+    async def signing_keys(self) -> Sequence[SealedKey]:
+        """Return all keys, the one that signs from the earliest moment first."""
+        ...
+
+    async def add_signing_key(self, key: SealedKey) -> None:
+        """Store a new key."""
+        ...
+
+    async def remove_signing_key(self, kid: str) -> bool:
+        """Remove a key; False where there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshToken:
+    """What somebody gets new bearer tokens with, without their password; ``token_hash`` is its SHA-256."""
+
+    token_hash: str
+    principal: Principal  # without groups: those are what they are when it is used
+    service: str
+    created_at: datetime
+    expires_at: datetime
+
+
+class RefreshTokenStore(Protocol):
+    """Refresh tokens. Every write is one transaction, every read sees the last one."""
+
+    async def put_refresh_token(self, token: RefreshToken) -> None:
+        """Store a new token, and remove those that have ended by the time it was made."""
+        ...
+
+    async def find_refresh_token(self, token_hash: str) -> RefreshToken | None:
+        """Return the token with that hash, ended or not."""
+        ...
+
+    async def remove_refresh_tokens(self, principal: Principal) -> int:
+        """Remove all tokens of one caller; return how many there were."""
+        ...
+
+
+class Identities(Protocol):
+    """Who there is now."""
+
+    async def present(self, principal: Principal) -> Principal | None:
+        """Return this one with the groups it is in now; None if there is nobody of that kind and name any more."""
         ...

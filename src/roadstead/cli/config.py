@@ -51,7 +51,9 @@ def check(config: ConfigArgument = None, as_json: JsonOption = False) -> None:
     findings, warnings = _findings(config)
     report_warnings(warnings)
     if as_json:
-        described = [{"key": f.key, "message": f.message, "where": f.where, "advice": f.advice} for f in findings]
+        described = [
+            {"key": f.key, "message": f.message, "where": f.where, "advice": f.advice, "id": f.id} for f in findings
+        ]
         typer.echo(json.dumps(described, indent=2))
     elif findings:
         for finding in findings:

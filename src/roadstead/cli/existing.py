@@ -22,10 +22,15 @@ class DataMissingError(NotFoundError):
 
 def load_existing(config: Path | None, data: Path | None) -> Settings:
     """Return the settings, with `data` as storage.path if it is given; DataMissingError if nothing is there."""
-    overrides = {} if data is None else {"storage.path": str(data)}
-    settings = load(config, environment=os.environ, overrides=overrides).settings
+    settings = configured(config, data)
     require_data(settings)
     return settings
+
+
+def configured(config: Path | None, data: Path | None) -> Settings:
+    """Return the settings, with `data` as storage.path if it is given, whether anything is there or not."""
+    overrides = {} if data is None else {"storage.path": str(data)}
+    return load(config, environment=os.environ, overrides=overrides).settings
 
 
 def require_data(settings: Settings) -> None:

@@ -111,8 +111,8 @@ def _described(item: Explained) -> dict[str, Any]:
 
 async def _with_collector(settings: Settings, run: Callable[[Collector], Any]) -> None:
     # Opening storage and database is what takes its time to import: --help need not wait for it.
-    from roadstead.app.plugs import open_plugs
+    from roadstead.app.adoption import open_taken_up
     from roadstead.app.upkeep import collector
 
-    async with open_plugs(settings, migrate=False) as plugs:
+    async with open_taken_up(settings) as plugs:
         await run(collector(plugs, settings))

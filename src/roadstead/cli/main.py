@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from roadstead.cli import config, gc, import_tree, layer, serve, tag, verify
+from roadstead.cli import auth, config, copy, doctor, events, gc, importing, key, layer, serve, tag, user, verify
 from roadstead.cli.report import report
 from roadstead.errors import RoadsteadError
 
@@ -18,12 +18,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
-app.command("import", epilog=import_tree.EXAMPLE)(import_tree.import_tree)
+app.command("import", epilog=importing.EXAMPLE)(importing.import_)
+app.command("copy", epilog=copy.EXAMPLE)(copy.copy)
 app.command("gc", epilog=gc.EXAMPLE)(gc.gc)
 app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
+app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
 app.add_typer(config.app, name="config")
+app.add_typer(user.app, name="user")
+app.add_typer(key.app, name="key")
+app.add_typer(auth.app, name="auth")
 app.add_typer(layer.app, name="layer")
 app.add_typer(tag.app, name="tag")
+app.add_typer(events.app, name="events")
 
 
 def version() -> str:

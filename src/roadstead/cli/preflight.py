@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from roadstead.augment.layers import check_layer
 from roadstead.augment.plan import Plan, PlanInvalidError, parse_variable
+from roadstead.auth.providers.htpasswd import parse_htpasswd
 from roadstead.cli.certificate import tls_plan
 from roadstead.db.errors import DriverMissingError
 from roadstead.db.postgres import check_driver
@@ -24,6 +25,7 @@ def preflight(settings: Settings) -> Iterator[Finding]:
         for number, layer in enumerate(rule.layers):
             yield from _layer(f"{key}.layers[{number}]", layer)
     yield from _certificate(settings)
+    yield from _htpasswd(settings)
     yield from _extras(settings)
 
 
@@ -62,6 +64,19 @@ def _layer(key: str, layer: LayerSettings) -> Iterator[Finding]:
         yield Finding(key, f"{layer.path}: {error.reason}", advice="A layer is a directory, a .tar or a .tar.gz.")
     except OSError:
         return  # check_settings says that it isn't there or can't be read
+
+
+def _htpasswd(settings: Settings) -> Iterator[Finding]:
+    """Yield the lines of the file that nobody can sign in with: serving would go on, with a word in the log."""
+    if settings.auth.htpasswd is None or not settings.auth.htpasswd.path.is_file():
+        return
+    path = settings.auth.htpasswd.path
+    try:
+        entries = parse_htpasswd(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return  # check_settings says that it can't be read
+    for finding in entries.findings:
+        yield Finding("auth.htpasswd", f"{path}: {finding}", advice="htpasswd -B writes lines that are read here.")
 
 
 def _extras(settings: Settings) -> Iterator[Finding]:

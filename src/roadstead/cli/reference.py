@@ -14,9 +14,21 @@ from roadstead.settings.address import ListenAddress
 from roadstead.settings.convert import field_types
 from roadstead.settings.distribution_keys import KEYS
 from roadstead.settings.load import variable
-from roadstead.settings.model import ABOUT, LayerSettings, RetentionSettings, RuleSettings, Settings
+from roadstead.settings.model import (
+    ABOUT,
+    EndpointSettings,
+    HtpasswdSettings,
+    IssueSettings,
+    LayerSettings,
+    PolicySettings,
+    QuotaSettings,
+    RetentionSettings,
+    RuleSettings,
+    Settings,
+    TokenSettings,
+)
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
-from roadstead.settings.tables import Headers, LogFields
+from roadstead.settings.tables import Headers, LogFields, SentHeaders
 from roadstead.telemetry.metrics import BUCKETS, FAMILIES, PROCESS_FAMILIES
 
 _TABLE_START = "<!-- The table is made from the code by `python -m roadstead.cli.reference docs/reference`. -->"
@@ -35,8 +47,15 @@ _WORDS: Mapping[Any, str] = {
     LayerSettings: "path or table",
     RuleSettings: "table",
     RetentionSettings: "table",
+    PolicySettings: "table",
+    HtpasswdSettings: "path or table",
+    QuotaSettings: "table",
+    TokenSettings: "table",
+    IssueSettings: "table",
+    EndpointSettings: "table",
     Headers: "table of lists",
     LogFields: "table",
+    SentHeaders: "table of lists",
 }
 
 _SETTINGS_HEAD = """\
@@ -52,8 +71,10 @@ says what is wrong.
   of bytes.
 - A relative **path** in the file begins at the file; elsewhere it begins at the working directory.
 - In the environment, lists and tables are JSON: `ROADSTEAD_AUGMENT_RULES='[{"match": "library/*:latest", "env": ["A=1"]}]'`.
-- Inside any value `${env:NAME}` stands for an environment variable and `${file:PATH}` for a file's content;
-  `$${` is a plain `${`.
+- A variable's name with `_FILE` behind it (`ROADSTEAD_DATABASE_URL_FILE`) names a file that holds the value.
+- Inside any value `${env:NAME}` stands for an environment variable, `${file:PATH}` for a file's content,
+  `${secret:NAME#KEY}` for a key of a secret in AWS Secrets Manager and `${ssm:NAME}` for a parameter of AWS Systems
+  Manager ([Keep secrets elsewhere](../how-to/secrets.md)); `$${` is a plain `${`.
 - An unknown key or `ROADSTEAD_` variable is an error. The variables that Kubernetes makes for a Service called
   `roadstead` are ignored.
 """
@@ -76,6 +97,7 @@ The label `route` is the distribution specification's name of an endpoint:
 | `end-5`, `end-6`, `end-13`, `end-14` | an upload gets a chunk; is finished; is asked about; is cancelled |
 | `end-8`, `catalog`, `end-12` | tags, repositories, referrers are listed |
 | `home`, `alive`, `ready`, `metrics` | `/`; `/healthz` and `/health`; `/readyz`; `/metrics` |
+| `token`, `jwks` | a bearer token is given; the keys that sign them are |
 | `none` | nothing is served there |
 """
 
@@ -87,7 +109,12 @@ def settings_page() -> str:
         parts.extend(_section(f"[{section}]", table, section))
     parts.extend(_section("[[augment.rules]]", RuleSettings, None))
     parts.extend(_section("layers", LayerSettings, None))
+    parts.extend(_section("[[registry.quotas]]", QuotaSettings, None))
+    parts.extend(_section("[[auth.policies]]", PolicySettings, None))
+    parts.extend(_section("[auth.token]", TokenSettings, None))
+    parts.extend(_section("[auth.issue]", IssueSettings, None))
     parts.extend(_section("[[gc.retention]]", RetentionSettings, None))
+    parts.extend(_section("[[events.endpoints]]", EndpointSettings, None))
     return "\n".join(parts)
 
 
@@ -161,6 +188,10 @@ def _kind(kind: Any) -> str:
 
 def _default(value: object, kind: Any) -> str:
     if value is None:
+        return "none"
+    if isinstance(value, SentHeaders):
+        return "`{}`"
+    if isinstance(value, Secret):
         return "none"
     if isinstance(value, Headers | LogFields):
         return "`{}`" if not value.pairs else f"`{json.dumps(value.as_table())}`"

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -16,6 +15,7 @@ import typer
 
 from roadstead.cli.apart import Apart
 from roadstead.cli.certificate import LOOK_EVERY_S, TlsFromSettings
+from roadstead.cli.run_directory import run_directory
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.handover import Handover
 from roadstead.settings.load import LoadedSettings, load
@@ -70,6 +70,27 @@ def serve(
 
 def run(loaded: LoadedSettings) -> int:
     """Prepare and serve with these settings until a signal; return the exit status."""
+    if not loaded.settings.is_rebuildable:
+        return _run(loaded)
+    # What only this mode needs costs nobody else's start.
+    from roadstead.app import writing
+
+    with writing.working_alone(loaded.settings):
+        try:
+            return _run(loaded)
+        finally:
+            Apart(partial(_give_back, loaded.settings)).result()
+
+
+async def _give_back(settings: Settings) -> str:
+    # As above.
+    from roadstead.app import writing
+
+    await writing.give_the_right_back(settings)
+    return "given back"
+
+
+def _run(loaded: LoadedSettings) -> int:
     settings = loaded.settings
     _configure_logging(settings, threaded=False)
     for warning in loaded.warnings:
@@ -78,9 +99,9 @@ def run(loaded: LoadedSettings) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     listeners = listen(settings.server.listen, settings.server.workers)
     side_listeners = listen(settings.metrics.listen, 1) if settings.metrics.listen else []
-    with tempfile.TemporaryDirectory(prefix="roadstead-") as directory:
+    with run_directory() as directory:
         certificate = TlsFromSettings(settings) if settings.speaks_tls else None
-        preparation = Apart(partial(_prepare, settings, Path(directory)))
+        preparation = Apart(partial(_prepare, settings, directory))
         # Meanwhile here: what the workers need, so that they have it the moment they are forked.
         from roadstead import worker
         from roadstead.app import applications, upkeep
@@ -110,7 +131,7 @@ def run(loaded: LoadedSettings) -> int:
         roles += [_role("side", settings, partial(answer_aside, listener), listener) for listener in side_listeners]
         roles.append(_role("background", settings, work_behind))
         address = ListenAddress(settings.server.listen.host, listeners[0].getsockname()[1])
-        announce = partial(_announce, settings, address, certificate.material if certificate else None)
+        announce = partial(_announce, handover.settings, address, certificate.material if certificate else None)
         renewal = Renewal(certificate.look, LOOK_EVERY_S) if certificate else None
         return Supervisor(roles, shutdown_timeout_s=timeout_s, when_ready=announce, renewal=renewal).run()
 
@@ -148,17 +169,21 @@ def _announce(settings: Settings, address: ListenAddress, tls: TlsMaterial | Non
     if settings.log.format is LogFormat.JSON:
         _log.info("ready", **facts)
         return
-    image = f"{_host(settings, address)}/library/hello:1"
+    image = f"{_host(settings, address)}/team/app:1"
+    login = f"docker login {_host(settings, address)} && " if settings.auth.is_on else ""
     lines = [
         f"roadstead listens at {facts['url']} with {settings.server.workers} workers",
         f"images are in {facts['storage']}, facts in {facts['database']}",
-        f"try:  docker tag IMAGE {image} && docker push {image}",
+        f"try:  {login}docker tag IMAGE {image} && docker push {image}",
         f"      docker pull {image}",
     ]
     if tls is not None and settings.tls.self_signed:
         lines.append(f"the certificate vouches for itself; its SHA-256 is {tls.fingerprint}")
     if not settings.server.listen.is_loopback:
-        lines.append("warning: there is no authentication; whoever reaches this port can write and delete")
+        if not settings.auth.is_on:
+            lines.append("warning: nobody has to sign in; whoever reaches this port can write and delete")
+        elif tls is None and not (settings.server.public_url or "").startswith("https://"):
+            lines.append("warning: without TLS in front, passwords cross the network as they are")
     sys.stderr.write("\n".join(lines) + "\n")
     sys.stderr.flush()
 
@@ -184,4 +209,5 @@ def _host(settings: Settings, address: ListenAddress) -> str:
         return settings.server.public_url.partition("://")[2].rstrip("/")
     if address.host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
         return f"{socket.gethostname()}:{address.port}"
-    return str(address)
+    # The name is what the pages use, and what clients take without TLS as they do the address.
+    return f"localhost:{address.port}" if address.host == "127.0.0.1" else str(address)

@@ -134,8 +134,8 @@ def _described(change: TagChange, repository: RepositoryName, tag: Tag) -> dict[
 
 async def _with_history(settings: Settings, run: Callable[[TagHistory], Awaitable[Any]]) -> Any:
     # Opening storage and database is what takes its time to import: --help need not wait for it.
-    from roadstead.app.plugs import open_plugs
+    from roadstead.app.adoption import open_taken_up
     from roadstead.app.services import tag_history
 
-    async with open_plugs(settings, migrate=False) as plugs:
+    async with open_taken_up(settings) as plugs:
         return await run(tag_history(plugs, settings))

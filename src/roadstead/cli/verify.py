@@ -36,11 +36,11 @@ def verify(
 
 async def _verify(settings: Settings, repair: bool, as_json: bool) -> bool:
     # Opening storage and database is what takes its time to import: --help need not wait for it.
-    from roadstead.app.plugs import open_plugs
+    from roadstead.app.adoption import open_taken_up
     from roadstead.app.upkeep import verifier
 
     fine = True
-    async with open_plugs(settings, migrate=False) as plugs:
+    async with open_taken_up(settings) as plugs:
         checking = verifier(plugs, settings, repair=repair)
         async with aclosing(checking.run()) as findings:
             async for finding in findings:

@@ -27,7 +27,9 @@ from roadstead.db.stores.leases import DatabaseLeases
 from roadstead.db.stores.links import DatabaseLinks
 from roadstead.db.stores.manifests import DatabaseManifests
 from roadstead.db.stores.outbox import NOWHERE, Announcer, DatabaseOutbox
+from roadstead.db.stores.tokens import DatabaseTokens
 from roadstead.db.stores.uploads import DatabaseUploads
+from roadstead.db.stores.usage import DatabaseUsage
 from roadstead.events.event import Source
 from roadstead.events.ports import OutboxStore
 from roadstead.events.rules import NOBODY, Interests
@@ -44,6 +46,7 @@ from roadstead.registry.ports import (
     ManifestStore,
     UploadStore,
 )
+from roadstead.registry.quotas import UsageStore
 
 DEFAULT_POOL_SIZE = 8
 """Connections a process keeps to PostgreSQL at most: these for reads, and half as many for writes."""
@@ -79,6 +82,8 @@ class Database:
     imports: ImportStore
     links: LinkStore
     accounts: AccountStore
+    usage: UsageStore
+    tokens: DatabaseTokens
     outbox: OutboxStore
 
     def __init__(
@@ -106,6 +111,8 @@ class Database:
         self.imports = DatabaseImports(access)
         self.links = DatabaseLinks(access)
         self.accounts = DatabaseAccounts(access)
+        self.usage = DatabaseUsage(access)
+        self.tokens = DatabaseTokens(access)
         self.outbox = DatabaseOutbox(access, announcer)
 
     async def check(self) -> None:

@@ -1,6 +1,6 @@
 """PostgreSQL: a read is one round trip of a prepared statement, a write a transaction (design decision 3).
 
-Reads go through asyncpg's own pool; the connection keeps the prepared statement. Writes go through SQLAlchemy, at
+Reads have connections of their own (readers.py), which keep the prepared statements. Writes go through SQLAlchemy, at
 READ COMMITTED: the stores lock what their promises hang on. Where two transactions still lock each other out the
 loser runs again, and so does one whose connection was lost before it committed; after that nobody knows, so it is
 never repeated.
@@ -20,11 +20,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from roadstead.db.access import CHANNEL, Access, P, Query, Row, T
 from roadstead.db.errors import DatabaseUrlError, DriverMissingError, StoreFailedError
 from roadstead.db.migrating import upgrade
+from roadstead.db.readers import Readers
 from roadstead.errors import RoadsteadError
 from roadstead.registry.errors import StoreBusyError
 
 if TYPE_CHECKING:
-    import asyncpg
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 MAX_ATTEMPTS = 5
@@ -64,7 +64,6 @@ class Driver:
         from sqlalchemy.ext.asyncio import create_async_engine
 
         self.connect = asyncpg.connect
-        self.create_pool = asyncpg.create_pool
         self.create_engine = create_async_engine
         # A connection that was cut answers with any of these, as far as it has noticed: the last word of the server,
         # that it is closed, or (InternalClientError) that it is still at something else.
@@ -76,6 +75,7 @@ class Driver:
             asyncpg.InternalClientError,
             ConnectionError,
         )
+        self.refused: type[Exception] = asyncpg.PostgresError  # an answer of the server's
         self.errors: tuple[type[Exception], ...] = (
             asyncpg.PostgresError,
             asyncpg.InterfaceError,
@@ -92,13 +92,13 @@ class PostgresAccess:
         self,
         driver: Driver,
         url: str,
-        pool: "asyncpg.Pool[asyncpg.Record]",
+        readers: Readers,
         engine: "AsyncEngine",
         busy_timeout: timedelta,
     ) -> None:
         self._driver = driver
         self._url = url
-        self._pool = pool
+        self._readers = readers
         self._engine = engine
         self._busy_timeout_s = busy_timeout.total_seconds()
 
@@ -127,16 +127,16 @@ class PostgresAccess:
             max_overflow=0,
             pool_timeout=seconds,
         )
+        readers = Readers(lambda: driver.connect(url, **options), most=pool_size, patience_s=seconds)
         try:
-            # `reset`: the driver's own costs a round trip, and a plain read leaves nothing to reset.
-            pool = await driver.create_pool(url, min_size=1, max_size=pool_size, reset=_leave_as_it_is, **options)
+            readers.give_back(await readers.wait())
         except ValueError as error:
             await engine.dispose()
             raise DatabaseUrlError("asyncpg can't read it") from error
         except driver.errors as error:
             await engine.dispose()
             raise our_error(error) from error
-        return cls(driver, url, pool, engine, busy_timeout)
+        return cls(driver, url, readers, engine, busy_timeout)
 
     async def migrate(self) -> None:
         """Bring the database to this release's revision; processes that start together take turns.
@@ -159,47 +159,54 @@ class PostgresAccess:
 
     async def revision(self) -> str | None:
         """Return the revision of the schema, or None where there is none yet."""
-        try:
-            if await self._pool.fetchval("SELECT to_regclass('alembic_version')") is None:
-                return None
-            found = await self._pool.fetchval("SELECT version_num FROM alembic_version")
-        except self._driver.errors as error:
-            raise our_error(error) from error
-        return None if found is None else str(found)
+        known = await self._read("SELECT to_regclass('alembic_version')", (), many=False)
+        if known is None or known[0] is None:
+            return None
+        found = await self._read("SELECT version_num FROM alembic_version", (), many=False)
+        return None if found is None else str(found[0])
 
     async def row(self, query: Query, *arguments: Any) -> Row | None:
         """Return the first row of a query, or None."""
         prepared = query.postgres
-        row: Row | None = await self._read("fetchrow", prepared.text, prepared.parameters(arguments))
+        row: Row | None = await self._read(prepared.text, prepared.parameters(arguments), many=False)
         return row
 
     async def rows(self, query: Query, *arguments: Any) -> Sequence[Row]:
         """Return all rows of a query."""
         prepared = query.postgres
-        rows: Sequence[Row] = await self._read("fetch", prepared.text, prepared.parameters(arguments))
+        rows: Sequence[Row] = await self._read(prepared.text, prepared.parameters(arguments), many=True)
         return rows
 
-    async def _read(self, method: str, text: str, parameters: tuple[Any, ...]) -> Any:
+    async def _read(self, text: str, parameters: tuple[Any, ...], *, many: bool) -> Any:
         for _ in range(MAX_ATTEMPTS - 1):
             try:
-                return await self._read_once(method, text, parameters)
+                return await self._read_once(text, parameters, many=many)
             except self._driver.lost:
-                # It died while it lay in the pool, and the others there with it, likely. A read may be repeated.
-                await self._pool.expire_connections()
+                # It died while it lay idle, and the others with it, likely. A read may be repeated.
+                self._readers.discard_idle()
             except self._driver.errors as error:
                 raise our_error(error) from error
         try:
-            return await self._read_once(method, text, parameters)
+            return await self._read_once(text, parameters, many=many)
         except self._driver.errors as error:
             raise our_error(error) from error
 
-    async def _read_once(self, method: str, text: str, parameters: tuple[Any, ...]) -> Any:
-        async with self._pool.acquire(timeout=self._busy_timeout_s) as connection:
-            try:
-                return await getattr(connection, method)(text, *parameters)
-            except self._driver.lost:
-                connection.terminate()  # it may not know yet that it is cut, and would be given out again
-                raise
+    async def _read_once(self, text: str, parameters: tuple[Any, ...], *, many: bool) -> Any:
+        connection = self._readers.take() or await self._readers.wait()
+        try:
+            if many:
+                answer: Any = await connection.fetch(text, *parameters)
+            else:
+                answer = await connection.fetchrow(text, *parameters)
+        except BaseException as error:
+            # After an answer it can be used again. Cut or interrupted it may not know yet how it stands.
+            if isinstance(error, self._driver.refused) and not isinstance(error, self._driver.lost):
+                self._readers.give_back(connection)
+            else:
+                self._readers.discard(connection)
+            raise
+        self._readers.give_back(connection)
+        return answer
 
     async def write(self, intention: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run an intention as one transaction."""
@@ -245,11 +252,7 @@ class PostgresAccess:
     async def close(self) -> None:
         """Let go of all connections."""
         await self._engine.dispose()
-        try:
-            async with asyncio.timeout(self._busy_timeout_s):
-                await self._pool.close()
-        except TimeoutError:
-            self._pool.terminate()
+        await self._readers.close()
 
 
 class PostgresCommits:
@@ -300,10 +303,6 @@ def our_error(error: BaseException) -> RoadsteadError:
     if code.startswith(_BUSY) or not code:
         return StoreBusyError("the database doesn't answer; try again")
     return StoreFailedError(f"the database answered with an error: {error}")
-
-
-async def _leave_as_it_is(_: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Reset nothing: reads leave no transaction, no lock and no setting behind."""
 
 
 def _migrate(connection: Connection) -> None:

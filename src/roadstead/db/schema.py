@@ -25,7 +25,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
 HEAD = REVISIONS[-1]
@@ -346,8 +346,37 @@ Index(
     sqlite_where=_HELD,
     postgresql_where=_HELD,
 )
-Index("ix_outbox_settled", outbox.c.state, outbox.c.settled_at)
+_SETTLED = outbox.c.settled_at.is_not(None)
+Index("ix_outbox_settled", outbox.c.settled_at, sqlite_where=_SETTLED, postgresql_where=_SETTLED)
 Index("ix_outbox_event", outbox.c.event_id)
+
+# The keys that sign our bearer tokens; `sealed` is encrypted under the master key.
+signing_keys = Table(
+    "signing_keys",
+    metadata,
+    Column("kid", BYTEWISE, nullable=False),
+    Column("algorithm", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("certificate", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("signs_from", BigInteger, nullable=False),
+    PrimaryKeyConstraint("kid"),
+)
+
+# What clients get new bearer tokens with, by its SHA-256. Whom it is for may have no account (htpasswd).
+refresh_tokens = Table(
+    "refresh_tokens",
+    metadata,
+    Column("token_hash", BYTEWISE, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("name", BYTEWISE, nullable=False),
+    Column("service", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("token_hash"),
+)
+Index("ix_refresh_tokens_name", refresh_tokens.c.name)
+Index("ix_refresh_tokens_expires_at", refresh_tokens.c.expires_at)
 
 # Values of which the whole installation has one: secrets, where the import stands, whether links are written.
 instance = Table(

@@ -7,7 +7,7 @@ made each `backoff`, as distribution does, until one succeeds.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,7 +34,8 @@ _log = structlog.get_logger()
 class Manners:
     """How an endpoint is treated.
 
-    `max_attempts` None: an event is tried for ever. `parallel`: repositories whose events are sent at once.
+    `max_attempts` None: an event is tried for ever. `parallel`: repositories whose events are sent at once; 1 sends
+    all events in the order they were written, as distribution does.
     """
 
     threshold: int = 10
@@ -91,17 +92,14 @@ class Courier:
         letters = await self._outbox.due(self.endpoint, now=self._clock.now(), limit=1 if down else PAGE)
         if not letters:
             return 0
-        by_repository: defaultdict[str, list[Letter]] = defaultdict(list)
-        for letter in letters:
-            by_repository[letter.repository].append(letter)
         gate = asyncio.Semaphore(self._manners.parallel)
         over = asyncio.Event()
         async with asyncio.TaskGroup() as marking:
             marking.create_task(self._mark_until(over))
             try:
                 async with asyncio.TaskGroup() as group:
-                    for line in by_repository.values():
-                        group.create_task(self._deliver_line(line, gate))
+                    for line in self._lines(letters):
+                        group.create_task(self._deliver_line(line, gate, probing=down))
             finally:
                 over.set()
         if down and not self._is_down:
@@ -115,12 +113,26 @@ class Courier:
     def _is_down(self) -> bool:
         return self._failures >= self._manners.threshold
 
-    async def _deliver_line(self, letters: Sequence[Letter], gate: asyncio.Semaphore) -> None:
-        """Deliver the letters of one repository, in order, up to the first that isn't taken."""
+    def _lines(self, letters: Sequence[Letter]) -> Iterable[Sequence[Letter]]:
+        """Return what may be delivered side by side: each repository's letters, or all in one line."""
+        if self._manners.parallel == 1:
+            return [letters]
+        by_repository: defaultdict[str, list[Letter]] = defaultdict(list)
         for letter in letters:
+            by_repository[letter.repository].append(letter)
+        return by_repository.values()
+
+    async def _deliver_line(self, letters: Sequence[Letter], gate: asyncio.Semaphore, *, probing: bool) -> None:
+        """Deliver letters in order; of a repository up to the first that isn't taken."""
+        held: set[str] = set()
+        for letter in letters:
+            if letter.repository in held:
+                continue
             async with gate:
-                if self._failures > self._manners.threshold or not await self._deliver(letter):
+                if self._is_down and not probing:
                     return
+                if not await self._deliver(letter):
+                    held.add(letter.repository)
 
     async def _deliver(self, letter: Letter) -> bool:
         """Make one attempt; False where the repository's later ones have to wait."""

@@ -4,14 +4,23 @@ import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
+import structlog
+
 from roadstead.clock import Clock
+from roadstead.errors import UnavailableError
 from roadstead.events.courier import Courier
 from roadstead.events.ports import OutboxStore, Tally
 
 WAIT_S = 1.0
 """How long a commit may go unnoticed where nothing tells of it."""
 
-COUNT_EVERY_S = 2.0
+COUNT_EVERY_S = 5.0
+"""How often waiting events are counted: of a million that takes a tenth of a second."""
+
+AGAIN_AFTER_S = 1.0
+"""How long an endpoint's delivery rests after it met what nobody foresaw, or a database that doesn't answer."""
+
+_log = structlog.get_logger()
 
 
 class Delivery:
@@ -27,7 +36,7 @@ class Delivery:
         try:
             async with asyncio.TaskGroup() as group:
                 for courier in self._couriers:
-                    group.create_task(courier.run())
+                    group.create_task(_on_and_on(courier))
                 group.create_task(self._wake())
                 group.create_task(self._count())
         except ExceptionGroup as failed:
@@ -50,6 +59,18 @@ class Delivery:
             for courier in self._couriers:
                 self._tally.pending(courier.endpoint, waiting.get(courier.endpoint, 0))
             await asyncio.sleep(COUNT_EVERY_S)
+
+
+async def _on_and_on(courier: Courier) -> None:
+    """Deliver to one endpoint, whatever happens: what goes wrong with one is nothing to the others."""
+    while True:
+        try:
+            await courier.run()
+        except UnavailableError as error:
+            _log.warning("events wait", endpoint=courier.endpoint, error=str(error))
+        except Exception as error:  # noqa: BLE001 -- the outermost frame of the work: told, and tried again
+            _log.error("events wait", endpoint=courier.endpoint, exc_info=_first(error))
+        await asyncio.sleep(AGAIN_AFTER_S)
 
 
 def _first(error: Exception) -> Exception:

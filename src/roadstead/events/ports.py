@@ -150,8 +150,8 @@ class Tally(Protocol):
         """Tell how many events wait now."""
         ...
 
-    def dropped(self, count: int) -> None:
-        """Count pulls that nobody hears of: there were too many at once."""
+    def dropped(self, endpoint: str) -> None:
+        """Count a pull that the endpoint doesn't hear of: there were too many at once."""
         ...
 
 
@@ -180,4 +180,8 @@ class ReplayTooWideError(InvalidError):
     """A replay that doesn't say of what: everything that is kept would be sent once more."""
 
     def __init__(self) -> None:
-        super().__init__("say which events are to be sent again")
+        super().__init__("everything that is kept would be sent once more: say which events")
+
+    def advice(self) -> str:
+        """Name the options."""
+        return "Give --id, --state dead, or --since TIME."

@@ -45,18 +45,21 @@ class PullBuffer:
 
     def note(self, event: Event) -> None:
         """Keep a pull if anybody wants to hear of it; drop it where too many wait."""
-        if not self._interests.listeners(event):
-            return
-        if len(self._waiting) >= self._limit:
-            self._tally.dropped(1)
-        else:
+        listeners = self._interests.listeners(event)
+        if listeners and len(self._waiting) < self._limit:
             self._waiting.append(event)
+            return
+        for endpoint in listeners:
+            self._tally.dropped(endpoint)
 
     async def run(self) -> None:
         """Write what came, each second, until cancelled."""
         while True:
             await asyncio.sleep(self._every_s)
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception:  # noqa: BLE001 -- the outermost frame of the work: told, and tried again at its time
+                _log.exception("pulls can't be noted for events")
 
     async def flush(self) -> None:
         """Write what waits; what the database doesn't take now is tried again the next time."""

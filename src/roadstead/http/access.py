@@ -17,6 +17,7 @@ from roadstead.auth.caller import Action, Caller
 from roadstead.auth.errors import AccessDeniedError, SignInNeededError
 from roadstead.auth.policies import Decision, needed
 from roadstead.auth.ports import Challenges
+from roadstead.auth.principal import Grant
 from roadstead.http.asgi import Request
 from roadstead.http.names import parse_name
 from roadstead.http.rights import DecidedRights
@@ -45,7 +46,8 @@ class Guard:
         try:
             caller = await self._access.identify(request.header(b"authorization"), request.client or "")
         except SignInNeededError as error:
-            raise self._asked_to_sign_in(request, action, repository, error) from error
+            self._ask_again(request, action, repository, error)
+            raise
         request.rights = DecidedRights(caller, self._access)
         if action.of_repository and repository is None:
             self._admit_at_the_door(request, caller)
@@ -56,10 +58,10 @@ class Guard:
 
     def _admit_at_the_door(self, request: Request, caller: Caller) -> None:
         """``/v2/`` asks nothing of anybody but where clients find out how to sign in: they only do so if asked here."""
-        if not caller.is_anonymous:
-            return
+        if not caller.is_anonymous or caller.grants is not None:
+            return  # somebody we know, or nobody in particular with a token that says so
         if self._challenges.asks_everybody or not self._access.policies.may_do_anything(caller):
-            challenges = self._values(request, None, None)
+            challenges = self._values(request, ())
             if challenges:
                 raise SignInNeededError(challenges=challenges)
 
@@ -76,24 +78,21 @@ class Guard:
             reason=decision.because,
         )
         if caller.is_anonymous or decision.by_token:
-            error = "insufficient_scope" if decision.by_token and caller.grants is not None else None
-            challenges = self._values(request, action, repository, error)
+            wanted = (needed(action, repository),)
+            challenges = self._values(request, wanted, "insufficient_scope" if decision.by_token else None)
             if challenges:
                 said = "the token is not good for this" if decision.by_token else "sign in to do this"
-                return SignInNeededError(said, challenges)
+                return SignInNeededError(said, challenges, wanted)
         what = "the registry" if repository is None else repository
         return AccessDeniedError(f"{caller.principal} may not {action} {what}")
 
-    def _asked_to_sign_in(
-        self, request: Request, action: Action, repository: str | None, error: SignInNeededError
-    ) -> SignInNeededError:
-        door = action.of_repository and repository is None
+    def _ask_again(self, request: Request, action: Action, repository: str | None, error: SignInNeededError) -> None:
+        """Add to an error how to sign in; what came was wrong."""
         _log.info("sign-in refused", client=request.client, reason=str(error))
-        told = self._values(request, None if door else action, repository, "invalid_token")
-        return type(error)(str(error), told)
+        at_the_door = action.of_repository and repository is None
+        error.wanted = () if at_the_door else (needed(action, repository),)
+        error.challenges = self._values(request, error.wanted, "invalid_token")
 
-    def _values(
-        self, request: Request, action: Action | None, repository: str | None, error: str | None = None
-    ) -> tuple[str, ...]:
-        wanted = () if action is None else (needed(action, repository),)
-        return tuple(self._challenges.values(wanted, host=request.header(b"host") or "", error=error))
+    def _values(self, request: Request, wanted: tuple[Grant, ...], error: str | None = None) -> tuple[str, ...]:
+        host = request.header(b"host") or ""
+        return tuple(self._challenges.values(wanted, host=host, scheme=request.scheme, error=error))

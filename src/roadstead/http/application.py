@@ -20,6 +20,7 @@ from roadstead.http.asgi import (
 )
 from roadstead.http.context import Services
 from roadstead.http.errors import respond
+from roadstead.http.forwarded import TrustedProxies
 from roadstead.http.outside import Outside
 from roadstead.http.routes import MethodUnknownError, Router
 from roadstead.registry.pump import BodyBrokenError
@@ -75,9 +76,11 @@ class Application:
         open_services: Callable[[], AbstractAsyncContextManager[Services]],
         observer: Observer,
         outside: Outside | None = None,
+        proxies: TrustedProxies | None = None,
     ) -> None:
         self._router = router
         self._outside = outside or Outside()
+        self._proxies = proxies or None
         self._open_services = open_services
         self._observer = observer
         self._services: Services | None = None
@@ -86,6 +89,8 @@ class Application:
         """Serve one request, or the life of the server."""
         if scope["type"] == "lifespan":
             return self._live(receive, send)
+        if self._proxies is not None:
+            self._proxies.see_through(scope)
         return self._serve(Request(scope, receive), receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:

@@ -66,6 +66,11 @@ class Request:
         client = self.scope.get("client")
         return None if client is None else str(client[0]).removeprefix("::ffff:")
 
+    @property
+    def scheme(self) -> str:
+        """Return how the client speaks to us, ``http`` or ``https``, as far as we or a trusted proxy know."""
+        return str(self.scope.get("scheme") or "http")
+
     def header(self, name: bytes) -> str | None:
         """Return the first header of that (lower-case) name."""
         value = self._headers().get(name)

@@ -7,11 +7,13 @@ from roadstead.augment.service import Augmenter
 from roadstead.http.access import Guard
 from roadstead.http.causes import Telling
 from roadstead.http.offload import XAccel
+from roadstead.http.token_routes import Door
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.history import TagHistory
 from roadstead.registry.importer import Gate
 from roadstead.registry.manifests import Manifests
+from roadstead.registry.quotas import Quotas
 from roadstead.registry.uploads import Uploads
 from roadstead.storage.ports import OpensFile, PresignsUrl
 
@@ -34,7 +36,9 @@ class Services:
     gate: Gate  # closed while the database is built from the tree
     check: Callable[[], Awaitable[None]]
     render_metrics: Callable[[], bytes]
+    quotas: Quotas | None = None  # None where there is no limit
     guard: Guard | None = None  # None where everybody may do everything
+    tokens: Door | None = None  # where tokens are given out
     metrics_open: bool = False
     strict_accept: bool = False
     offload: XAccel | None = None

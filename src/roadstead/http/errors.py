@@ -16,6 +16,7 @@ from roadstead.http.asgi import ParametersTooManyError, Response
 from roadstead.http.bodies import BodyLengthError, ContentRangeInvalidError
 from roadstead.http.conditions import ConditionUnmetError
 from roadstead.http.headers import upload_headers
+from roadstead.http.names import ReferenceUnknownError
 from roadstead.http.ranges import RangeUnsatisfiableError
 from roadstead.http.routes import MethodUnknownError, PathTooLongError, PathUnknownError
 from roadstead.oci.digest import DigestInvalidError, DigestMismatchError
@@ -54,6 +55,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     AttemptsTooManyError: Answer(429, "TOOMANYREQUESTS"),
     # Values.
     NameInvalidError: Answer(400, "NAME_INVALID"),
+    ReferenceUnknownError: Answer(404, "MANIFEST_UNKNOWN"),
     TagInvalidError: Answer(400, "TAG_INVALID"),
     DigestInvalidError: Answer(400, "DIGEST_INVALID"),
     DigestMismatchError: Answer(400, "DIGEST_INVALID"),
@@ -116,6 +118,10 @@ def _entry(answer: Answer, message: str, detail: Any) -> dict[str, Any]:
 
 def _detail(error: RoadsteadError) -> Any:
     match error:
+        case SignInNeededError(wanted=wanted):
+            # Capitalised as distribution has them (Docker token spec).
+            named = [(grant, action) for grant in wanted for action in sorted(grant.actions)]
+            return [{"Type": grant.kind, "Class": "", "Name": grant.name, "Action": action} for grant, action in named]
         case registry.RepositoryUnknownError(repository=repository):
             return {"name": str(repository)}
         case registry.BlobUnknownError(digest=digest):

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
+from roadstead.errors import NotFoundError
 from roadstead.oci.digest import Digest
-from roadstead.oci.reference import RepositoryName, Tag, parse_reference
+from roadstead.oci.reference import RepositoryName, Tag, TagInvalidError, parse_reference
 from roadstead.registry.errors import ReadOnlyNameError
 from roadstead.registry.history import AS_OF, MomentInvalidError, parse_moment
 
@@ -14,6 +15,13 @@ AS_PUSHED = "as-pushed"
 
 RESERVED = frozenset({AS_PUSHED, AS_OF, "wt"})
 """First components that mean something else than a hosted repository (design decision 9, docs/decisions/0021)."""
+
+
+class ReferenceUnknownError(NotFoundError):
+    """A pull asks for what can't be a tag: there is no such manifest, and there never will be (OCI 1.1, end-3)."""
+
+    def __init__(self, error: TagInvalidError) -> None:
+        super().__init__(f"there is no such manifest: {error}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,14 @@ def parse_name(text: str) -> Named:
 def parse_tag_or_digest(text: str) -> Tag | Digest:
     """Return the reference; raises DigestInvalidError or TagInvalidError."""
     return parse_reference(text)
+
+
+def parse_wanted(text: str) -> Tag | Digest:
+    """Return the reference that a pull asks for; raises DigestInvalidError or ReferenceUnknownError."""
+    try:
+        return parse_tag_or_digest(text)
+    except TagInvalidError as error:
+        raise ReferenceUnknownError(error) from error
 
 
 @lru_cache(maxsize=8192)

@@ -1,5 +1,6 @@
-"""Which parts of a blob a Range header asks for: pure (RFC 9110 §14, registry spec §1.6)."""
+"""Which parts of a blob a Range header asks for, and how they are read: pure (RFC 9110 §14, registry spec §1.6)."""
 
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -7,6 +8,13 @@ from roadstead.errors import InvalidError
 
 MAX_PARTS = 1000
 """More parts than this in one header is no client's need; the whole blob is the lawful answer."""
+
+
+NEAR = 1 << 20
+"""Parts with fewer bytes than this between them are read at once: a bucket sends so many while it answers anew."""
+
+MAX_READS = 64
+"""More reads than this for one answer aren't done, each of which is a request to a bucket: then the whole is given."""
 
 
 class RangeUnsatisfiableError(InvalidError):
@@ -27,6 +35,15 @@ class Part:
     def content_range(self, total: int) -> str:
         """Return the header's value; on the wire both ends are inclusive."""
         return f"bytes {self.start}-{self.start + self.size - 1}/{total}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Bytes that are read at once, and the parts that are cut out of them, in order."""
+
+    start: int
+    size: int
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +100,44 @@ def _is_plain(parts: list[Part], total: int) -> bool:
     if sum(part.size for part in parts) > total:
         return False
     return all(before.start + before.size <= after.start for before, after in pairwise(parts))
+
+
+def together(parts: Sequence[Part], *, near: int = NEAR) -> tuple[Stretch, ...]:
+    """Return the stretches to read for parts in ascending order."""
+    groups: list[list[Part]] = []
+    for part in parts:
+        if groups and part.start - (groups[-1][-1].start + groups[-1][-1].size) < near:
+            groups[-1].append(part)
+        else:
+            groups.append([part])
+    return tuple(
+        Stretch(group[0].start, group[-1].start + group[-1].size - group[0].start, tuple(group)) for group in groups
+    )
+
+
+async def cut(stretch: Stretch, pieces: AsyncIterator[bytes]) -> AsyncGenerator[tuple[Part, bytes | None], None]:
+    """Yield each part with None, where it begins, and then with its bytes; what lies between parts falls away."""
+    parts = iter(stretch.parts)
+    part = next(parts)
+    position, given = stretch.start, 0
+    yield part, None
+    async for piece in pieces:
+        offset = 0
+        while offset < len(piece):
+            begin = max(offset, part.start + given - position)
+            taken = piece[begin : begin + part.size - given]
+            if not taken:
+                break  # the rest of the piece lies before the part
+            yield part, taken
+            given += len(taken)
+            offset = begin + len(taken)
+            if given == part.size:
+                following = next(parts, None)
+                if following is None:
+                    return
+                part, given = following, 0
+                yield part, None
+        position += len(piece)
 
 
 def parse_content_range(text: str) -> tuple[int, int] | None:

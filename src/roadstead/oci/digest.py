@@ -106,7 +106,7 @@ class Digest:
         return cls(algorithm, hashlib.new(algorithm.value, data).hexdigest())
 
     def __str__(self) -> str:
-        return f"{self.algorithm.value}:{self.encoded}"
+        return self.algorithm + ":" + self.encoded  # asking for the member's value costs more than all the rest
 
 
 class Hasher:

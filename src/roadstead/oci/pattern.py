@@ -96,6 +96,10 @@ class Pattern:
         """Say whether this tag of this repository falls under the pattern."""
         return self._repository.matches(str(repository)) and (self._tag is None or self._tag.matches(str(tag)))
 
+    def matches_repository(self, repository: RepositoryName) -> bool:
+        """Say whether some tag of this repository may fall under the pattern."""
+        return self._repository.matches(str(repository))
+
     def __str__(self) -> str:
         return self.text
 

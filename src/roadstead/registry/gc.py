@@ -11,7 +11,7 @@ itself: a pass that was interrupted has lost nothing, and the next begins again.
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -36,7 +36,7 @@ from roadstead.registry.ports import (
 from roadstead.registry.retention import KEEP_ALL, Retention
 from roadstead.storage import keys
 from roadstead.storage.arrivals import MAX_ARRIVAL
-from roadstead.storage.ports import Driver
+from roadstead.storage.ports import DeletesMany, Driver, Key, delete_all
 
 CONDEMNED_FOR = timedelta(seconds=60)
 """How long a condemned blob waits at the least: a reader that found it before has opened it by then."""
@@ -58,8 +58,13 @@ PROMPT = timedelta(seconds=4)
 STRAY_LEASE = 4 * MAX_ARRIVAL
 """How long a stray is left alone once it was found: a push that is about to make its row finds this one."""
 
+LONGEST_WAIT = timedelta(seconds=1)
+"""How long collection gives way after a batch at the most: a slow bucket isn't made slower still."""
+
 PAGE = 500
 CONCURRENT_DELETES = 16
+DELETES_A_REQUEST = 250  # where one request takes many: so few that a store answers promptly
+STAGED_AT_ONCE = 10_000  # no index leads from a place to its blob: all rows are looked through, so for many at once
 PROGRESS_EVERY = 100_000
 
 _START = (0, "")
@@ -80,6 +85,7 @@ class Policy:
     untagged: Untagged = Untagged.KEEP
     untagged_after: timedelta = timedelta(days=7)
     stray_after: timedelta = timedelta(hours=24)
+    staged_after: timedelta = timedelta(days=8)  # longer than any upload goes on
     retention: Retention = KEEP_ALL
 
 
@@ -214,6 +220,30 @@ async def remove_bytes(driver: Driver, clock: Clock, blob: DoomedBlob) -> bool:
     return loop.time() - started < PROMPT.total_seconds()
 
 
+@asynccontextmanager
+async def _giving_way() -> AsyncGenerator[None, None]:
+    """Wait afterwards for as long as a batch took: clients have the database for half of the time."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    yield
+    await asyncio.sleep(min(loop.time() - began, LONGEST_WAIT.total_seconds()))
+
+
+async def _remove_together(driver: DeletesMany, clock: Clock, taken: Sequence[DoomedBlob]) -> Sequence[DoomedBlob]:
+    """Remove the bytes of many blobs in one request, as `remove_bytes` does of one."""
+    mine = [blob for blob in taken if clock.now() <= blob.since + CLAIM]
+    # The bytes of the others are known by another digest first, and go with that one.
+    own = [blob.key for blob in mine if keys.parse_blob_key(blob.key) in (None, blob.digest)]
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    try:
+        await driver.delete_many(own)
+    except UnavailableError as error:
+        _log.warning("the bytes of blobs could not be removed yet", blobs=len(own), reason=str(error))
+        return ()
+    return mine if loop.time() - started < PROMPT.total_seconds() else ()
+
+
 class Collector:
     """Collects. Any number may run at once, in any processes: the store keeps them apart."""
 
@@ -309,7 +339,8 @@ class Collector:
                 now = self._clock.now()
                 wanted = [facts.digest for facts in page if judge_blob(facts, now) in (Fate.UNNEEDED, Fate.UNLINK)]
                 if wanted:
-                    tally.condemned += len(await self._store.condemn(wanted, now=now))
+                    async with _giving_way():
+                        tally.condemned += len(await self._store.condemn(wanted, now=now))
                 before, seen = seen, seen + len(page)
                 if before // PROGRESS_EVERY != seen // PROGRESS_EVERY:
                     _log.info("collection goes on", blobs_seen=seen, condemned=tally.condemned)
@@ -317,11 +348,14 @@ class Collector:
     async def remove(self, tally: Tally) -> None:
         """Remove the bytes and rows of blobs that were condemned long enough ago."""
         while taken := await self.take():
-            for start in range(0, len(taken), CONCURRENT_DELETES):
-                gone = await self.remove_bytes(taken[start : start + CONCURRENT_DELETES])
-                tally.blobs += await self._store.forget(gone)
+            at_once = DELETES_A_REQUEST if isinstance(self._driver, DeletesMany) else CONCURRENT_DELETES
+            for start in range(0, len(taken), at_once):
+                part = taken[start : start + at_once]
+                async with _giving_way():
+                    gone = await self.remove_bytes(part)
+                    tally.blobs += await self._store.forget(gone)
                 tally.freed += sum(blob.size for blob in gone)
-                tally.postponed += len(taken[start : start + CONCURRENT_DELETES]) - len(gone)
+                tally.postponed += len(part) - len(gone)
 
     async def take(self) -> Sequence[DoomedBlob]:
         """Take a batch of blobs for deletion; those nobody finished, too."""
@@ -332,6 +366,8 @@ class Collector:
 
     async def remove_bytes(self, taken: Sequence[DoomedBlob]) -> Sequence[DoomedBlob]:
         """Remove the bytes of blobs that were taken; return those that are gone for certain."""
+        if isinstance(self._driver, DeletesMany):
+            return await _remove_together(self._driver, self._clock, taken)
         gone = await asyncio.gather(*(remove_bytes(self._driver, self._clock, blob) for blob in taken))
         return [blob for blob, is_gone in zip(taken, gone, strict=True) if is_gone]
 
@@ -340,6 +376,7 @@ class Collector:
 
         What was taken up from another registry is left alone until the adoption has ended.
         """
+        await self.sweep_staged()
         if await self._is_adopted():
             return 0
         found = 0
@@ -355,6 +392,32 @@ class Collector:
                     found += await self._adopt(batch)
                     batch.clear()
         return found + await self._adopt(batch)
+
+    async def sweep_staged(self) -> int:
+        """Remove published uploads that no blob lies under any more, in stores that keep some there; return how many.
+
+        A process that died between publishing and telling leaves one; so does one that moved bytes to their digest's
+        place for a link and died before it removed the first copy.
+        """
+        removed = 0
+        old = self._clock.now() - self._policy.staged_after
+        batch: list[Key] = []
+        async with aclosing(self._driver.iter_keys(keys.STAGED)) as listing:
+            async for info in listing:
+                if info.modified <= old:
+                    batch.append(info.key)
+                if len(batch) == STAGED_AT_ONCE:
+                    removed += await self._remove_unused(batch)
+                    batch = []
+        removed += await self._remove_unused(batch)
+        if removed:
+            _log.info("copies removed that a crash had left", count=removed)
+        return removed
+
+    async def _remove_unused(self, batch: Sequence[Key]) -> int:
+        unused = await self._store.unused(batch) if batch else ()
+        await delete_all(self._driver, unused)
+        return len(unused)
 
     async def _adopt(self, batch: Sequence[BlobRecord]) -> int:
         if not batch:

@@ -10,7 +10,7 @@ Nothing in the tree stops an import: what can't be taken up is told (`Report`), 
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -31,6 +31,7 @@ from roadstead.registry.ports import (
     NewManifest,
     ReferenceKind,
 )
+from roadstead.registry.told import Told
 from roadstead.registry.tree import (
     Link,
     NotAManifestError,
@@ -50,7 +51,6 @@ MAX_MANIFEST_BYTES = 16 << 20
 
 _BLOBS_AT_ONCE = 1000
 _MANIFESTS_AT_ONCE = 32  # so many are in memory together
-_NAMED = 20  # findings of one kind that are told by name; the others are counted
 
 
 class TreeMissingError(NotFoundError):
@@ -112,7 +112,7 @@ class Finding(StrEnum):
 
 
 @dataclass(slots=True)
-class Report:
+class Report(Told[Finding]):
     """What an import has taken up, and what it has to tell."""
 
     repositories: int = 0
@@ -122,26 +122,11 @@ class Report:
     manifests: int = 0
     tags: int = 0
     referrers: int = 0  # that only a fallback tag made known
-    findings: dict[Finding, int] = field(default_factory=dict)
-    named: dict[Finding, list[str]] = field(default_factory=dict)
-
-    def tell(self, finding: Finding, what: str, count: int = 1) -> None:
-        """Note something that a person may want to look at."""
-        if not count:
-            return
-        self.findings[finding] = self.findings.get(finding, 0) + count
-        names = self.named.setdefault(finding, [])
-        if len(names) < _NAMED:
-            names.append(what)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain data."""
         counted = ("repositories", "blobs", "blob_bytes", "layer_links", "manifests", "tags", "referrers")
-        found = [
-            {"finding": finding.name.lower(), "means": finding.value, "count": count, "first": self.named[finding]}
-            for finding, count in self.findings.items()
-        ]
-        return {name: getattr(self, name) for name in counted} | {"findings": found}
+        return {name: getattr(self, name) for name in counted} | {"findings": self.findings_as_json()}
 
 
 class Importer:
@@ -391,24 +376,33 @@ def _parsed(raw: bytes, digest: Digest) -> NewManifest | None:
 class Gate:
     """Keeps requests out while the tree is taken up; once it is open, asking costs nothing."""
 
-    def __init__(self, store: ImportStore, *, is_open: bool) -> None:
+    def __init__(self, store: ImportStore, *, is_open: bool, guard: Callable[[], None] | None = None) -> None:
+        """`guard` raises where this machine may not answer any more; with one the gate is looked at each time."""
         self._store = store
-        self.is_open = is_open
+        self._all_is_here = is_open
+        self._guard = guard
+
+    @property
+    def is_open(self) -> bool:
+        """Say whether `check` need not be called."""
+        return self._all_is_here and self._guard is None
 
     async def check(self) -> None:
-        """Return once everything is here; raises ImportRunningError."""
-        if self.is_open:
+        """Return once everything is here; raises ImportRunningError, and what the guard raises."""
+        if self._guard is not None:
+            self._guard()
+        if self._all_is_here:
             return
         status = await self._store.status()
         if status.state is ImportState.RUNNING:
             raise ImportRunningError(status.after)
-        self.is_open = True
+        self._all_is_here = True
 
 
-async def open_gate(store: ImportStore) -> Gate:
+async def open_gate(store: ImportStore, *, guard: Callable[[], None] | None = None) -> Gate:
     """Return the gate as it stands now."""
     status = await store.status()
-    return Gate(store, is_open=status.state is not ImportState.RUNNING)
+    return Gate(store, is_open=status.state is not ImportState.RUNNING, guard=guard)
 
 
 async def must_rebuild(store: ImportStore, driver: Driver, now: datetime) -> bool:

@@ -35,7 +35,7 @@ from roadstead.registry.ports import (
 )
 from roadstead.storage import keys
 from roadstead.storage.arrivals import Arrival
-from roadstead.storage.ports import Driver, Key, KeyUnknownError
+from roadstead.storage.ports import Driver, Key, KeyUnknownError, delete_all
 
 T = TypeVar("T")
 N = TypeVar("N", Digest, Tag)
@@ -52,7 +52,11 @@ _log = structlog.get_logger()
 class Links:
     """Makes the tree's links agree with the facts."""
 
-    def __init__(self, store: LinkStore, driver: Driver, clock: Clock) -> None:
+    def __init__(
+        self, store: LinkStore, driver: Driver, clock: Clock, *, guard: Callable[[], None] = lambda: None
+    ) -> None:
+        """`guard` raises where this machine may not write any more; it is asked before each batch of writes."""
+        self._guard = guard
         self._store = store
         self._driver = driver
         self._clock = clock
@@ -97,6 +101,7 @@ class Links:
             return under
         # An object store leaves bytes where they came in; the links need them at their place.
         target = keys.blob(blob.digest)
+        self._guard()
         async with self._driver.write(target) as handle, aclosing(self._driver.read(blob.key)) as pieces:
             async for piece in pieces:
                 await handle.append(piece)
@@ -110,12 +115,14 @@ class Links:
         now = self._clock.now()
         due = [key for at, key in self._left_behind if at <= now]
         self._left_behind = [(at, key) for at, key in self._left_behind if at > now]
-        for key in due:
-            await self._driver.delete(key)
+        if due:
+            self._guard()
+            await delete_all(self._driver, due)
 
     async def _write_manifests(self, facts: Mapping[tuple[RepositoryName, Digest], bytes | None]) -> None:
         contents = {keys.blob(digest): raw for (_, digest), raw in facts.items() if raw is not None}
         sizes = await _together([self._size(key) for key in contents])
+        self._guard()
         await self._driver.put(
             [(key, raw) for (key, raw), size in zip(contents.items(), sizes, strict=True) if size != len(raw)]
         )
@@ -130,6 +137,7 @@ class Links:
     ) -> None:
         await _together([self._remove(keys.tag_folder(*where)) for where, target in facts.items() if target is None])
         there = {where: target for where, target in facts.items() if target is not None}
+        self._guard()
         await self._driver.put(
             [
                 (keys.tag_index_link(*where, digest), str(digest).encode())
@@ -142,14 +150,16 @@ class Links:
     async def _remove(self, prefix: str) -> None:
         async with aclosing(self._driver.iter_keys(prefix)) as listing:
             found = [info.key async for info in listing]
-        for key in found:
-            await self._driver.delete(key)
+        self._guard()
+        await delete_all(self._driver, found)
 
     async def _write(self, links: Mapping[Key, Digest | None]) -> None:
         """Make links say this, or remove them; those that say so already are left alone."""
-        await _together([self._driver.delete(key) for key, target in links.items() if target is None])
+        self._guard()
+        await delete_all(self._driver, [key for key, target in links.items() if target is None])
         wanted = {key: str(target).encode() for key, target in links.items() if target is not None}
         found = await _together([self._content(key, len(content)) for key, content in wanted.items()])
+        self._guard()
         await self._driver.put(
             [(key, content) for (key, content), old in zip(wanted.items(), found, strict=True) if old != content]
         )

@@ -78,11 +78,13 @@ class TagCondition:
     """``If-Match`` / ``If-None-Match`` on a push by tag: what the tag must, or must not, point at.
 
     ``match``: the tag must be at one of these (empty: no condition). ``absent``: there must be no such tag.
+    ``none_match``: the tag may be at none of these.
     """
 
     match: frozenset[Digest] = frozenset()
     any_existing: bool = False  # If-Match: *
     absent: bool = False  # If-None-Match: *
+    none_match: frozenset[Digest] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -644,6 +646,13 @@ class CollectionStore(Protocol):
 
     async def spare(self, doomed: DoomedBlob, *, now: datetime) -> bool:
         """Bring back what was taken: its bytes were right after all. False if somebody else has taken it."""
+        ...
+
+    async def unused(self, found: Sequence[Key]) -> Sequence[Key]:
+        """Return those of the keys that no blob lies under, and that no open upload may still be published to.
+
+        The last component of such a key is the upload's id.
+        """
         ...
 
     async def adopt(self, strays: Sequence[BlobRecord], *, lease_until: datetime, now: datetime) -> int:

@@ -12,7 +12,9 @@ from roadstead.oci.descriptor import Platform, PlatformInvalidError
 from roadstead.oci.pattern import Pattern, PatternInvalidError
 from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
+    EndpointSettings,
     LayerSettings,
+    LinksMode,
     OffloadMode,
     PolicyAction,
     PolicyEffect,
@@ -20,11 +22,17 @@ from roadstead.settings.model import (
     RetentionSettings,
     Settings,
     StorageDriver,
+    TokenSettings,
 )
 from roadstead.settings.mounts import filesystem_of, is_network
 
 _SQLITE = "sqlite"
 _POSTGRESQL = frozenset({"postgresql", "postgres"})
+_SHORTEST_MASTER_KEY = 32
+_SHORTEST_TOKEN, _LONGEST_TOKEN = timedelta(minutes=1), timedelta(hours=1)
+_SHORTEST_ROTATION = timedelta(hours=1)
+_SIGNING = ("EdDSA", "Ed25519", *(f"{kind}{size}" for kind in ("RS", "ES", "PS", "HS") for size in (256, 384, 512)))
+_SHORTEST_WRITER_LEASE = timedelta(seconds=6)
 _SHORTEST_GRACE = timedelta(hours=1)
 _PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
 _SHORTEST_SECRET = 16
@@ -42,7 +50,7 @@ def check_settings(settings: Settings) -> Sequence[Finding]:
     """Return everything that speaks against serving with these settings; empty if nothing does."""
     return tuple(
         finding
-        for question in (_server, _tls, _storage, _database, _limits, _auth, _rules, _gc)
+        for question in (_server, _tls, _storage, _database, _limits, _auth, _rules, _gc, _events)
         for finding in question(settings)
     )
 
@@ -109,6 +117,15 @@ def _offload(settings: Settings) -> Iterator[Finding]:
         )
 
 
+def _proxies(settings: Settings) -> Iterator[Finding]:
+    for number, text in enumerate(settings.server.trusted_proxies):
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            told = f"expected an address or a network such as 10.0.0.0/8, got {text!r} ({error})"
+            yield Finding(f"server.trusted_proxies[{number}]", told)
+
+
 def _tls(settings: Settings) -> Iterator[Finding]:
     tls = settings.tls
     if (tls.certificate is None) != (tls.key is None):
@@ -144,7 +161,8 @@ def _metrics(settings: Settings) -> Iterator[Finding]:
 def _storage(settings: Settings) -> Iterator[Finding]:
     storage = settings.storage
     if storage.driver is StorageDriver.FILESYSTEM:
-        if storage.path.exists() and not storage.path.is_dir():
+        # What this user may not look into is told by whoever opens it: Path.exists would raise.
+        if os.path.exists(storage.path) and not storage.path.is_dir():  # noqa: PTH110
             yield Finding("storage.path", f"{storage.path} is not a directory")
         if storage.redirect:
             yield Finding(
@@ -166,19 +184,43 @@ def _storage(settings: Settings) -> Iterator[Finding]:
 
 def _database(settings: Settings) -> Iterator[Finding]:
     url = settings.database_url
+    if settings.is_rebuildable:
+        yield from _rebuildable(settings)
     if url.partition(":")[0].partition("+")[0] == _SQLITE:
         yield from _sqlite(settings)
     elif not is_postgresql(url):
         yield Finding("database.url", "expected sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
 
 
+def _rebuildable(settings: Settings) -> Iterator[Finding]:
+    if is_postgresql(settings.database_url):
+        yield Finding("database.mode", "rebuildable is for SQLite: PostgreSQL keeps what it knows; leave the mode out")
+    if settings.storage.driver is not StorageDriver.S3:
+        yield Finding(
+            "database.mode",
+            "rebuildable is for storage in a bucket",
+            advice="Leave it out: beside a folder the database is kept, and built anew by itself if it is lost.",
+        )
+    if settings.storage.links not in (None, LinksMode.SYNC):
+        yield Finding("storage.links", f"{settings.storage.links} loses what database.mode = rebuildable builds from")
+    if settings.auth.accounts:
+        yield Finding(
+            "auth.accounts",
+            "accounts are kept in the database alone, and database.mode = rebuildable would lose them",
+            advice="Use auth.htpasswd, whose file is yours to keep.",
+        )
+    if settings.database.writer_lease < _SHORTEST_WRITER_LEASE:
+        yield Finding("database.writer_lease", "expected 6s or more: storage may take seconds to answer")
+
+
 def _sqlite(settings: Settings) -> Iterator[Finding]:
-    if settings.storage.driver is StorageDriver.S3:
+    if settings.storage.driver is StorageDriver.S3 and not settings.is_rebuildable:
         yield Finding(
             "database.url",
             "SQLite with storage in S3: the bytes would outlive the machine and what they are would not",
             advice='Set database.url = "postgresql://…" (in the environment ROADSTEAD_DATABASE_URL), or keep the bytes '
-            'beside SQLite with storage.driver = "filesystem".',
+            'beside SQLite with storage.driver = "filesystem". A single server can do without a database that lasts: '
+            'database.mode = "rebuildable".',
         )
         return
     path = sqlite_path(settings.database_url)
@@ -213,6 +255,14 @@ def _limits(settings: Settings) -> Iterator[Finding]:
             yield Finding(key, f"expected 1 or more, got {value}")
     for number, pattern in enumerate(registry.immutable):
         yield from _pattern(f"registry.immutable[{number}]", pattern)
+    for number, quota in enumerate(registry.quotas):
+        key = f"registry.quotas[{number}]"
+        if ":" in quota.repositories:
+            yield Finding(f"{key}.repositories", f"{quota.repositories!r} has a tag; a limit is for whole repositories")
+        else:
+            yield from _pattern(f"{key}.repositories", quota.repositories)
+        if quota.max_bytes < 1:
+            yield Finding(f"{key}.max_bytes", "expected a size of 1 byte or more")
     if registry.catalog_page > registry.catalog_page_max:
         yield Finding("registry.catalog_page", f"is larger than registry.catalog_page_max, {registry.catalog_page_max}")
     for key, duration in (
@@ -242,10 +292,57 @@ def _auth(settings: Settings) -> Iterator[Finding]:
             yield Finding("auth.htpasswd", f"{path} does not exist", advice=f"Make it with: htpasswd -cB {path} NAME")
         elif not os.access(path, os.R_OK):
             yield Finding("auth.htpasswd", f"{path} cannot be read")
+    if auth.token is not None:
+        yield from _token(auth.token)
+    yield from _issue(settings)
     for number, policy in enumerate(auth.policies):
         yield from _policy(f"auth.policies[{number}]", policy)
     if auth.policies and all(policy.effect is PolicyEffect.DENY for policy in auth.policies):
         yield Finding("auth.policies", "every policy denies, so nobody may do anything; what isn't allowed is denied")
+
+
+def _token(token: TokenSettings) -> Iterator[Finding]:
+    for name in ("service", "issuer", *(() if token.autoredirect else ("realm",))):
+        if not getattr(token, name):
+            yield Finding(f"auth.token.{name}", "is required")
+    if token.rootcertbundle is None and token.jwks is None:
+        yield Finding("auth.token.rootcertbundle", "the keys that sign are needed: here, or as auth.token.jwks")
+    for name, path in (("rootcertbundle", token.rootcertbundle), ("jwks", token.jwks)):
+        if path is not None and not os.access(path, os.R_OK):
+            yield Finding(f"auth.token.{name}", f"{path} cannot be read")
+    for algorithm in token.signing_algorithms:
+        if algorithm not in _SIGNING:
+            told = f"expected some of {', '.join(_SIGNING)}, got {algorithm!r}{nearest(algorithm, _SIGNING)}"
+            yield Finding("auth.token.signing_algorithms", told)
+
+
+def _issue(settings: Settings) -> Iterator[Finding]:
+    auth, issue = settings.auth, settings.auth.issue
+    if auth.master_key is not None and len(auth.master_key.reveal()) < _SHORTEST_MASTER_KEY:
+        yield Finding(
+            "auth.master_key",
+            f"is shorter than {_SHORTEST_MASTER_KEY} characters",
+            advice="Make one with: openssl rand -base64 32",
+            id="secret.weak",
+        )
+    if issue is None:
+        return
+    if auth.token is not None:
+        yield Finding("auth.issue", "clients can be sent to one token server only, and auth.token names another")
+    if not _SHORTEST_TOKEN <= issue.lifetime <= _LONGEST_TOKEN:
+        yield Finding("auth.issue.lifetime", "expected 1m to 1h: clients take a shorter one for a minute")
+    if issue.refresh_lifetime < issue.lifetime:
+        yield Finding("auth.issue.refresh_lifetime", "is shorter than auth.issue.lifetime")
+    if issue.rotate_every < _SHORTEST_ROTATION:
+        yield Finding("auth.issue.rotate_every", "expected 1h or more")
+    if auth.master_key is None and settings.storage.driver is StorageDriver.S3:
+        yield Finding(
+            "auth.master_key",
+            "is needed for auth.issue where the data isn't on a disk of this machine: what signs tokens is encrypted "
+            "under it, for every replica alike",
+            advice="Make one with: openssl rand -base64 32",
+            id="secret.missing",
+        )
 
 
 def _policy(key: str, policy: PolicySettings) -> Iterator[Finding]:
@@ -326,3 +423,39 @@ def _retention(key: str, rule: RetentionSettings) -> Iterator[Finding]:
         )
     if rule.keep_newest is not None and rule.keep_newest < 0:
         yield Finding(f"{key}.keep_newest", f"expected 0 or more, got {rule.keep_newest}")
+
+
+def _events(settings: Settings) -> Iterator[Finding]:
+    names: set[str] = set()
+    for at, endpoint in enumerate(settings.events.endpoints):
+        key = f"events.endpoints[{at}]"
+        if not endpoint.name:
+            yield Finding(f"{key}.name", "an endpoint needs a name: events that wait for it are kept under it")
+        elif endpoint.name in names:
+            yield Finding(f"{key}.name", f"{endpoint.name} is the name of another endpoint already")
+        names.add(endpoint.name)
+        yield from _endpoint(key, endpoint)
+
+
+def _endpoint(key: str, endpoint: EndpointSettings) -> Iterator[Finding]:
+    try:
+        url = urlsplit(endpoint.url.reveal())
+        is_address = url.scheme in ("http", "https") and bool(url.hostname) and (url.port or 1) > 0
+    except ValueError:
+        is_address = False
+    if not is_address:  # not shown: it may hold a password
+        yield Finding(
+            f"{key}.url", "expected http(s)://HOST[:PORT]/PATH" if endpoint.url else "an endpoint needs a url"
+        )
+    for name, duration in (("timeout", endpoint.timeout), ("backoff", endpoint.backoff)):
+        if not duration:
+            yield Finding(f"{key}.{name}", "expected more than 0s")
+    for name, number in (
+        ("threshold", endpoint.threshold),
+        ("parallel", endpoint.parallel),
+        ("max_attempts", endpoint.max_attempts),
+    ):
+        if number is not None and number < 1:
+            yield Finding(f"{key}.{name}", f"expected 1 or more, got {number}")
+    if endpoint.signing_key is not None and not endpoint.signing_key:
+        yield Finding(f"{key}.signing_key", "is empty: everybody could sign with it")

@@ -17,22 +17,36 @@ from roadstead.secret import Secret
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
+    EndpointSettings,
     HtpasswdSettings,
+    IssueSettings,
     LayerSettings,
     PolicySettings,
+    QuotaSettings,
     RetentionSettings,
     RuleSettings,
+    TokenSettings,
 )
 from roadstead.settings.quantity import ByteSize, parse_duration, parse_size
-from roadstead.settings.references import resolve_references, resolve_url_references
-from roadstead.settings.tables import Headers, LogFields
+from roadstead.settings.references import ReferenceInvalidError, resolve_references, resolve_url_references
+from roadstead.settings.tables import Headers, LogFields, SentHeaders
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
 _TRUTH = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 _DATABASE_URL = "database.url"  # the one setting whose value has a password inside
 
-TABLES = (RuleSettings, LayerSettings, RetentionSettings, PolicySettings, HtpasswdSettings)
+TABLES = (
+    RuleSettings,
+    LayerSettings,
+    RetentionSettings,
+    PolicySettings,
+    HtpasswdSettings,
+    QuotaSettings,
+    TokenSettings,
+    IssueSettings,
+    EndpointSettings,
+)
 """Tables within settings."""
 
 _PATH_WILL_DO = (LayerSettings, HtpasswdSettings)
@@ -81,8 +95,12 @@ def convert(kind: Any, raw: object, key: str, source: Source) -> Any:
         try:
             resolve = resolve_url_references if key == _DATABASE_URL else resolve_references
             raw = resolve(raw, environment=source.environment, directory=source.directory)
-        except InvalidError as error:
-            raise ConversionError(Finding(key, str(error), source.name)) from error
+        except ReferenceInvalidError as error:
+            raise ConversionError(Finding(key, str(error), source.name, error.advice(), error.id)) from error
+        if not raw.strip() and Secret in (kind, *typing.get_args(kind)):
+            # Serving as if no secret were named would be serving with another one, or with none.
+            blank = "secret.whitespace" if raw else "secret.empty"
+            raise ConversionError(Finding(key, "what it refers to is empty", source.name, id=blank))
         textual = True
     if isinstance(kind, types.UnionType):
         if raw is None or (textual and raw == ""):
@@ -92,7 +110,7 @@ def convert(kind: Any, raw: object, key: str, source: Source) -> Any:
         return _many(typing.get_args(kind)[0], raw, key, source, textual=textual)
     if kind in TABLES:
         return _table(kind, raw, key, source)
-    if kind in (Headers, LogFields):
+    if kind in (Headers, LogFields, SentHeaders):
         return _free_table(kind, raw, key, source, textual=textual)
     try:
         return _one(kind, raw, source, textual=textual)
@@ -126,6 +144,12 @@ def _many(kind: Any, raw: object, key: str, source: Source, *, textual: bool) ->
 def _table(kind: type, raw: object, key: str, source: Source) -> object:
     if kind in _PATH_WILL_DO and isinstance(raw, str):
         raw = {"path": raw}
+    elif source.textual and isinstance(raw, str):
+        try:
+            raw = json.loads(raw)
+        except ValueError as error:
+            raise ConversionError(Finding(key, f"expected a table as JSON, got {raw!r}", source.name)) from error
+        source = dataclasses.replace(source, textual=False)
     if not isinstance(raw, Mapping):
         raise ConversionError(Finding(key, f"expected a table, got {_told(raw)}", source.name))
     known = field_types(kind)
@@ -138,16 +162,21 @@ def _table(kind: type, raw: object, key: str, source: Source) -> object:
     return kind(**_collect(field, raw))
 
 
-def _free_table(kind: type[Headers | LogFields], raw: object, key: str, source: Source, *, textual: bool) -> object:
+def _free_table(
+    kind: type[Headers | LogFields | SentHeaders], raw: object, key: str, source: Source, *, textual: bool
+) -> object:
     if textual and isinstance(raw, str):
         try:
             raw = json.loads(raw)
         except ValueError as error:
-            raise ConversionError(Finding(key, f"expected a table as JSON, got {raw!r}", source.name)) from error
+            told = "another text" if kind is SentHeaders else repr(raw)
+            raise ConversionError(Finding(key, f"expected a table as JSON, got {told}", source.name)) from error
     if not isinstance(raw, Mapping):
         raise ConversionError(Finding(key, f"expected a table, got {_told(raw)}", source.name))
     try:
         return kind.parse({str(name): _resolved(value, source) for name, value in raw.items()})
+    except ReferenceInvalidError as error:
+        raise ConversionError(Finding(key, str(error), source.name, error.advice(), error.id)) from error
     except InvalidError as error:
         raise ConversionError(Finding(key, str(error), source.name)) from error
 

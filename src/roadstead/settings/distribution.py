@@ -18,6 +18,7 @@ from roadstead.settings.distribution_environment import CONFIGURATION_PATH, SECT
 from roadstead.settings.distribution_keys import (
     BY_PATH,
     FREE_NAMES,
+    KEYS,
     NOT_DRIVERS,
     OUR_SECTION,
     VERSION,
@@ -27,8 +28,8 @@ from roadstead.settings.distribution_keys import (
 )
 from roadstead.settings.findings import Finding, SettingsFileError, nearest
 from roadstead.settings.origin import Given, Origin, OriginKind
-from roadstead.settings.quantity import format_duration
-from roadstead.settings.references import find_references, resolve_references
+from roadstead.settings.quantity import format_duration, parse_duration
+from roadstead.settings.references import ReferenceInvalidError, find_references, resolve_references
 from roadstead.settings.yaml_tree import (
     Node,
     Row,
@@ -53,6 +54,19 @@ _DURATION_PART = re.compile(r"([0-9.]+)(ns|us|µs|μs|ms|s|m|h)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _LONGEST_S = 36_500 * 86_400.0
 _LEVELS = {"error": "error", "warn": "warning", "info": "info", "debug": "debug"}
+_TOKEN_NAMES = {"signingalgorithms": "signing_algorithms", "autoredirectpath": "autoredirect_path"}
+_ACTIONS = ("push", "pull", "mount", "delete")
+_ENDPOINT_KEYS = (
+    "name",
+    "url",
+    "disabled",
+    "headers",
+    "timeout",
+    "threshold",
+    "backoff",
+    "ignoredmediatypes",
+    "ignore",
+)
 _CLIENT_AUTH = {"require-and-verify-client-cert": "required", "verify-client-cert-if-given": "optional"}
 _CATALOG_PAGE = 100  # repositories, where the client doesn't say how many
 
@@ -113,6 +127,7 @@ class _Reader:
         self._environment = environment
         self._directory = directory
         self._out = Reading()
+        self._token_settings: dict[str, object] = {}
         self._root = Table(self._locate(""))
 
     def read(self, text: str) -> Reading:
@@ -177,8 +192,9 @@ class _Reader:
         elif _REFERENCE.search(node.text):
             try:
                 text = resolve_references(node.text, environment=self._environment, directory=self._path.parent)
-            except InvalidError as error:
-                self._out.findings.append(Finding(path, str(error), str(self._path)))
+            except ReferenceInvalidError as error:
+                found = Finding(path, str(error), str(self._path), error.advice(), error.id)
+                self._out.findings.append(found)
             else:
                 origin = replace(node.origin, references=find_references(node.text))
                 return Scalar(text, plain=node.plain, origin=origin)
@@ -360,13 +376,28 @@ class _Reader:
         self._give(key.settings[0], text, node)
         if key.path == "http.addr" and not _is_loopback(text):
             self._give("server.open_to_network", raw=True, node=node)
-            if find(self._root, "auth.htpasswd") is None:
+            if find(self._root, "auth.htpasswd") is None and find(self._root, "auth.token") is None:
                 self._warn(
                     key.path,
                     node,
                     f"{text} can be reached from other machines, and there is no authentication: whoever reaches it "
                     "can read, write and delete every image",
                 )
+
+    def token(self, key: Key, node: Node) -> None:
+        """Add a key of ``auth.token`` to the table that it is here."""
+        name = key.path.rpartition(".")[2]
+        value: object
+        match key.kind:
+            case Kind.TRUTH:
+                value = self._truth(key, node)
+            case Kind.TEXTS:
+                value = self._texts(key, node)
+            case _:
+                value = self._text(key, node)
+        if value is not None:
+            self._token_settings[_TOKEN_NAMES.get(name, name)] = value
+            self._give("auth.token", self._token_settings, node)
 
     def client_auth(self, key: Key, node: Node) -> None:
         text = self._text(key, node)
@@ -430,6 +461,57 @@ class _Reader:
         else:
             self._expected(key, node, "a list of tables with the key file")
 
+    def endpoints(self, key: Key, node: Node) -> None:
+        entries = node.items if isinstance(node, Row) else []
+        if not isinstance(node, Row) or not all(isinstance(entry, Table) for entry in entries):
+            self._expected(key, node, "a list of tables with the keys name and url")
+            return
+        given = [
+            self._event_endpoint(f"{key.path}[{at}]", entry)
+            for at, entry in enumerate(entries)
+            if isinstance(entry, Table) and not _is_off(entry, "disabled", off=True)
+        ]
+        self._give(key.settings[0], given, node)
+
+    def _event_endpoint(self, path: str, entry: Table) -> dict[str, object]:
+        """Return one of distribution's endpoints as one of ours, with distribution's manners."""
+        given: dict[str, object] = {"parallel": "1", "heads": "true"}
+        ignored: list[object] = []
+        actions = list(_ACTIONS)
+        for name, node in entry.children.items():
+            inner = Key(path=f"{path}.{name}", fate=Fate.HONOURED)
+            is_empty = isinstance(node, Scalar) and not _says(node)
+            if is_empty or name == "disabled":
+                continue
+            if name in ("name", "url"):
+                given[name] = self._text(inner, node)
+            elif name == "headers":
+                given[name] = self._headers(inner, node)
+            elif name in ("timeout", "backoff"):
+                given[name] = self._above_nothing(self._duration(inner, node))
+            elif name == "threshold":
+                number = self._number(inner, node)
+                given[name] = str(number) if number is not None and number > 0 else None
+            elif name == "ignoredmediatypes":
+                ignored += self._texts(inner, node) or []
+            elif name == "ignore" and isinstance(node, Table):
+                for each, inside in node.children.items():
+                    found = self._texts(replace(inner, path=f"{inner.path}.{each}"), inside) or []
+                    if each == "mediatypes":
+                        ignored += found
+                    elif each == "actions":
+                        actions = [action for action in actions if action not in found]
+                    else:
+                        self._warn(f"{inner.path}.{each}", inside, "unknown key, left out")
+            else:
+                self._warn(inner.path, node, f"unknown key, left out{nearest(name, _ENDPOINT_KEYS)}")
+        given |= {"actions": actions, "ignored_media_types": ignored}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _above_nothing(self, duration: str | None) -> str | None:
+        """Return a duration, None for 0: there distribution takes its default, which is ours too."""
+        return None if duration is None or not parse_duration(duration) else duration
+
     def sparse(self, key: Key, node: Node) -> None:
         text = self._text(key, node)
         disabled = find(self._root, "validation.disabled")
@@ -479,6 +561,8 @@ class _Reader:
         for name in providers:
             if name == "htpasswd":
                 self._check_htpasswd()
+            elif name == "token":
+                self._check_token()
             elif f"auth.{name}" not in BY_PATH:
                 self._find(f"auth.{name}", auth or self._root, "unknown provider of authentication")
 
@@ -489,6 +573,11 @@ class _Reader:
             node = find(self._root, f"auth.htpasswd.{name}")
             if not isinstance(node, Scalar) or not node.text:
                 self._find(f"auth.htpasswd.{name}", section, "is required")
+
+    def _check_token(self) -> None:
+        """Without any of its keys it would keep nobody out; which are missing is told with the settings."""
+        if not self._token_settings:
+            self._find("auth.token", find(self._root, "auth.token") or self._root, "has none of its keys")
 
     def _endpoint(self) -> None:
         """Put a scheme before S3 endpoints that have none."""
@@ -529,9 +618,11 @@ _READERS: Mapping[str, Callable[[_Reader, Key, Node], None]] = {
     "storage.maintenance.uploadpurging.enabled": _Reader.purging,
     "storage.maintenance.uploadpurging.dryrun": _Reader.dry_run,
     "health.file": _Reader.down_files,
+    "notifications.endpoints": _Reader.endpoints,
     "http.addr": _Reader.address,
     "http.debug.addr": _Reader.address,
     "http.host": _Reader.host,
+    **{key.path: _Reader.token for key in KEYS if key.path.startswith("auth.token.")},
     "http.tls.clientauth": _Reader.client_auth,
     "http.tls.minimumtls": _Reader.minimum_tls,
     "http.relativeurls": _Reader.relative_urls,

@@ -16,6 +16,7 @@ from pathlib import Path
 from roadstead.settings.distribution_keys import BY_PATH, FIELD_NAMES, FREE_NAMES, KEYS, LISTS, Kind
 from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.origin import Origin, OriginKind
+from roadstead.settings.references import ReferenceInvalidError, read_value_file
 from roadstead.settings.yaml_tree import Node, Row, Scalar, Table, YamlInvalidError, parse_yaml
 
 PREFIX = "REGISTRY_"
@@ -30,7 +31,11 @@ _FILE = "FILE"
 
 
 class _VariableError(Exception):
-    """A variable can't be laid over the file; the text says why."""
+    """A variable can't be laid over the file; the text says why, ``id`` names what a file lacks."""
+
+    def __init__(self, message: str, finding: str | None = None) -> None:
+        super().__init__(message)
+        self.id = finding
 
 
 class _IgnoredError(Exception):
@@ -71,7 +76,7 @@ def apply_variables(
                 node = _parsed(name, value, warnings)
             _put(root, "", parts, node)
         except _VariableError as error:
-            findings.append(Finding(_dotted(parts), str(error), name))
+            findings.append(Finding(_dotted(parts), str(error), name, id=error.id))
         except _IgnoredError as ignored:
             warnings.append(Finding(_dotted(parts), f"the variable names no key and is left out{ignored}", name))
 
@@ -95,10 +100,9 @@ def _dotted(parts: Sequence[str]) -> str:
 
 def _from_file(name: str, path: str) -> Scalar:
     try:
-        text = Path(path).read_text(encoding="utf-8").removesuffix("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise _VariableError(f"{path} cannot be read: {reason}") from error
+        text = read_value_file(Path(path))
+    except ReferenceInvalidError as error:
+        raise _VariableError(str(error), error.id) from error
     return Scalar(text, plain=True, origin=Origin(OriginKind.ENVIRONMENT, name))
 
 

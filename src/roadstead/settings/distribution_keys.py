@@ -79,11 +79,6 @@ def _refused(
     )
 
 
-_NO_SIGN_IN = "there is no authentication yet, and without it everybody could read, write and delete every image"
-_SIGN_IN_ADVICE = (
-    "Remove the section and let a proxy in front ask for credentials, with http.addr at an address that only the "
-    "proxy reaches."
-)
 _NO_DRIVER = "images are kept on a file system or in S3"
 _DRIVER_ADVICE = "Use storage.filesystem or storage.s3; most object stores speak S3 (storage.s3.regionendpoint)."
 _PARTS = "parts are sized by what is sent"
@@ -226,12 +221,14 @@ KEYS: tuple[Key, ...] = (
         about="also with hashes of `openssl passwd -apr1`; the file has to be there, none is made with a password in "
         "the log",
     ),
-    _refused(
-        "auth.token",
-        _NO_SIGN_IN,
-        _SIGN_IN_ADVICE,
-        members="realm service issuer rootcertbundle jwks signingalgorithms autoredirect autoredirectpath",
-    ),
+    _honoured("auth.token.realm", Kind.TEXT, "auth.token"),
+    _honoured("auth.token.service", Kind.TEXT, "auth.token"),
+    _honoured("auth.token.issuer", Kind.TEXT, "auth.token"),
+    _honoured("auth.token.rootcertbundle", Kind.TEXT, "auth.token", about="or jwks"),
+    _honoured("auth.token.jwks", Kind.TEXT, "auth.token"),
+    _honoured("auth.token.signingalgorithms", Kind.TEXTS, "auth.token"),
+    _honoured("auth.token.autoredirect", Kind.TRUTH, "auth.token"),
+    _honoured("auth.token.autoredirectpath", Kind.TEXT, "auth.token"),
     # middleware
     _refused("middleware.registry", _NO_MIDDLEWARE, "Remove the section, or disable its entries."),
     _refused("middleware.repository", _NO_MIDDLEWARE, "Remove the section, or disable its entries."),
@@ -314,12 +311,24 @@ KEYS: tuple[Key, ...] = (
     _warned("http.http2.disabled", "only HTTP/1.1 is spoken", kind=Kind.TRUTH, quiet="true"),
     _warned("http.h2c.enabled", "only HTTP/1.1 is spoken", kind=Kind.TRUTH, quiet="false"),
     # notifications
-    _warned("notifications.events", "there are no notifications yet", members="includereferences"),
-    _refused(
-        "notifications.endpoints",
-        "notifications aren't sent yet, and whoever waits for them would wait in vain",
-        "Remove the endpoints, or disable each with disabled: true.",
-        members="name url disabled headers timeout threshold backoff ignoredmediatypes ignore",
+    _honoured("notifications.events.includereferences", Kind.TRUTH, "events.include_references"),
+    Key(
+        path="notifications.endpoints",
+        fate=Fate.HONOURED,
+        kind=Kind.ANYTHING,
+        settings=("events.endpoints",),
+        about="events survive a restart; sent one at a time, and tried for ever, as there",
+        members=(
+            "name",
+            "url",
+            "disabled",
+            "headers",
+            "timeout",
+            "threshold",
+            "backoff",
+            "ignoredmediatypes",
+            "ignore",
+        ),
     ),
     _refused("redis", "nothing here uses Redis", _REDIS_ADVICE),
     # health

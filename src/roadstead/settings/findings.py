@@ -10,12 +10,16 @@ from roadstead.errors import InvalidError
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: which key, where it was written, what was expected, and what to do."""
+    """One thing that is wrong: which key, where it was written, what was expected, and what to do.
+
+    ``id`` names the kind of thing for programs (``secret.missing``, deployment spec §9.4), where it has a name.
+    """
 
     key: str  # dotted, `server.listen`
     message: str
     where: str | None = None  # the file or variable
     advice: str | None = None
+    id: str | None = None
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""

@@ -1,7 +1,8 @@
 """Settings out of a TOML file, the environment and the command line, with where each value came from.
 
 Precedence: command line > environment > file > default. The environment has a variable for every setting,
-``ROADSTEAD_<SECTION>_<KEY>``; lists are JSON there. Mistakes are collected: one run tells all of them.
+``ROADSTEAD_<SECTION>_<KEY>``, or ``…_FILE`` with a file that holds the value; lists are JSON there. Mistakes are
+collected: one run tells all of them.
 A file may be distribution's instead (``distribution.py``), and then its ``REGISTRY_…`` variables count as part of it.
 """
 
@@ -18,9 +19,10 @@ from roadstead.settings.distribution import is_distribution, read_distribution
 from roadstead.settings.findings import Finding, SettingsFileError, SettingsInvalidError, nearest
 from roadstead.settings.model import Settings
 from roadstead.settings.origin import Given, Origin, OriginKind
-from roadstead.settings.references import find_references
+from roadstead.settings.references import ReferenceInvalidError, find_references, read_value_file
 
 PREFIX = "ROADSTEAD_"
+_FILE = "_FILE"  # behind a variable's name: its value is in the file that this one names
 _SQLITE_FILE = re.compile(r"(sqlite(?:\+[a-z]+)?:///)([^/?][^?]*)(.*)", re.DOTALL)
 
 # A Kubernetes Service called `roadstead` (or `roadstead-web`) puts these into every pod of its namespace.
@@ -256,9 +258,29 @@ def _from_environment(environment: Mapping[str, str], directory: Path, findings:
         if name in names:
             origin = Origin(OriginKind.ENVIRONMENT, name, find_references(text))
             given[names[name]] = Given(text, origin, Source(name, directory, environment, textual=True))
+        elif name.removesuffix(_FILE) in names:
+            given.update(
+                _from_value_file(name, text, names[name.removesuffix(_FILE)], environment, directory, findings)
+            )
         elif not _SERVICE_LINK.fullmatch(name):
             findings.append(Finding(name, f"unknown setting{nearest(name, names)}", "environment"))
     return given
+
+
+def _from_value_file(
+    name: str, path: str, key: str, environment: Mapping[str, str], directory: Path, findings: list[Finding]
+) -> dict[str, Given]:
+    """Return what the file holds that a `…_FILE` variable names: a value as it is, in which nothing is referred to."""
+    other = name.removesuffix(_FILE)
+    if other in environment:
+        findings.append(Finding(key, f"{other} is set too: set one of them", name))
+        return {}
+    try:
+        text = read_value_file(directory / path)
+    except ReferenceInvalidError as error:
+        findings.append(Finding(key, str(error), name, error.advice(), error.id))
+        return {}
+    return {key: Given(text, Origin(OriginKind.ENVIRONMENT, name), Source(name, directory, None, textual=True))}
 
 
 def _from_command_line(

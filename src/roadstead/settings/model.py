@@ -14,7 +14,7 @@ from typing import TypeVar
 from roadstead.secret import Secret
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.quantity import ByteSize
-from roadstead.settings.tables import Headers, LogFields
+from roadstead.settings.tables import Headers, LogFields, SentHeaders
 
 T = TypeVar("T")
 
@@ -47,6 +47,13 @@ class LinksMode(StrEnum):
     OFF = "off"
     ASYNC = "async"
     SYNC = "sync"
+
+
+class DatabaseMode(StrEnum):
+    """What the database is worth."""
+
+    KEPT = "kept"
+    REBUILDABLE = "rebuildable"
 
 
 class UntaggedManifests(StrEnum):
@@ -124,6 +131,12 @@ class ServerSettings:
         Headers(),
         'Headers that every answer carries, `{ Name = ["value"] }`. What an answer says of itself (its length, type, '
         "digest, location) can't be set here.",
+    )
+    trusted_proxies: tuple[str, ...] = setting(
+        (),
+        "Addresses and networks (`10.0.0.0/8`) of proxies whose word counts: from these alone `Forwarded` and "
+        "`X-Forwarded-For`, `-Proto`, `-Host` tell who asks, for the log, the limit on guessed passwords and the "
+        "address of the token server.",
     )
     down_files: tuple[Path, ...] = setting(
         (),
@@ -269,6 +282,16 @@ class DatabaseSettings:
         "directory: no other server is needed until there are replicas.",
         shown=False,
     )
+    mode: DatabaseMode = setting(
+        DatabaseMode.KEPT,
+        "`kept`, or `rebuildable`: SQLite with storage in a bucket, where what the database knows is in the bucket too "
+        "(`storage.links` is `sync`) and the database is built from it when the server starts. One server at a time.",
+    )
+    writer_lease: timedelta = setting(
+        timedelta(seconds=60),
+        "`rebuildable`: how long after its last sign of life another server may take over the bucket from one that "
+        "was killed. One that was stopped gives it back at once.",
+    )
     pool_size: int = setting(5, "PostgreSQL: connections that each process keeps at the most.")
 
 
@@ -277,6 +300,16 @@ class AcceptRule(StrEnum):
 
     LENIENT = "lenient"
     DISTRIBUTION = "distribution"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaSettings:
+    """``[[registry.quotas]]``: how many bytes repositories may hold together."""
+
+    repositories: str = setting(
+        "", "Which repositories, as a pattern (`team/**`); a blob counts in each that holds it."
+    )
+    max_bytes: ByteSize = setting(ByteSize(0), "How much all of them may hold together, as a size.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,6 +345,11 @@ class RegistrySettings:
         "Tags that stay where they are once they were pushed, as patterns of `repository:tag` (`team/*:v*`). Moving or "
         "removing one is answered 403, and so is deleting the manifest it is at.",
     )
+    quotas: tuple[QuotaSettings, ...] = setting(
+        (),
+        "Limits on what repositories hold; see `[[registry.quotas]]`. An upload that would go beyond is answered 403. "
+        "What they hold is summed up at most twice a minute in each worker, so uploads at once may go a little beyond.",
+    )
     upload_max_age: timedelta = setting(
         timedelta(hours=168), "Uploads that were started longer ago than this and not finished are removed: a week."
     )
@@ -331,6 +369,62 @@ class HtpasswdSettings:
     """``auth.htpasswd``: a path, or a table of ``path``."""
 
     path: Path = setting(Path(), "The file.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSettings:
+    """``auth.token``: another server's bearer tokens are believed (distribution's ``auth.token``)."""
+
+    realm: str = setting("", "The address where clients get their tokens.")
+    service: str = setting("", "What a token has to be for: the `aud` that the issuer writes for this registry.")
+    issuer: str = setting("", "Who has to have issued it: the `iss` of its tokens.")
+    rootcertbundle: Path | None = setting(None, "Certificates in PEM whose keys sign tokens.")
+    jwks: Path | None = setting(None, "A JWK set whose keys sign tokens, beside or instead of the certificates.")
+    signing_algorithms: tuple[str, ...] = setting((), "The algorithms that are taken; without any, all that there are.")
+    autoredirect: bool = setting(
+        False, "Whether clients get tokens at the host that they asked, at `autoredirect_path`, instead of `realm`."
+    )
+    autoredirect_path: str = setting("/auth/token", "The path that goes with `autoredirect`.")
+
+
+class SigningAlgorithm(StrEnum):
+    """How tokens are signed."""
+
+    ES256 = "ES256"
+    RS256 = "RS256"
+    EDDSA = "EdDSA"
+
+
+class KeyIds(StrEnum):
+    """How tokens name the key that signed them."""
+
+    THUMBPRINT = "thumbprint"
+    LIBTRUST = "libtrust"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssueSettings:
+    """``auth.issue``: bearer tokens of our own, given out at ``/auth/token`` to whoever signs in."""
+
+    service: str | None = setting(
+        None, "What the tokens are for (`aud`): by default the host of `server.public_url`, else `roadstead`."
+    )
+    issuer: str | None = setting(None, "Who issues them (`iss`): by default the same.")
+    lifetime: timedelta = setting(
+        timedelta(minutes=5), "How long a token is good: a minute at the least, as clients expect, an hour at the most."
+    )
+    refresh_lifetime: timedelta = setting(
+        timedelta(days=90), "How long clients that ask for it get new tokens without the password: 90 days."
+    )
+    algorithm: SigningAlgorithm = setting(SigningAlgorithm.ES256, "How tokens are signed.")
+    key_ids: KeyIds = setting(
+        KeyIds.THUMBPRINT,
+        "How they name their key: by RFC 7638's `thumbprint`, or by the `libtrust` id, as Docker's registry of version "
+        "2 needs it if it shall believe our tokens.",
+    )
+    rotate_every: timedelta = setting(
+        timedelta(days=90), "How long a key signs. Then another does, and the old one is known until its tokens end."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -370,6 +464,21 @@ class AuthSettings:
         "Whether the users, robots and keys of `roadstead user` and `roadstead key` may sign in. By default as soon as "
         "there is one when the server starts.",
     )
+    token: TokenSettings | None = setting(
+        None,
+        "Another server's bearer tokens that are believed, a table; see `auth.token`. What they grant is allowed, and "
+        "policies, if any are written, narrow it (`issued:NAME`).",
+    )
+    issue: IssueSettings | None = setting(
+        None,
+        "Bearer tokens of our own, a table that may be empty (`[auth.issue]`); see `auth.issue`. Clients need them "
+        "where some may do something without signing in: with passwords alone they would never be asked.",
+    )
+    master_key: Secret | None = setting(
+        None,
+        "What encrypts the secrets in the database (the keys that sign tokens): a random text of 32 characters or "
+        "more, the same for every replica. By default one is made and kept in the data directory, in `master.key`.",
+    )
     policies: tuple[PolicySettings, ...] = setting(
         (),
         "Who may do what; see `[[auth.policies]]`. Without any, whoever signs in may do everything to images, and "
@@ -379,7 +488,7 @@ class AuthSettings:
     @property
     def is_on(self) -> bool:
         """Say whether access is controlled, as far as settings alone tell."""
-        return self.htpasswd is not None or bool(self.accounts) or bool(self.policies)
+        return self.htpasswd is not None or self.token is not None or bool(self.accounts) or bool(self.policies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -437,7 +546,8 @@ class GcSettings:
     grace: timedelta = setting(
         timedelta(hours=24),
         "How long a blob stays after it was last pushed, mounted or asked for by HEAD, even if no manifest refers to "
-        "it: a client may rely on it until it has pushed the manifest. An hour at the least.",
+        "it: a client may rely on it until it has pushed the manifest. It is begun anew when half of it is over, so "
+        "that half is left at the least to who asked last. An hour at the least.",
     )
     untagged: UntaggedManifests = setting(
         UntaggedManifests.KEEP,
@@ -450,6 +560,92 @@ class GcSettings:
     )
     retention: tuple[RetentionSettings, ...] = setting(
         (), "Rules by which tags are removed; see `[[gc.retention]]`. Without any, none is."
+    )
+
+
+class EventAction(StrEnum):
+    """What a receiver may be told of."""
+
+    PUSH = "push"
+    PULL = "pull"
+    MOUNT = "mount"
+    DELETE = "delete"
+
+
+class EventFormat(StrEnum):
+    """How an event looks to its receiver."""
+
+    DISTRIBUTION = "distribution"
+    CLOUDEVENTS = "cloudevents"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointSettings:
+    """``[[events.endpoints]]``: a receiver of events, and how it is treated."""
+
+    name: str = setting(
+        "", "What logs and numbers call it. Events that wait for it wait under this name; another name is another one."
+    )
+    url: Secret = setting(
+        Secret(""), "Where events are posted to, `http://…` or `https://…`. It isn't shown: it may hold a password."
+    )
+    headers: SentHeaders = setting(
+        SentHeaders(),
+        'Headers of each request, `{ Authorization = ["Basic ${env:AUTH}"] }`. They go to this host and no other, '
+        "and are never shown.",
+    )
+    timeout: timedelta = setting(timedelta(seconds=1), "How long the receiver may take to answer.")
+    threshold: int = setting(
+        10, "After how many failures in a row the receiver is taken to be down, and tried only each `backoff`."
+    )
+    backoff: timedelta = setting(
+        timedelta(seconds=1),
+        "How long is waited between attempts once there were `threshold` failures. A single event that is refused "
+        "while others are taken waits longer each time, up to a minute.",
+    )
+    format: EventFormat = setting(
+        EventFormat.DISTRIBUTION,
+        "The form of events: that of Docker's registry, or CloudEvents 1.0 in JSON with the former as its `data`.",
+    )
+    actions: tuple[EventAction, ...] = setting(
+        (EventAction.PUSH, EventAction.MOUNT, EventAction.DELETE), "What is told: `push`, `pull`, `mount`, `delete`."
+    )
+    ignored_media_types: tuple[str, ...] = setting(
+        (), "Media types of which nothing is told. Blobs are all told as `application/octet-stream`."
+    )
+    heads: bool = setting(
+        False,
+        "Whether HEAD is told as a pull, too, as Docker's registry does: clients that only look for news send many.",
+    )
+    signing_key: Secret | None = setting(
+        None,
+        "With a key each request carries `X-Roadstead-Signature-256: sha256=…`, the HMAC-SHA256 of its body in hex, so "
+        "that the receiver knows who sent it.",
+    )
+    max_attempts: int | None = setting(
+        None,
+        "After how many failed attempts an event is given up, and the next of its repository is sent; `roadstead "
+        "events list` shows it and `replay` sends it again. Without it events are tried for ever.",
+    )
+    parallel: int = setting(
+        4, "Of how many repositories events are sent at the same time. Those of one repository come one after another."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventSettings:
+    """``[events]``: what happens here is told to others."""
+
+    endpoints: tuple[EndpointSettings, ...] = setting(
+        (), "Who is told; see `[[events.endpoints]]`. Without any, nothing is written down either."
+    )
+    include_references: bool = setting(
+        False, "Whether events of manifests list what these refer to: config and layers, or the images of an index."
+    )
+    retention: timedelta = setting(
+        timedelta(hours=168),
+        "How long events stay that were delivered or given up, to be looked at and sent again: a week. Pulls go as "
+        "soon as they are delivered.",
     )
 
 
@@ -494,8 +690,19 @@ class Settings:
     auth: AuthSettings = AuthSettings()
     augment: AugmentSettings = AugmentSettings()
     gc: GcSettings = GcSettings()
+    events: EventSettings = EventSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+
+    @property
+    def is_rebuildable(self) -> bool:
+        """Say whether the database can be built from storage at every start."""
+        return self.database.mode is DatabaseMode.REBUILDABLE
+
+    @property
+    def links(self) -> LinksMode | None:
+        """Return when links are written; None where that depends on what is in storage."""
+        return LinksMode.SYNC if self.is_rebuildable else self.storage.links
 
     @property
     def database_url(self) -> str:

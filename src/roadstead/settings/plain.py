@@ -12,7 +12,7 @@ from roadstead.settings.convert import TABLES, Source, convert, field_types
 from roadstead.settings.load import build
 from roadstead.settings.model import Settings
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
-from roadstead.settings.tables import Headers, LogFields
+from roadstead.settings.tables import Headers, LogFields, SentHeaders
 
 _ALREADY_RESOLVED = Source(None, Path("/"), None)
 
@@ -61,10 +61,14 @@ def _plain(value: object, kind: Any, *, masked: bool) -> Any:
         return str(value) if masked else value.reveal()
     if isinstance(value, timedelta):
         return format_duration(value)
+    if isinstance(value, Path) and masked and ".." in value.parts:
+        return str(value.resolve())  # where it leads, which people need not work out
     if isinstance(value, ListenAddress | Path):
         return str(value)
     if isinstance(value, Headers | LogFields):
         return value.as_table()
+    if isinstance(value, SentHeaders):
+        return value.as_table(masked=masked)
     if isinstance(value, tuple):
         return [_plain(item, None, masked=masked) for item in value]
     if isinstance(value, TABLES):

@@ -1,4 +1,8 @@
-"""Values that lie elsewhere: ``${env:NAME}`` and ``${file:PATH}`` inside a setting."""
+"""Values that lie elsewhere, inside a setting.
+
+``${env:NAME}`` is an environment variable, ``${file:PATH}`` a file's content, ``${secret:NAME#KEY}`` a key of a secret
+in AWS Secrets Manager, ``${ssm:NAME}`` a parameter of AWS Systems Manager.
+"""
 
 import re
 from collections.abc import Mapping
@@ -10,11 +14,20 @@ from roadstead.errors import InvalidError
 _REFERENCE = re.compile(r"\$(?:(?P<literal>\$)(?=\{)|\{(?P<kind>[A-Za-z0-9_-]*):?(?P<name>[^}]*)\})")
 # The user and password of a URL, as they are written: references among them may hold anything.
 _CREDENTIALS = re.compile(r"[a-z0-9+]+://(?:\$\{[^}]*\}|[^/?#@$]|\$(?!\{))*@", re.IGNORECASE)
-_LATER = frozenset({"secret", "ssm"})
+_KNOWN = "${env:NAME}, ${file:PATH}, ${secret:NAME#KEY} and ${ssm:NAME}"
 
 
 class ReferenceInvalidError(InvalidError):
-    """A reference in a setting can't be followed."""
+    """A reference in a setting can't be followed; ``id`` is its name among findings (deployment spec §9.4), if any."""
+
+    def __init__(self, message: str, finding: str | None = None, advice: str | None = None) -> None:
+        super().__init__(message)
+        self.id = finding
+        self._advice = advice
+
+    def advice(self) -> str | None:
+        """Return what could be tried next, where that is known."""
+        return self._advice
 
 
 def find_references(text: str) -> tuple[str, ...]:
@@ -58,7 +71,9 @@ def resolve_url_references(text: str, *, environment: Mapping[str, str], directo
 def _follow(written: str, kind: str, name: str, environment: Mapping[str, str], directory: Path) -> str:
     if kind == "env" and name:
         if name not in environment:
-            raise ReferenceInvalidError(f"{written} refers to an environment variable that is not set")
+            raise ReferenceInvalidError(
+                f"{written} refers to an environment variable that is not set", "secret.missing"
+            )
         return environment[name]
     if kind == "file" and name:
         path = directory / name
@@ -66,9 +81,35 @@ def _follow(written: str, kind: str, name: str, environment: Mapping[str, str], 
             return path.read_text(encoding="utf-8").removesuffix("\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise ReferenceInvalidError(f"{written} refers to {path}, which cannot be read: {reason}") from error
-    if kind in _LATER:
-        raise ReferenceInvalidError(
-            f"{written}: references to {kind} are not supported yet; use ${{env:NAME}} or ${{file:PATH}}"
-        )
-    raise ReferenceInvalidError(f"{written} is not a reference; known are ${{env:NAME}} and ${{file:PATH}}")
+            message = f"{written} refers to {path}, which cannot be read: {reason}"
+            raise ReferenceInvalidError(message, "secret.missing") from error
+    if kind in ("secret", "ssm") and name.strip("#"):
+        return _from_aws(written, kind, name)
+    raise ReferenceInvalidError(f"{written} is not a reference; known are {_KNOWN}")
+
+
+def _from_aws(written: str, kind: str, name: str) -> str:
+    # AWS's library takes longer to load than everything else at the start.
+    from roadstead.settings.aws_values import ValueMissingError, parameter_value, secret_value
+
+    try:
+        return secret_value(name) if kind == "secret" else parameter_value(name)
+    except ValueMissingError as error:
+        raise ReferenceInvalidError(f"{written}: {error}", error.id, error.advice()) from error
+
+
+def read_value_file(path: Path) -> str:
+    """Return the value that a file holds, without one newline at its end, as a `…_FILE` variable names it.
+
+    Raises ReferenceInvalidError where it can't be read or is blank: a file that was never written is no value.
+    """
+    try:
+        text = path.read_text(encoding="utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ReferenceInvalidError(f"{path} cannot be read: {reason}", "secret.missing") from error
+    if not text:
+        raise ReferenceInvalidError(f"{path} is empty", "secret.empty")
+    if not text.strip():
+        raise ReferenceInvalidError(f"{path} has nothing but blanks", "secret.whitespace")
+    return text

@@ -9,6 +9,8 @@
     │   └── _manifests/tags/<tag>/index/<algorithm>/<hex>/link  where it ever pointed
     └── roadstead/
         ├── lock                                            which installation writes here (file systems)
+        ├── writer                                          the same of a bucket without a database server
+        ├── finished                                        nobody goes back to distribution (such a bucket)
         ├── uploads/<upload id>                             bytes on their way in
         ├── staged/<upload id>                              blobs that an object store keeps where they came in
         ├── quarantine/<algorithm>/<hex>                    bytes that weren't their digest's, put aside by hand
@@ -29,6 +31,8 @@ ROOT: Final = "docker/registry/v2"
 BLOBS: Final = f"{ROOT}/blobs/"
 REPOSITORIES: Final = f"{ROOT}/repositories/"
 LOCK: Final = f"{ROOT}/roadstead/lock"
+WRITER: Final = Key(f"{ROOT}/roadstead/writer")
+FINISHED: Final = Key(f"{ROOT}/roadstead/finished")
 UPLOADS: Final = f"{ROOT}/roadstead/uploads/"
 STAGED: Final = f"{ROOT}/roadstead/staged/"
 QUARANTINE: Final = f"{ROOT}/roadstead/quarantine/"

@@ -307,3 +307,54 @@ class PresignsUrl(Protocol):
     async def presign(self, key: Key, lifetime: timedelta) -> str:
         """Return a URL that answers GET and ranged GET for ``lifetime``, without looking whether the key exists."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A small object that several write, each upon what it has read."""
+
+    content: bytes
+    version: str  # another one after each write
+    age: timedelta  # by the store's own clock
+
+
+class NoteChangedError(ConflictError):
+    """Somebody else has written meanwhile."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key} was changed by somebody else meanwhile")
+        self.key = key
+
+
+@runtime_checkable
+class KeepsNotes(Protocol):
+    """A driver that replaces an object only where nobody else has."""
+
+    async def read_note(self, key: Key) -> Note | None:
+        """Return the object as it is now; None where there is none."""
+        ...
+
+    async def write_note(self, key: Key, content: bytes, *, replacing: str | None) -> str:
+        """Replace exactly this version (None: write where there is none); return the new version.
+
+        Raises NoteChangedError, also where the write was carried out and its answer lost: look again then.
+        """
+        ...
+
+
+@runtime_checkable
+class DeletesMany(Protocol):
+    """A driver for which many deletes cost little more than one."""
+
+    async def delete_many(self, gone: Sequence[Key]) -> None:
+        """Remove the objects that there are among these; what is left after an error may be any of them."""
+        ...
+
+
+async def delete_all(driver: Driver, gone: Sequence[Key]) -> None:
+    """Remove objects, in as few requests as the driver can."""
+    if isinstance(driver, DeletesMany):
+        await driver.delete_many(gone)
+        return
+    for key in gone:
+        await driver.delete(key)

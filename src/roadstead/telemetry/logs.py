@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import stat
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ import structlog
 _FLUSH_AFTER_S: Final = 0.02
 _MAX_PENDING: Final = 20_000
 _PIECE: Final = 4096  # PIPE_BUF on Linux: up to this many bytes a write to a pipe isn't mixed with another process's
+_FILE_PIECE: Final = 256 << 10  # files keep writes apart whatever their size, and each lets go of the interpreter
 
 LEVELS: Final[Mapping[str, int]] = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _COLOURS: Final[Mapping[str, str]] = {
@@ -47,6 +49,7 @@ class LineWriter:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._piece = _FILE_PIECE if stat.S_ISREG(os.fstat(descriptor).st_mode) else _PIECE
         self._pending: deque[bytes] = deque()
         self._wake = threading.Event()
         self._writing = threading.Lock()
@@ -73,18 +76,20 @@ class LineWriter:
     def flush(self) -> None:
         """Write everything that was taken so far."""
         with self._writing:
-            piece = bytearray()
+            piece: list[bytes] = []
+            size = 0
             while self._pending:
                 line = self._pending.popleft()
-                if piece and len(piece) + len(line) > _PIECE:
-                    self._put(piece)
-                    piece = bytearray()
-                piece += line
+                size += len(line)
+                if size > self._piece and piece:
+                    self._put(b"".join(piece))
+                    piece, size = [], len(line)
+                piece.append(line)
             if self.dropped:
-                piece += b"%d log lines were dropped: standard error is not read fast enough\n" % self.dropped
+                piece.append(b"%d log lines were dropped: standard error is not read fast enough\n" % self.dropped)
                 self.dropped = 0
             if piece:
-                self._put(piece)
+                self._put(b"".join(piece))
 
     def close(self) -> None:
         """Write what is left and end the thread."""
@@ -92,7 +97,7 @@ class LineWriter:
         self._wake.set()
         self.flush()
 
-    def _put(self, piece: bytearray) -> None:
+    def _put(self, piece: bytes) -> None:
         view = memoryview(piece)
         while view:
             try:

@@ -142,6 +142,7 @@ class MeteredDerivations:
 
     def __init__(self, store: DerivationStore, metrics: RegistryMetrics) -> None:
         self.find = store.find
+        self.find_by_tag = store.find_by_tag
         self.sources_of = store.sources_of
         self._store = store
         self._metrics = metrics

@@ -27,6 +27,9 @@ _REQUESTS: Final = "roadstead_http_requests_total"
 _DURATION: Final = "roadstead_http_request_duration_seconds"
 _RECEIVED: Final = "roadstead_http_request_bytes_total"
 _SENT: Final = "roadstead_http_response_bytes_total"
+_EVENTS: Final = "registry_notifications_events_total"
+_EVENTS_PENDING: Final = "registry_notifications_pending_total"
+_EVENTS_STATUS: Final = "registry_notifications_status_total"
 _IN_FLIGHT: Final = "roadstead_http_requests_in_flight"
 
 
@@ -51,6 +54,22 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "roadstead_blobs_total": Family("What happened to blobs.", CounterMetricFamily, ("event",)),
     "roadstead_blob_bytes_total": Family("Bytes of blobs that were stored.", CounterMetricFamily),
     "roadstead_manifests_total": Family("What happened to manifests.", CounterMetricFamily, ("event",)),
+    _EVENTS: Family(
+        "Events by endpoint: `Events` taken up for delivery, `Successes`, `Failures` (refused), `Errors` (not "
+        "answered), as Docker's registry counts them.",
+        CounterMetricFamily,
+        ("type", "endpoint"),
+    ),
+    _EVENTS_PENDING: Family(
+        "Events that wait now; told by the replica that delivers.", GaugeMetricFamily, ("endpoint",)
+    ),
+    _EVENTS_STATUS: Family("Answers of receivers, `200 OK`.", CounterMetricFamily, ("code", "endpoint")),
+    "roadstead_events_given_up_total": Family(
+        "Events given up after `max_attempts`.", CounterMetricFamily, ("endpoint",)
+    ),
+    "roadstead_events_pulls_dropped_total": Family(
+        "Pulls that an endpoint isn't told of: more came than could be noted.", CounterMetricFamily, ("endpoint",)
+    ),
 }
 """Every metric that can be counted; ``docs/reference/metrics.md`` is generated from it."""
 
@@ -168,6 +187,51 @@ class RegistryMetrics:
         self.manifests_stored = metrics.counter("roadstead_manifests_total", "stored")
         self.manifests_deleted = metrics.counter("roadstead_manifests_total", "deleted")
         self.manifests_derived = metrics.counter("roadstead_manifests_total", "derived")
+
+
+class EventMetrics:
+    """Counts what becomes of events; answers beyond those that HTTP names don't make numbers without end."""
+
+    _MAX_ANSWERS: Final = 100
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._answers: set[tuple[str, str]] = set()
+
+    def taken_up(self, endpoint: str) -> None:
+        """Count an event that is tried for the first time."""
+        self._metrics.counter(_EVENTS, "Events", endpoint).add()
+
+    def delivered(self, endpoint: str, answer: str) -> None:
+        """Count a delivery."""
+        self._metrics.counter(_EVENTS, "Successes", endpoint).add()
+        self._answered(endpoint, answer)
+
+    def failed(self, endpoint: str, answer: str | None) -> None:
+        """Count an attempt that failed: refused with that answer, or not answered at all."""
+        self._metrics.counter(_EVENTS, "Errors" if answer is None else "Failures", endpoint).add()
+        if answer is not None:
+            self._answered(endpoint, answer)
+
+    def buried(self, endpoint: str) -> None:
+        """Count an event that was given up."""
+        self._metrics.counter("roadstead_events_given_up_total", endpoint).add()
+
+    def pending(self, endpoint: str, count: int) -> None:
+        """Tell how many events wait now."""
+        self._metrics.cells[self._metrics.place(_EVENTS_PENDING, endpoint)] = float(count)
+
+    def dropped(self, endpoint: str) -> None:
+        """Count a pull that the endpoint doesn't hear of."""
+        self._metrics.counter("roadstead_events_pulls_dropped_total", endpoint).add()
+
+    def _answered(self, endpoint: str, answer: str) -> None:
+        status, _, reason = answer.partition(" ")
+        code = f"{status} {reason[:40]}".strip()  # the receiver's own words: bounded in length and number
+        if (code, endpoint) not in self._answers and len(self._answers) >= self._MAX_ANSWERS:
+            code = status
+        self._answers.add((code, endpoint))
+        self._metrics.counter(_EVENTS_STATUS, code, endpoint).add()
 
 
 class _AllProcesses(Collector):

@@ -1,4 +1,4 @@
-"""Registry clients written in Go, built once from their modules at pinned versions: crane, regctl, oras, helm.
+"""Programs written in Go, built once from their modules at pinned versions: crane, regctl, oras, helm, and others.
 
 Debian has none of them. The first test that asks builds the program into the user's cache directory
 (``$XDG_CACHE_HOME/roadstead/go-clients``), a minute or two each on two cores; every later run finds it there. The Go
@@ -35,8 +35,15 @@ class GoClient:
 
     name: str
     module: str
-    package: str  # below the module
+    package: str  # below the module; empty for the module's own
     version: str
+    is_test: bool = False  # a suite of tests, built with `go test -c`
+    sums: tuple[str, ...] = ()  # lines of go.sum, for a version that the checksum database doesn't know
+
+    @property
+    def target(self) -> str:
+        """Return the package's import path."""
+        return f"{self.module}/{self.package}".rstrip("/")
 
     @property
     def path(self) -> Path:
@@ -48,6 +55,9 @@ class GoClient:
 CRANE: Final = GoClient("crane", "github.com/google/go-containerregistry", "cmd/crane", "v0.22.1")
 REGCTL: Final = GoClient("regctl", "github.com/regclient/regclient", "cmd/regctl", "v0.11.7")
 ORAS: Final = GoClient("oras", "oras.land/oras", "cmd/oras", "v1.2.3")
+DISTRIBUTION: Final = GoClient("registry", "github.com/distribution/distribution/v3", "cmd/registry", "v3.1.1")
+"""Docker's registry of today: a server, but built as the clients are. Debian's has no driver for S3."""
+
 HELM: Final = GoClient("helm", "helm.sh/helm/v3", "cmd/helm", "v3.22.0")
 
 
@@ -74,9 +84,10 @@ def _build(go: Path, client: GoClient) -> None:
         built = Path(folder) / client.name
         # A module of our own that needs theirs: `go install PACKAGE@VERSION` would ask the proxy for more than that.
         (Path(folder) / "go.mod").write_text(_GO_MOD.format(client=client))
-        package = f"{client.module}/{client.package}"
+        (Path(folder) / "go.sum").write_text("".join(f"{line}\n" for line in client.sums))
+        verb = ("test", "-c") if client.is_test else ("build",)
         done = subprocess.run(
-            [go, "build", "-mod=mod", "-ldflags=-s -w", "-o", built, package],
+            [go, *verb, "-mod=mod", "-ldflags=-s -w", "-o", built, client.target],
             cwd=folder,
             check=False,
             stdin=subprocess.DEVNULL,
@@ -86,5 +97,7 @@ def _build(go: Path, client: GoClient) -> None:
         )
         if done.returncode != 0:
             reason = done.stderr.strip().rpartition("\n")[2]
-            raise ComponentMissingError(client.name, f"go install {package}@{client.version} (here it said: {reason})")
+            raise ComponentMissingError(
+                client.name, f"go {' '.join(verb)} {client.target}@{client.version} (here it said: {reason})"
+            )
         built.replace(client.path)

@@ -2,11 +2,13 @@
 
 import json
 import tarfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from roadstead.oci.digest import Digest
 from roadstead.oci.mediatypes import OCI_INDEX
 from roadstead.oci.strict_json import compact
-from roadstead.testing.images import TestImage
+from roadstead.testing.images import TestImage, TestIndex
 
 
 def write_layout(directory: Path, image: TestImage, *, name: str) -> None:
@@ -41,3 +43,29 @@ def pack_layout(directory: Path, archive: Path) -> None:
     with tarfile.open(archive, "w") as tar:
         for path in sorted(directory.rglob("*")):
             tar.add(path, arcname=str(path.relative_to(directory)), recursive=False)
+
+
+def layout_files(
+    entries: Sequence[tuple[TestImage | TestIndex, Mapping[str, str]]], *, without: Sequence[Digest] = ()
+) -> dict[str, bytes]:
+    """Return the files of a layout by name: images and indexes with the annotations of their entries.
+
+    Content of the digests in *without* is left out, as engines do that keep one platform of an index.
+    """
+    listed = [{**image.descriptor().as_json(), "annotations": dict(marks)} for image, marks in entries]
+    contents = dict(content for image, _ in entries for content in _contents(image))
+    return {
+        "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
+        "index.json": compact({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": listed}),
+    } | {
+        f"blobs/{digest.algorithm}/{digest.encoded}": data for digest, data in contents.items() if digest not in without
+    }
+
+
+def _contents(image: TestImage | TestIndex) -> Iterator[tuple[Digest, bytes]]:
+    yield image.digest, image.raw
+    if isinstance(image, TestImage):
+        yield from image.blobs.items()
+        return
+    for child in image.children:
+        yield from _contents(child)

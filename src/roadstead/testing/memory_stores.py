@@ -10,10 +10,11 @@ from roadstead.augment.ports import (
     DerivedBlob,
     ImageSource,
     LayerStore,
+    Pulled,
     Served,
 )
 from roadstead.oci.digest import Digest, DigestMismatchError
-from roadstead.oci.reference import RepositoryName
+from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.errors import BlobUnknownError, ContentTooLargeError, ManifestUnknownError
 from roadstead.storage.ports import Key
 from roadstead.testing.images import TestImage, TestIndex
@@ -92,6 +93,7 @@ class MemoryDerivations:
 
     def __init__(self) -> None:
         self.recorded: list[Derivation] = []
+        self.tags: dict[tuple[RepositoryName, Tag], Served] = {}
         self._by_source: dict[tuple[RepositoryName, Digest, Digest], Derivation] = {}
 
     async def find(self, repository: RepositoryName, source: Digest, plan_digest: Digest) -> Served | None:
@@ -101,6 +103,13 @@ class MemoryDerivations:
             return None
         root = derivation.root
         return Served(root.digest, root.media_type, len(root.raw))
+
+    async def find_by_tag(self, repository: RepositoryName, tag: Tag, plan_digest: Digest) -> Pulled | None:
+        """Return what the tag is at and what was derived from that."""
+        source = self.tags.get((repository, tag))
+        if source is None:
+            return None
+        return Pulled(source, await self.find(repository, source.digest, plan_digest))
 
     async def record(self, derivation: Derivation, *, now: datetime) -> None:
         """Keep a derivation."""

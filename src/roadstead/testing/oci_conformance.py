@@ -1,7 +1,9 @@
-"""The OCI distribution specification's own conformance program, run against a registry that tests started.
+"""The OCI distribution specification's own conformance programs, run against a registry that tests started.
 
-It is a program of the specification (since 2026 no longer a ``go test`` suite), and none of ours: it is looked for on
-the path as ``oci-conformance``, and nothing of it is kept here. Its switches are environment variables; all are on.
+There are two, neither ours, and nothing of them is kept here. The *suite* of 1.1 is built from the newest version of
+its Go module that the module proxy gives. The *program* that has replaced it since (more checks, 1.1 and dev) is in no
+package registry: it is looked for on the path as ``oci-conformance``. Their switches are environment variables; all
+are on.
 """
 
 import os
@@ -15,12 +17,28 @@ from pathlib import Path
 from typing import Final
 
 from roadstead.testing.components import require
+from roadstead.testing.go_clients import GoClient, find_or_build
 
 PROGRAM: Final = "oci-conformance"
 INSTALL: Final = (
     f"the program in conformance/ of github.com/opencontainers/distribution-spec, put on the path as {PROGRAM}"
 )
 TIMEOUT: Final = timedelta(minutes=5)
+
+_SUITE_VERSION: Final = "v0.0.0-20231101194043-f2182352d4cc"
+_SUITE_MODULE: Final = "github.com/opencontainers/distribution-spec/conformance"
+SUITE: Final = GoClient(
+    "oci-suite",
+    _SUITE_MODULE,
+    "",
+    _SUITE_VERSION,
+    is_test=True,
+    # Taken over files equal to those of the specification's repository at that commit.
+    sums=(
+        f"{_SUITE_MODULE} {_SUITE_VERSION} h1:jL+CgYEEZluGb08ZcLpEyhn389kNMlwrWOHaIqXazq0=",
+        f"{_SUITE_MODULE} {_SUITE_VERSION}/go.mod h1:odnkI+gfnNSdq8NaG/nKvENDEWkXAjjbgp8GKMllVSI=",
+    ),
+)
 
 _API: Final = (
     "PING",
@@ -58,6 +76,7 @@ _DATA: Final = (
     "SHA512",
 )
 _ROOT: Final = "OCI Conformance Test/"
+_SUITE_ROOT: Final = "[It] OCI Distribution Conformance Tests "
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +113,36 @@ def run_conformance(host: str, *, version: str, results: Path, timeout: timedelt
     return _read(results / "junit.xml", done)
 
 
+def run_suite(url: str, *, results: Path, timeout: timedelta = TIMEOUT) -> Report:
+    """Run the suite of 1.1 against the registry at *url*, every workflow on; ComponentMissingError.
+
+    Its own reports stay in *results*.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    workflows = ("PULL", "PUSH", "CONTENT_DISCOVERY", "CONTENT_MANAGEMENT")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("OCI_")},
+        **{f"OCI_TEST_{name}": "true" for name in workflows},
+        "OCI_ROOT_URL": url,
+        "OCI_NAMESPACE": "conformance/suite/one",
+        "OCI_CROSSMOUNT_NAMESPACE": "conformance/suite/two",
+        "OCI_AUTOMATIC_CROSSMOUNT": "true",
+        "OCI_REPORT_DIR": str(results),
+    }
+    done = subprocess.run(
+        [find_or_build(SUITE)],
+        cwd=results,
+        env=environment,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout.total_seconds(),
+    )
+    return _read(results / "junit.xml", done, _SUITE_ROOT)
+
+
 def _environment(host: str, version: str, results: Path) -> Mapping[str, str]:
     switches = [f"API_{name}" for name in _API] + [f"DATA_{name}" for name in _DATA]
     return {
@@ -108,14 +157,14 @@ def _environment(host: str, version: str, results: Path) -> Mapping[str, str]:
     }
 
 
-def _read(path: Path, done: subprocess.CompletedProcess[str]) -> Report:
+def _read(path: Path, done: subprocess.CompletedProcess[str], root: str = _ROOT) -> Report:
     """Read the report for JUnit, whose cases are the leaves of the program's tree."""
     if not path.exists():
-        raise AssertionError(f"{PROGRAM} wrote no report:\n{done.stdout}")
+        raise AssertionError(f"there is no report:\n{done.stdout}")
     named: dict[str, Counter[str]] = {"passed": Counter(), "skipped": Counter()}
     failed: dict[str, str] = {}
     for case in ET.parse(path).iter("testcase"):  # noqa: S314 -- written by the program that we ran
-        name = case.get("name", "").removeprefix(_ROOT)
+        name = case.get("name", "").removeprefix(root)
         status = case.get("status", "")
         if status in named:
             named[status][name] += 1

@@ -4,7 +4,7 @@ import http.client
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ INSTALL = "apt-get install docker-registry"
 
 @dataclass(frozen=True, slots=True)
 class RegistryPeer:
-    """A running distribution registry without authentication; deletes are allowed."""
+    """A running distribution registry, without authentication unless it was given some; deletes are allowed."""
 
     port: int
     root: Path  # storage.filesystem.rootdirectory: the tree ``docker/registry/v2`` lies below
@@ -37,7 +37,7 @@ class RegistryPeer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
         try:
             connection.request("GET", "/v2/")
-            return connection.getresponse().status == http.client.OK
+            return connection.getresponse().status in {http.client.OK, http.client.UNAUTHORIZED}
         except OSError:
             return False
         finally:
@@ -45,16 +45,26 @@ class RegistryPeer:
 
 
 @contextmanager
-def open_registry_peer(root: Path | None = None) -> Iterator[RegistryPeer]:
+def open_registry_peer(
+    root: Path | None = None,
+    *,
+    storage: Mapping[str, Mapping[str, object]] | None = None,
+    more: Mapping[str, object] | None = None,
+    program: Path | None = None,
+) -> Iterator[RegistryPeer]:
     """Run a registry until the block is left; over the tree *root*, which is kept, or over an empty one, which isn't.
+
+    *storage* is a driver's section of its configuration in place of a folder, such as ``{"s3": {…}}``, which Debian's
+    *program* doesn't know and distribution 3 does (``go_clients.DISTRIBUTION``). *more* are further
+    sections.
 
     Raises ComponentMissingError, ServerNotReadyError.
     """
-    program = require("docker-registry", install=INSTALL)
+    program = program or require("docker-registry", install=INSTALL)
     home = Path(tempfile.mkdtemp(prefix="roadstead-registry-"))
     peer = RegistryPeer(free_port(), root or home / "root")
     config = home / "config.yml"
-    config.write_text(_config(peer))
+    config.write_text(_config(peer, storage or {"filesystem": {"rootdirectory": str(peer.root)}}, more or {}))
     try:
         with Process([program, "serve", config], log=home / "log", directory=home) as process:
             process.wait_ready(peer.answers)
@@ -63,17 +73,18 @@ def open_registry_peer(root: Path | None = None) -> Iterator[RegistryPeer]:
         shutil.rmtree(home)
 
 
-def _config(peer: RegistryPeer) -> str:
+def _config(peer: RegistryPeer, storage: Mapping[str, Mapping[str, object]], more: Mapping[str, object]) -> str:
     """Return distribution's ``config.yml``, as JSON, which YAML includes."""
     return json.dumps(
         {
             "version": "0.1",
             "log": {"level": "warn", "accesslog": {"disabled": True}},
             "storage": {
-                "filesystem": {"rootdirectory": str(peer.root)},
+                **storage,
                 "cache": {"blobdescriptor": "inmemory"},
                 "delete": {"enabled": True},
             },
             "http": {"addr": peer.host},
+            **more,
         }
     )

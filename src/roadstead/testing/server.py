@@ -25,7 +25,7 @@ class RoadsteadServer:
     """One running `roadstead serve`.
 
     `directory` holds its configuration, log and (unless `config` says otherwise) its data, and may be served again by
-    another server later. `config` is TOML that stands before the generated listen address.
+    another server later. `config` is what `file` holds: TOML, or distribution's where the name ends in `.yml`.
     """
 
     def __init__(
@@ -36,11 +36,13 @@ class RoadsteadServer:
         workers: int = 2,
         environment: Mapping[str, str] | None = None,
         command: tuple[str, ...] = (),
+        file: str = "roadstead.toml",
     ) -> None:
         _compile_source()
         self.directory = directory
         self.data = directory / "data"
         self.port = free_port()
+        self._file = directory / file
         self._clients: list[Client] = []
         self._process = Process(
             [*command, sys.executable, "-m", "roadstead", "serve", self._write(config), *self._flags(workers)],
@@ -128,13 +130,12 @@ class RoadsteadServer:
 
     def _write(self, config: str) -> Path:
         self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / "roadstead.toml"
-        path.write_text(config)
-        return path
+        self._file.write_text(config)
+        return self._file
 
     def _flags(self, workers: int) -> list[str]:
         flags = ["--listen", self.host, "--workers", str(workers)]
-        has_own_data = "[storage]" in (self.directory / "roadstead.toml").read_text()
+        has_own_data = self._file.suffix == ".yml" or "[storage]" in self._file.read_text()
         return flags if has_own_data else [*flags, "--data", str(self.data)]
 
 

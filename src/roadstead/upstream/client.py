@@ -7,7 +7,7 @@ those of ``errors.py``.
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
@@ -27,13 +27,23 @@ from roadstead.upstream.errors import (
     UpstreamRefusedError,
 )
 from roadstead.upstream.pages import next_page
-from roadstead.upstream.push import PushOutcome, Upload
+from roadstead.upstream.ports import (
+    BlobSource,
+    FetchedManifest,
+    ManifestSource,
+    PushOutcome,
+    Referrers,
+    Source,
+    TagSource,
+)
+from roadstead.upstream.push import Upload
 from roadstead.upstream.ratelimit import Budget
 from roadstead.upstream.session import Call, Session
 from roadstead.upstream.tokens import Tokens
 from roadstead.upstream.transport import Transport
 
 if TYPE_CHECKING:
+    # For its types only: it is imported with the first request.
     from roadstead.upstream.wire import Answer
 
 ACCEPT = (OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST)
@@ -50,25 +60,6 @@ _PROGRESS = 1 << 20
 
 _IN_THREAD = 256 << 10
 """Bytes from which hashing is worth a thread: it takes about as long as the way there and back."""
-
-
-@dataclass(frozen=True, slots=True)
-class FetchedManifest:
-    """A manifest's bytes as they came, whatever they are."""
-
-    raw: bytes
-    media_type: str
-    """As the answer had it, without parameters."""
-
-    digest: Digest
-
-
-@dataclass(frozen=True, slots=True)
-class Referrers:
-    """What refers to a manifest; ``native``: the registry said so itself, it isn't from the fallback tag."""
-
-    descriptors: tuple[Descriptor, ...]
-    native: bool
 
 
 class RegistryClient:
@@ -124,9 +115,17 @@ class RegistryClient:
             return FetchedManifest(raw, answer.media_type, digest)
 
     async def find_manifest(
-        self, repository: RepositoryName, reference: Tag | Digest, accept: Collection[str] = ACCEPT
+        self,
+        repository: RepositoryName,
+        reference: Tag | Digest,
+        accept: Collection[str] = ACCEPT,
+        *,
+        writing: bool = False,
     ) -> Descriptor | None:
         """Return what a name points at (end-3, HEAD); None if nothing is there.
+
+        Who is *writing* has to say so: many registries refuse those who may only read a repository that isn't there
+        yet, and those who may write too are told that nothing is there.
 
         A registry that tells too little by HEAD is asked by GET, which may count against its limits.
         """
@@ -134,7 +133,7 @@ class RegistryClient:
             "HEAD",
             _manifest_path(repository, reference),
             f"the manifest {_named(repository, reference)}",
-            _pull(repository),
+            _push(repository) if writing else _pull(repository),
             str(repository),
             {"Accept": ", ".join((*accept, "*/*"))},
             accepted=(200, 404, 405),
@@ -180,11 +179,15 @@ class RegistryClient:
 
     # Blobs
 
-    async def find_blob(self, repository: RepositoryName, digest: Digest) -> int | None:
-        """Return a blob's size in bytes, -1 if the registry doesn't tell it; None if it isn't there (end-2, HEAD)."""
+    async def find_blob(self, repository: RepositoryName, digest: Digest, *, writing: bool = False) -> int | None:
+        """Return a blob's size in bytes, -1 if the registry doesn't tell it; None if it isn't there (end-2, HEAD).
+
+        *writing* as for ``find_manifest``.
+        """
         path = f"/v2/{repository}/blobs/{digest}"
         what = f"the blob {repository}@{digest}"
-        call = Call("HEAD", path, what, _pull(repository), str(repository), accepted=(200, 404))
+        scopes = _push(repository) if writing else _pull(repository)
+        call = Call("HEAD", path, what, scopes, str(repository), accepted=(200, 404))
         async with self._session.request(call) as answer:
             if answer.status == 404:
                 return None
@@ -212,7 +215,7 @@ class RegistryClient:
         repository: RepositoryName,
         digest: Digest,
         size: int,
-        source: Callable[[int], AsyncGenerator[bytes, None]],
+        source: Source,
         *,
         mount_from: RepositoryName | None = None,
     ) -> PushOutcome:
@@ -221,12 +224,12 @@ class RegistryClient:
         *source* gives the bytes from an offset on; it may be asked again when an upload breaks off, which goes on where
         the registry has got to. What it raises is raised here.
         """
-        if await self.find_blob(repository, digest) is not None:
+        if await self.find_blob(repository, digest, writing=True) is not None:
             return PushOutcome.PRESENT
         upload = Upload(self._session, self._transport, repository, digest, size, source)
         if not await upload.start(mount_from):
             return PushOutcome.MOUNTED
-        await upload.run(lambda: self.find_blob(repository, digest))
+        await upload.run(lambda: self.find_blob(repository, digest, writing=True))
         return PushOutcome.PUSHED
 
     # Lists
@@ -418,7 +421,7 @@ class _Download:
                 if self._position - counted_from >= _PROGRESS:
                     failures, counted_from = 0, self._position
                 failures += 1
-                if not await self._session.transport.wait(failures, self._session.host, error.asked_to_wait_s):
+                if not await self._session.transport.wait(failures, error):
                     raise
         if self._hasher is not None and self._hasher.digest() != self._digest:
             raise self._wrong(f"has the digest {self._hasher.digest()}")
@@ -453,6 +456,11 @@ class _Download:
 
     def _wrong(self, told: str) -> ContentMismatchError:
         return ContentMismatchError(self._session.host, f"{self._what} {told}")
+
+
+def _fits(client: RegistryClient) -> tuple[ManifestSource, BlobSource, TagSource]:
+    """Have the type checker compare the client with its ports."""
+    return client, client, client
 
 
 def fallback_tag(digest: Digest) -> Tag:

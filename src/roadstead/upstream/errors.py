@@ -1,5 +1,7 @@
 """What can go wrong with another registry; ``host`` says with which.
 
+``UpstreamError`` is a mark beside the families of ``roadstead.errors``: each kind here belongs to one of them too.
+
 UpstreamError
 ├── UpstreamNotFoundError     what was named isn't there, or may not be seen
 ├── UpstreamDeniedError       it wants other credentials, or forbids it
@@ -14,11 +16,11 @@ UpstreamError
     └── ContentMismatchError  bytes that aren't what their digest or length says
 """
 
-from roadstead.errors import DeniedError, InvalidError, NotFoundError, RoadsteadError, UnavailableError
+from roadstead.errors import DeniedError, InvalidError, NotFoundError, UnavailableError
 
 
-class UpstreamError(RoadsteadError):
-    """Something went wrong with another registry."""
+class UpstreamError(Exception):
+    """Something went wrong with another registry; its family says what."""
 
     def __init__(self, host: str, message: str) -> None:
         super().__init__(f"{host}: {message}")
@@ -63,7 +65,7 @@ class RealmUntrustedError(UpstreamDeniedError):
 
 
 class UpstreamRefusedError(UpstreamError, InvalidError):
-    """The registry doesn't accept what was sent: a status of the 400s with its code and message."""
+    """The registry doesn't accept what was sent: a status with its code and message."""
 
     def __init__(self, host: str, what: str, status: int, code: str, message: str) -> None:
         told = ": ".join(part for part in (code, message) if part)
@@ -113,9 +115,12 @@ class RateLimitedError(UpstreamUnavailableError):
 class UnreachableError(UpstreamUnavailableError):
     """No connection, no answer in time, an answer that breaks off, or one that only tells of trouble (5xx)."""
 
-    def __init__(self, host: str, reason: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, host: str, reason: str, *, retry_after_s: float | None = None, lasting: bool = False) -> None:
         super().__init__(host, reason)
         self.reason = reason
+        self.lasting = lasting
+        """Whether trying again now is of no use: it was tried often enough, or nothing will change."""
+
         self.asked_to_wait_s = retry_after_s
         """What its ``Retry-After`` said, in seconds."""
 

@@ -3,7 +3,6 @@
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
@@ -17,26 +16,18 @@ from roadstead.upstream.errors import (
     UpstreamNotFoundError,
     UpstreamRefusedError,
 )
+from roadstead.upstream.ports import Source
 from roadstead.upstream.session import Call, Session
 from roadstead.upstream.transport import Transport, follow
 
 if TYPE_CHECKING:
+    # For its types only: it is imported with the first request.
     from roadstead.upstream.wire import Answer
 
 CHUNK = 32 << 20
 """Bytes of a chunk, where a registry, or a proxy before it, won't take a blob whole."""
 
 _BINARY = "application/octet-stream"
-
-Source = Callable[[int], AsyncGenerator[bytes, None]]
-
-
-class PushOutcome(StrEnum):
-    """How a blob came to be there."""
-
-    PRESENT = "present"
-    MOUNTED = "mounted"
-    PUSHED = "pushed"
 
 
 @dataclass(slots=True)
@@ -85,7 +76,7 @@ class Upload:
                 failed = self._adapted(error)
             failures = 1 if self._position > reached else failures + 1
             reached = max(reached, self._position)
-            if not await self.transport.wait(failures, self.session.host, failed.asked_to_wait_s):
+            if not await self.transport.wait(failures, failed):
                 raise failed
             if await present() is not None:
                 return

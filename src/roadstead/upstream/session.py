@@ -27,6 +27,7 @@ from roadstead.upstream.tokens import Tokens, basic
 from roadstead.upstream.transport import Transport, retry_after_s, same_origin
 
 if TYPE_CHECKING:
+    # For its types only: it is imported with the first request.
     from roadstead.upstream.wire import Answer, Body
 
 _MESSAGE = 4096  # bytes of an error's body that are read
@@ -89,7 +90,7 @@ class Session:
         """Send a request and give its answer, whose status is one of those accepted.
 
         Raises UpstreamNotFoundError (404), UpstreamDeniedError (401, 403), RateLimitedError (429), UnreachableError
-        (no answer, 5xx) when trying again didn't help, UpstreamRefusedError (other 4xx), BadAnswerError (the rest).
+        (no answer, 5xx) when trying again didn't help, UpstreamRefusedError (other 4xx, 501), BadAnswerError (others).
         """
         async with AsyncExitStack() as stack:
             yield await self._answer(call, stack)
@@ -107,6 +108,7 @@ class Session:
                         return answer
                     if self._may_sign_in(call, answer, signed, refusals):
                         refusals += 1
+                        await answer.read_start(_MESSAGE)  # so that the connection can be used again
                         scopes |= self._learn(answer, signed)
                         continue
                     raise await self._error(call, answer)
@@ -114,7 +116,11 @@ class Session:
                     failed = error
             if isinstance(failed, RateLimitedError) and failed.what != call.what:
                 raise failed  # the token service's, which waits itself
-            if _is_streamed(call) or not await self.transport.wait(attempt, self.host, failed.asked_to_wait_s):
+            if _is_streamed(call):
+                raise failed
+            if not await self.transport.wait(attempt, failed):
+                if isinstance(failed, UnreachableError):
+                    failed.lasting = True
                 raise failed
             attempt += 1
 
@@ -181,7 +187,7 @@ class Session:
             return UpstreamNotFoundError(self.host, call.what)
         if status in {401, 403}:
             return UpstreamDeniedError(self.host, call.what, message, anonymous=self._anonymous)
-        if 400 <= status < 500:
+        if status >= 400:
             return UpstreamRefusedError(self.host, call.what, status, code, message)
         return BadAnswerError(self.host, f"{call.what}: it answered {status}, which isn't among the answers to that")
 

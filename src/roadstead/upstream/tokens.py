@@ -2,10 +2,10 @@
 
 import asyncio
 import json
-import time
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
@@ -57,7 +57,7 @@ class Tokens:
         """
         key = _Key(challenge.realm, challenge.service, scopes, _identity(credentials))
         kept = self._kept.get(key)
-        if kept is not None and kept.expires > time.monotonic():
+        if kept is not None and kept.expires > monotonic():
             return kept.secret
         task = self._asked.get(key)
         if task is None:
@@ -95,7 +95,8 @@ class Tokens:
             try:
                 return await self._fetch_once(host, key, credentials)
             except UnreachableError as error:
-                if not await self.transport.wait(attempt, host, error.asked_to_wait_s):
+                if not await self.transport.wait(attempt, error):
+                    error.lasting = True
                     raise
 
     async def _fetch_once(self, host: str, key: _Key, credentials: Credentials | None) -> _Token:
@@ -134,7 +135,7 @@ class Tokens:
     async def _ask(
         self, host: str, method: str, url: str, authorization: str | None, form: bytes | None
     ) -> tuple[int, _Token | None]:
-        started = time.monotonic()
+        started = monotonic()
         headers = {"Content-Type": "application/x-www-form-urlencoded"} if form is not None else {}
         async with self.transport.exchange(
             method, url, host=host, headers=headers, authorization=authorization, body=form

@@ -16,15 +16,23 @@ from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsp
 
 from roadstead.upstream.address import is_loopback
 from roadstead.upstream.egress import EgressPolicy, is_address, is_machine_local
-from roadstead.upstream.errors import AddressForbiddenError, BadAnswerError, CredentialsError, UnreachableError
+from roadstead.upstream.errors import (
+    AddressForbiddenError,
+    BadAnswerError,
+    CredentialsError,
+    RateLimitedError,
+    UnreachableError,
+)
 from roadstead.upstream.proxies import Proxies
 from roadstead.upstream.ratelimit import Budget, parse_budget
 from roadstead.upstream.retry import Backoff, parse_retry_after
 
 if TYPE_CHECKING:
+    # For its types only: it is imported with the first request.
     from roadstead.upstream.wire import Answer, Body, Wire
 
 MAX_REDIRECTS = 5
+_SMALL = 16 << 10  # bytes
 _FOLLOWED = frozenset({301, 302, 303, 307, 308})
 _AS_WRITTEN = "!#$%&'()*+,/:;=?@[]~"  # signatures are over the address as it is written
 _HARMLESS = frozenset({"n", "last", "digest", "mount", "from", "service", "scope", "artifactType", "account", "ns"})
@@ -104,16 +112,18 @@ class Transport:
                     return
                 if body is not None or (method not in {"GET", "HEAD"} and answer.status < 307):
                     raise BadAnswerError(host, f"a redirect in answer to {method}, which can't be sent twice")
+                await answer.read_start(_SMALL)  # so that the connection can be used again
                 url = follow(host, origin, url, target)
         raise BadAnswerError(host, f"more than {MAX_REDIRECTS} redirects")
 
-    async def wait(self, attempt: int, host: str, asked_s: float | None) -> bool:
-        """Wait before try number *attempt* + 1; False, at once, if there should be none.
+    async def wait(self, attempt: int, error: RateLimitedError | UnreachableError) -> bool:
+        """Wait after an error before try number *attempt* + 1; False, at once, if there should be none.
 
         What a registry asked for holds for every request to it.
         """
+        host, asked_s = error.host, error.asked_to_wait_s
         seconds = self.backoff.wait_s(attempt, asked_s)
-        if seconds is None:
+        if seconds is None or (isinstance(error, UnreachableError) and error.lasting):
             return False
         if asked_s is not None:
             until = time.monotonic() + asked_s

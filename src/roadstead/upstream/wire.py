@@ -4,6 +4,7 @@ Whatever goes wrong on the wire is an UnreachableError; nothing here follows red
 """
 
 import asyncio
+import re
 import socket
 import ssl
 import zlib
@@ -18,6 +19,7 @@ from yarl import URL
 
 from roadstead.upstream.egress import EgressPolicy, check_public
 from roadstead.upstream.errors import AddressForbiddenError, BadAnswerError, UnreachableError
+from roadstead.upstream.transport import masked
 
 READ_BUFFER = 256 << 10
 """Bytes that wait in a connection before the sender is held up; a piece is twice that at the most."""
@@ -177,8 +179,26 @@ class Wire:
             self._egress.check_host(_hostname(url))
         streamed = body if isinstance(body, Body) else None
         try:
+            response = await self._respond(method, url, host, headers, body, proxy)
+            try:
+                yield Answer(host, url, response)
+            finally:
+                # What wasn't read to its end isn't worth reading: the connection goes, not the wait.
+                if response.content.at_eof() and (streamed is None or response.status < 300):
+                    response.release()
+                else:
+                    response.close()
+        finally:
+            if streamed is not None:
+                await streamed.close()
+
+    async def _respond(
+        self, method: str, url: str, host: str, headers: Mapping[str, str], body: bytes | Body | None, proxy: str | None
+    ) -> aiohttp.ClientResponse:
+        streamed = body if isinstance(body, Body) else None
+        try:
             async with asyncio.timeout(None) as stall:
-                response = await self._session.request(
+                return await self._session.request(
                     method,
                     URL(url, encoded=True),
                     headers={**headers, "Content-Length": str(streamed.size)} if streamed else headers,
@@ -191,8 +211,6 @@ class Wire:
                         sock_read=READ_TIMEOUT_S if body is None else COMMIT_TIMEOUT_S,
                     ),
                 )
-        except AddressForbiddenError:
-            raise
         except _BROKEN as error:
             if streamed is not None:
                 await streamed.close()
@@ -200,23 +218,14 @@ class Wire:
                     raise streamed.error from error
             if forbidden := _forbidden(error):
                 raise forbidden from error
-            raise UnreachableError(host, _reason(error)) from error
-        try:
-            yield Answer(host, url, response)
-        finally:
-            # What wasn't read to its end isn't worth reading: the connection goes, not the wait.
-            if response.content.at_eof() and (streamed is None or response.status < 300):
-                response.release()
-            else:
-                response.close()
-            if streamed is not None:
-                await streamed.close()
+            raise UnreachableError(host, _reason(error), lasting=_is_lasting(error)) from error
 
     async def close(self) -> None:
         """Close every connection."""
         await self._session.close()
 
 
+_ADDRESS = re.compile(r"https?://[^\s'\"]++")
 _BROKEN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 
@@ -280,4 +289,11 @@ def _reason(error: BaseException) -> str:
         case TimeoutError():
             return "it didn't answer in time"
         case _:
-            return " ".join(str(error).split()) or type(error).__name__
+            return _ADDRESS.sub(lambda found: masked(found[0]), " ".join(str(error).split())) or type(error).__name__
+
+
+def _is_lasting(error: BaseException) -> bool:
+    """Tell whether trying again is of no use: a certificate that isn't trusted, a name that doesn't exist."""
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return getattr(error.os_error, "errno", None) == socket.EAI_NONAME
+    return isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError)

@@ -62,8 +62,15 @@ class House:
     def put(self, image: TestImage | TestIndex) -> Served:
         return self.images.put(REPOSITORY, image)
 
-    async def pull(self, source: Served) -> Served:
-        return await self.augmenter.serve(REPOSITORY, TAG, source)
+    async def pull(self, source: Served, tag: Tag = TAG, *, by: Augmenter | None = None) -> Served:
+        """Pull a tag that is at `source`, by this augmenter or another."""
+        augmenter = by or self.augmenter
+        self.derivations.tags[REPOSITORY, tag] = source
+        plan = augmenter.plan_for(REPOSITORY, tag)
+        assert plan is not None
+        served = await augmenter.pull(REPOSITORY, tag, plan)
+        assert served is not None
+        return served
 
     def keep_derived(self, derivation: Derivation) -> None:
         """What the registry does with a derivation: from now on the repository holds it."""
@@ -84,13 +91,26 @@ def described(derivation: Derivation) -> set[Digest]:
 
 
 async def test_without_a_rule_nothing_is_asked(house: House) -> None:
-    """A pull that no rule matches gets the very source, and no store is touched."""
-    source = house.put(make_image())
+    """A pull that no rule matches has no plan, and no store is touched to know it."""
+    house.put(make_image())
 
-    answer = await house.augmenter.serve(RepositoryName.parse("other/web"), TAG, source)
-
-    assert answer is source
+    assert house.augmenter.plan_for(RepositoryName.parse("other/web"), TAG) is None
     assert house.images.reads == []
+
+
+async def test_a_tag_that_is_not_there(house: House) -> None:
+    """It has no answer, rule or not."""
+    assert await house.augmenter.pull(REPOSITORY, TAG, PLAN) is None
+
+
+async def test_a_tag_that_moves(house: House) -> None:
+    """The next pull is answered with what the new image becomes, and back again."""
+    first, second = house.put(make_image()), house.put(make_image(layers=3))
+
+    answers = [await house.pull(source) for source in (first, second, first)]
+
+    assert answers[0] == answers[2] != answers[1]
+    assert [derivation.source for derivation in house.derivations.recorded] == [first.digest, second.digest]
 
 
 async def test_an_image_is_served_augmented(house: House) -> None:
@@ -125,7 +145,7 @@ async def test_the_second_pull_derives_nothing(house: House) -> None:
     reads = list(house.images.reads)
 
     assert await house.pull(source) == first
-    assert await house.another().serve(REPOSITORY, TAG, source) == first
+    assert await house.pull(source, by=house.another()) == first
     assert house.images.reads == reads
     assert len(house.derivations.recorded) == 1
 
@@ -293,7 +313,7 @@ async def test_every_plan_has_its_own_derivation() -> None:
     source = house.put(make_image())
 
     latest = await house.pull(source)
-    old = await house.augmenter.serve(REPOSITORY, Tag.parse("old"), source)
+    old = await house.pull(source, Tag.parse("old"))
 
     assert latest.digest != old.digest
     assert [derivation.plan_digest for derivation in house.derivations.recorded] == [PLAN.digest, other.digest]

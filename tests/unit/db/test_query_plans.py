@@ -11,7 +11,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import dialect as sqlite_dialect
 
 from roadstead.db.access import Query
 from roadstead.db.sqlite import connect_for_reading, migrate
-from roadstead.db.stores import blobs, catalog, derivations, instance, manifests, uploads
+from roadstead.db.stores import blobs, catalog, derivations, instance, manifests, outbox, uploads
 
 QUERIES = {
     f"{module.__name__.rpartition('.')[2]}.{name}": query
@@ -75,3 +75,20 @@ def test_writes_search_an_index(connection: sqlite3.Connection, name: str) -> No
     text = str(STATEMENTS[name].compile(dialect=sqlite_dialect()))
 
     assert [step for step in plan(connection, text) if step.startswith("SCAN")] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (outbox.DUE, "ix_outbox_pending"),
+        (outbox.NEXT_DUE, "ix_outbox_held"),
+        (outbox.PENDING, "ix_outbox_pending"),
+        (outbox.LETTERS, "PRIMARY KEY"),
+    ],
+)
+def test_the_outbox_is_looked_into_by_what_waits(connection: sqlite3.Connection, query: Query, index: str) -> None:
+    """What was delivered, a week of it, isn't read to find what wasn't, and nothing is sorted."""
+    steps = plan(connection, query.sqlite.text)
+
+    assert index in steps[0]
+    assert [step for step in steps if "B-TREE" in step] == []

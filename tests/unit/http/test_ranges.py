@@ -1,10 +1,22 @@
 """Range headers, as a table of the registry spec's §1.6 and RFC 9110 §14."""
 
+from collections.abc import AsyncGenerator
+from itertools import cycle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roadstead.http.ranges import Part, Unsatisfiable, Whole, parse_content_range, parse_range
+from roadstead.http.ranges import (
+    Part,
+    Stretch,
+    Unsatisfiable,
+    Whole,
+    cut,
+    parse_content_range,
+    parse_range,
+    together,
+)
 
 TOTAL = 100
 
@@ -75,3 +87,39 @@ def test_whatever_is_asked_parts_lie_inside(text: str, total: int) -> None:
 def test_a_chunk_says_where_it_stands(text: str, expected: tuple[int, int] | None) -> None:
     """Content-Range of a chunk is read in the spec's form and in HTTP's."""
     assert parse_content_range(text) == expected
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 30)), min_size=1, max_size=12),
+    st.lists(st.integers(1, 25), min_size=1, max_size=30),
+    st.integers(1, 40),
+)
+async def test_parts_are_cut_out_of_what_is_read(steps: list[tuple[int, int]], sizes: list[int], near: int) -> None:
+    """However the bytes come, each part begins once, in order, and gets exactly its bytes; few reads do."""
+    parts, end = [], 0
+    for gap, size in steps:
+        parts.append(Part(end + gap, size))
+        end += gap + size
+    blob = bytes(index % 251 for index in range(end))
+
+    async def read(stretch: Stretch) -> AsyncGenerator[bytes, None]:
+        position, lengths = stretch.start, cycle(sizes)
+        while position < stretch.start + stretch.size:
+            piece = blob[position : min(position + next(lengths), stretch.start + stretch.size)]
+            position += len(piece)
+            yield piece
+
+    stretches = together(parts, near=near)
+    begun: list[Part] = []
+    found: list[bytes] = []
+    for stretch in stretches:
+        async for part, piece in cut(stretch, read(stretch)):
+            if piece is None:
+                begun.append(part)
+                found.append(b"")
+            else:
+                found[-1] += piece
+
+    assert begun == parts
+    assert found == [blob[part.start : part.start + part.size] for part in parts]
+    assert len(stretches) == 1 + sum(gap >= near for gap, _ in steps[1:])

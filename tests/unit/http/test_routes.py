@@ -2,7 +2,14 @@
 
 import pytest
 
-from roadstead.http.routes import MAX_PATH, MethodUnknownError, PathTooLongError, PathUnknownError, Router
+from roadstead.http.routes import (
+    MAX_PATH,
+    REMEMBERED,
+    MethodUnknownError,
+    PathTooLongError,
+    PathUnknownError,
+    Router,
+)
 from roadstead.http.v2.table import ROUTES
 from roadstead.web.table import ROUTES as PAGES
 
@@ -70,3 +77,19 @@ def test_an_endless_path_is_refused_before_it_is_read() -> None:
     """The length is looked at first."""
     with pytest.raises(PathTooLongError):
         ROUTER.match("GET", "/v2/" + "a/" * MAX_PATH)
+
+
+def test_paths_that_were_asked_for_before() -> None:
+    """They are answered the same, however many others came between; what is remembered has a bound."""
+    router = Router(ROUTES)
+    first = router.match("GET", "/v2/a/manifests/first")
+
+    for number in range(2 * REMEMBERED + 1):
+        _, said = router.match("GET", f"/v2/a/manifests/{number}")
+        assert said["reference"] == str(number)
+
+    assert router.match("GET", "/v2/a/manifests/first") == first
+    assert router.match("PUT", "/v2/a/manifests/first")[0].name == "end-7"
+    assert len(router._known) <= REMEMBERED
+    with pytest.raises(MethodUnknownError):
+        router.match("PATCH", "/v2/a/manifests/first")

@@ -6,6 +6,7 @@ import pytest
 
 from roadstead.settings.check import check_settings
 from roadstead.settings.load import load_unchecked
+from roadstead.settings.model import LinksMode
 from roadstead.settings.mounts import filesystem_of, is_network
 
 _MOUNTS = """\
@@ -47,6 +48,33 @@ def test_s3_with_sqlite_is_refused_by_name(tmp_path: Path) -> None:
     assert told(tmp_path, storage__driver="s3", storage__bucket="b", database__url="postgresql://db/x") == []
 
 
+def test_a_database_that_is_built_anew_makes_up_for_it(tmp_path: Path) -> None:
+    """Then links are written before each answer, whatever is the default elsewhere."""
+    given = {"storage.driver": "s3", "storage.bucket": "images", "database.mode": "rebuildable"}
+    settings = load_unchecked(None, environment={}, overrides=given, directory=tmp_path).settings
+
+    assert check_settings(settings) == ()
+    assert settings.links is LinksMode.SYNC
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"storage__driver": "filesystem"}, "database.mode: rebuildable is for storage in a bucket"),
+        ({"database__url": "postgresql://db/x"}, "database.mode: rebuildable is for SQLite"),
+        ({"storage__links": "async"}, "storage.links: async loses what"),
+        ({"auth__accounts": True}, "auth.accounts: accounts are kept in the database alone"),
+        ({"database__writer_lease": "1s"}, "database.writer_lease: expected 6s or more"),
+    ],
+    ids=["folder", "PostgreSQL", "links", "accounts", "lease"],
+)
+def test_what_a_database_that_is_built_anew_needs(tmp_path: Path, more: dict[str, object], expected: str) -> None:
+    """What would lose something is refused by name."""
+    given = {"storage__driver": "s3", "storage__bucket": "b", "database__mode": "rebuildable", **more}
+
+    assert any(finding.startswith(expected) for finding in told(tmp_path, **given))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
@@ -58,6 +86,11 @@ def test_s3_with_sqlite_is_refused_by_name(tmp_path: Path) -> None:
         ("server.public_url", "https://registry.example/path", "without a path"),
         ("server.offload", "x-accel", "needs a secret of 16 or more"),
         ("storage.redirect", True, "clients can be sent to a bucket"),
+        ("server.trusted_proxies", ["10.0.0.1/8"], "expected an address or a network"),
+        ("auth.issue", {"lifetime": "59s"}, "expected 1m to 1h"),
+        ("auth.issue", {"refresh_lifetime": "1m"}, "is shorter than auth.issue.lifetime"),
+        ("auth.issue", {"rotate_every": "1m"}, "expected 1h or more"),
+        ("auth.master_key", "short", "is shorter than 32 characters"),
         ("tls.certificate", "c.pem", "needs tls.key too"),
         ("tls.key", "k.pem", "needs tls.certificate too"),
         ("tls.client_ca", ["ca.pem"], "needs TLS"),
@@ -134,3 +167,30 @@ def test_network_file_systems(filesystem: str, *, network: bool) -> None:
 def test_this_machine_has_a_file_system(tmp_path: Path) -> None:
     """The kernel's own table can be read."""
     assert filesystem_of(tmp_path)
+
+
+GOOD = {"name": "a", "url": "https://a.example/events"}
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "key", "said"),
+    [
+        ([{"url": "https://a"}], "name", "needs a name"),
+        ([GOOD, GOOD], "name", "a is the name of another endpoint"),
+        ([{"name": "a"}], "url", "needs a url"),
+        ([{**GOOD, "url": "ftp://a"}], "url", "expected http(s)://HOST"),
+        ([{**GOOD, "url": "https://a:port/?token=hunter2"}], "url", "expected http(s)://HOST"),
+        ([{**GOOD, "timeout": "0s"}], "timeout", "more than 0s"),
+        ([{**GOOD, "threshold": 0}], "threshold", "expected 1 or more, got 0"),
+        ([{**GOOD, "parallel": 0}], "parallel", "expected 1 or more, got 0"),
+        ([{**GOOD, "max_attempts": -1}], "max_attempts", "expected 1 or more, got -1"),
+    ],
+)
+def test_endpoints_of_events(endpoints: list[dict[str, object]], key: str, said: str, tmp_path: Path) -> None:
+    """One that can't be told, or not as was meant, is named; its address isn't shown."""
+    [finding] = told(tmp_path, events__endpoints=endpoints)
+
+    assert finding.startswith(f"events.endpoints[{len(endpoints) - 1}].{key}: ")
+    assert said in finding
+    assert "hunter2" not in finding
+    assert told(tmp_path, events__endpoints=[GOOD]) == []

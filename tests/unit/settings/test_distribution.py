@@ -1,5 +1,6 @@
 """distribution's config.yml and its variables, read into our settings."""
 
+import json
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,8 +16,16 @@ from roadstead.settings.distribution import ConfigMissingError, find_config, par
 from roadstead.settings.distribution_keys import KEYS, Fate
 from roadstead.settings.findings import SettingsFileError, SettingsInvalidError
 from roadstead.settings.load import LoadedSettings, OriginKind, load, load_unchecked
-from roadstead.settings.model import ClientCertificate, LogFormat, LogLevel, StorageDriver, TlsSettings
-from roadstead.settings.plain import as_plain
+from roadstead.settings.model import (
+    ClientCertificate,
+    HtpasswdSettings,
+    LogFormat,
+    LogLevel,
+    StorageDriver,
+    TlsSettings,
+    TokenSettings,
+)
+from roadstead.settings.plain import as_plain, as_shown, from_plain
 from roadstead.settings.tables import Headers, LogFields
 
 BASE = "version: 0.1\nstorage: {filesystem: {rootdirectory: /data}}\n"
@@ -108,6 +117,7 @@ HONOURED: list[tuple[str, str, Mapping[str, object]]] = [
     ("validation.disabled", "true", {"registry.sparse_indexes": True, "registry.sparse_images": True}),
     ("catalog.maxentries", "50", {"registry.catalog_page_max": 50, "registry.catalog_page": 50}),
     ("catalog.maxentries", "5000", {"registry.catalog_page_max": 5000, "registry.catalog_page": 100}),
+    ("notifications.events.includereferences", "true", {"events.include_references": True}),
     ("tags.maxtags", "20", {"registry.tags_page_max": 20}),
     ("storage.s3.redirectendpoint", "http://front:9000", {"storage.redirect_endpoint": "http://front:9000"}),
 ]
@@ -118,10 +128,14 @@ WITH_OTHERS = {
     "storage.s3.keyid",
     "storage.s3.secure",
     "auth.none",
+    "auth.htpasswd.realm",
+    "auth.htpasswd.path",
     "storage.redirect.disable",
+    "notifications.endpoints",
     "http.tls.certificate",
     "http.tls.key",
     "http.tls.clientcas",
+    *(key.path for key in KEYS if key.path.startswith("auth.token.")),
 }
 """Honoured keys whose tests are below: secrets, and what counts beside another key."""
 
@@ -133,7 +147,6 @@ VALUES = {
     "http.tls.letsencrypt": "{email: a@b.test}",
     "http.http2.disabled": "false",
     "health.storagedriver": "{enabled: true}",
-    "notifications.endpoints": "[{name: n, url: 'http://n'}]",
     "middleware.storage": "[{name: cloudfront}]",
     "middleware.registry": "[{name: x}]",
     "middleware.repository": "[{name: x}]",
@@ -273,6 +286,24 @@ def test_s3_as_a_whole(tmp_path: Path) -> None:
     load(path, environment={"KEY": "hunter2", "ROADSTEAD_DATABASE_URL": "postgresql://db/x"})
 
 
+def test_htpasswd_is_the_word_for_an_open_address(tmp_path: Path) -> None:
+    """Realm and file are taken over, a path beginning at the working directory; nobody need be warned of the address.
+
+    A file that isn't there is a finding: none is made, with a password in the log, as distribution would.
+    """
+    text = f"{BASE}http: {{addr: ':5000'}}\nauth: {{htpasswd: {{realm: Harbour, path: users}}}}\n"
+
+    loaded = read(text, directory=tmp_path)
+
+    assert of(loaded, "auth.realm") == "Harbour"
+    assert loaded.settings.auth.htpasswd == HtpasswdSettings(path=Path.cwd() / "users")
+    assert warned(loaded) == []
+    (tmp_path / "config.yml").write_text(text)
+    with pytest.raises(SettingsInvalidError, match="does not exist") as refused:
+        load(tmp_path / "config.yml", environment={}, directory=tmp_path)
+    assert "htpasswd -cB" in (refused.value.advice() or "")
+
+
 def test_a_section_of_ours(tmp_path: Path) -> None:
     """`roadstead:` holds native settings, which distribution passes over; its paths begin at the file."""
     ours = "{server: {workers: 3}, storage: {path: here}, augment: {rules: [{match: a, cmd: []}]}}"
@@ -298,7 +329,9 @@ def test_a_section_of_ours(tmp_path: Path) -> None:
         ("version: 0.1\nstorage: filesytem\n", "storage.filesytem", "did you mean filesystem"),
         (f"{BASE}auth: {{none: , silly: }}\n", "auth", "takes one provider"),
         (f"{BASE}auth: kerberos\n", "auth.kerberos", "unknown provider"),
-        (f"{BASE}auth: htpasswd\n", "auth.htpasswd", "no authentication yet"),
+        (f"{BASE}auth: htpasswd\n", "auth.htpasswd.path", "is required"),
+        (f"{BASE}auth: {{htpasswd: {{path: x}}}}\n", "auth.htpasswd.realm", "is required"),
+        (f"{BASE}auth: silly\n", "auth.silly", "keep nobody out"),
         (f"{BASE}log: {{level: loud}}\n", "log.level", "error, warn, info, debug"),
         (f"{BASE}log: {{formatter: xml}}\n", "log.formatter", "text, json, logstash"),
         (f"{BASE}log: {{accesslog: {{disabled: 'true'}}}}\n", "log.accesslog.disabled", "without quotes"),
@@ -327,6 +360,56 @@ def test_files_that_are_no_table(text: str, tmp_path: Path) -> None:
     """They can't be read at all; no type of YAML makes an object."""
     with pytest.raises(SettingsFileError, match=r"config\.yml"):
         read(text, directory=tmp_path)
+
+
+TOKEN = "realm: https://a/t, service: s, issuer: i, rootcertbundle: b.pem, signingalgorithms: [ES256, RS256]"
+
+
+def test_tokens(tmp_path: Path) -> None:
+    """What `auth.token` says is in one table; its variables count as part of it."""
+    text = f"{BASE}auth: {{token: {{{TOKEN}}}}}\nhttp: {{addr: '0.0.0.0:5000'}}\n"
+
+    loaded = read(text, {"REGISTRY_AUTH_TOKEN_AUTOREDIRECT": "true"}, directory=tmp_path)
+
+    assert loaded.settings.auth.token == TokenSettings(
+        realm="https://a/t",
+        service="s",
+        issuer="i",
+        rootcertbundle=Path.cwd() / "b.pem",
+        signing_algorithms=("ES256", "RS256"),
+        autoredirect=True,
+    )
+    assert loaded.settings.auth.is_on
+    assert loaded.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("token", "key", "told"),
+    [
+        ("{}", "auth.token", "none of its keys"),
+        ("{realm: r, service: s, issuer: i}", "auth.token.rootcertbundle", "keys that sign are needed"),
+        ("{realm: r, service: s, rootcertbundle: CONFIG}", "auth.token.issuer", "is required"),
+        ("{service: s, issuer: i, rootcertbundle: CONFIG}", "auth.token.realm", "is required"),
+        ("{realm: r, service: s, issuer: i, rootcertbundle: /no}", "auth.token.rootcertbundle", "cannot be read"),
+        (
+            "{realm: r, service: s, issuer: i, jwks: CONFIG, signingalgorithms: [ES255]}",
+            "auth.token.signing_algorithms",
+            "did you mean ES256",
+        ),
+        ("{realm: r, service: s, issuer: i, jwks: CONFIG, signingalgorithms: ES256}", None, "expected a list of texts"),
+    ],
+)
+def test_tokens_that_are_refused(token: str, key: str | None, told: str, tmp_path: Path) -> None:
+    """What is missing or can't be read is told by key."""
+    path = tmp_path / "config.yml"
+    path.write_text(f"{BASE}auth: {{token: {token.replace('CONFIG', str(path))}}}\n")
+
+    with pytest.raises(SettingsInvalidError) as caught:
+        load(path, environment={})
+
+    [finding] = caught.value.findings
+    assert finding.key == (key or "auth.token.signingalgorithms")
+    assert told in finding.message
 
 
 TLS = "tls: {certificate: c.pem, key: k.pem, clientcas: [a.pem, b.pem], clientauth: require-and-verify-client-cert}"
@@ -475,9 +558,9 @@ def test_lists_and_maps_as_yaml(tmp_path: Path) -> None:
 
     assert of(loaded, "server.headers") == Headers((("X-A", "b"), ("x-b", "c")))
     assert of(loaded, "log.fields") == LogFields((("site", "here"),))
-    assert "notifications.endpoints" in refusals(
-        BASE, {**environment, "REGISTRY_NOTIFICATIONS_ENDPOINTS_0_DISABLED": "false"}, directory=tmp_path
-    )
+    assert of(loaded, "events.endpoints") == ()
+    enabled = {**environment, "REGISTRY_NOTIFICATIONS_ENDPOINTS_0_DISABLED": "false"}
+    assert [endpoint.name for endpoint in read(BASE, enabled, directory=tmp_path).settings.events.endpoints] == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -628,3 +711,87 @@ def test_go_durations(text: str, seconds: float) -> None:
 def test_what_is_no_go_duration(text: str) -> None:
     """Days are unknown to Go, and a negative one is none that waits."""
     assert parse_go_duration(text) is None
+
+
+ENDPOINTS = """
+notifications:
+  events: {includereferences: true}
+  endpoints:
+    - name: Synapse
+      url: https://repo.example/dockerRegistryListener/v1/events
+      headers: {Authorization: ["Basic ${env:AUTH}"], X-Two: [a, b]}
+      timeout: 1m
+      threshold: 1
+      backoff: 30s
+      ignoredmediatypes: [application/octet-stream]
+      ignore: {mediatypes: [text/plain], actions: [pull, delete]}
+    - {name: off, url: 'http://off', disabled: true}
+    - {name: defaults, url: 'http://d', timeout: 0, threshold: 0, backoff: 0s}
+"""
+
+
+def test_endpoints_of_notifications(tmp_path: Path) -> None:
+    """Each becomes one of ours with distribution's manners: one event at a time, for ever, HEAD being a pull; one that
+    is disabled isn't there, and what is 0 is distribution's default.
+    """
+    loaded = read(BASE + ENDPOINTS, {"AUTH": "dTpw"}, directory=tmp_path)
+
+    assert loaded.warnings == []
+    events = loaded.settings.events
+    assert events.include_references
+    synapse, defaults = events.endpoints
+    assert (synapse.name, synapse.url.reveal()) == ("Synapse", "https://repo.example/dockerRegistryListener/v1/events")
+    assert synapse.headers.as_table(masked=False) == {"Authorization": ["Basic dTpw"], "X-Two": ["a", "b"]}
+    assert (synapse.timeout, synapse.threshold, synapse.backoff) == (timedelta(minutes=1), 1, timedelta(seconds=30))
+    assert synapse.ignored_media_types == ("application/octet-stream", "text/plain")
+    assert [action.value for action in synapse.actions] == ["push", "mount"]
+    assert (synapse.heads, synapse.parallel, synapse.max_attempts) == (True, 1, None)
+    assert (defaults.timeout, defaults.threshold, defaults.backoff) == (
+        timedelta(seconds=1),
+        10,
+        timedelta(seconds=1),
+    )
+    assert [action.value for action in defaults.actions] == ["push", "pull", "mount", "delete"]
+    shown = str(as_shown(loaded.settings))
+    assert "dTpw" not in shown
+    assert "dockerRegistryListener" not in shown
+    assert from_plain(json.loads(json.dumps(as_plain(loaded.settings)))).events.endpoints[0].timeout == synapse.timeout
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "key", "said"),
+    [
+        ("{name: a, url: 'http://a', headers: {Authorization: ['Basic ${env:AUTH}']}}", "notifications", "${env:AUTH}"),
+        (
+            "{name: a, url: 'http://a', headers: {Authorization: ['Basic ']}}",
+            "events",
+            "a value of Authorization is empty",
+        ),
+        ("{name: a, url: 'http://a', headers: {Authorization: ['']}}", "events", "a value of Authorization is empty"),
+        (
+            "{name: a, url: 'http://a', headers: {Content-Length: ['1']}}",
+            "events",
+            "Content-Length is for each request",
+        ),
+        ("{name: a, url: 'http://a', timeout: soon}", "notifications", "expected a duration"),
+        ("{name: a, url: 'http://a', ignore: {actions: pull}}", "notifications", "expected a list of texts"),
+        ("a", "notifications", "expected a list of tables"),
+    ],
+)
+def test_endpoints_that_would_not_be_told(endpoint: str, key: str, said: str, tmp_path: Path) -> None:
+    """Named with what is wrong; what came isn't shown where it may be a secret."""
+    told = refusals(f"{BASE}notifications: {{endpoints: [{endpoint}]}}\n", directory=tmp_path)
+
+    [(found, message)] = told.items()
+    assert found.startswith(f"{key}.endpoints")
+    assert said in message
+
+
+def test_keys_of_endpoints_that_nobody_knows(tmp_path: Path) -> None:
+    """Left out with a word, as everywhere."""
+    text = "notifications: {endpoints: [{name: a, url: 'http://a', backof: 1s, ignore: {types: [a]}}]}\n"
+
+    loaded = read(BASE + text, directory=tmp_path)
+
+    assert warned(loaded) == ["notifications.endpoints[0].backof", "notifications.endpoints[0].ignore.types"]
+    assert "backoff" in loaded.warnings[0].message

@@ -224,9 +224,9 @@ def test_values_can_lie_elsewhere(write: Write, tmp_path: Path) -> None:
     [
         ("${env:NOT_THERE}", "refers to an environment variable that is not set"),
         ("${file:not-there}", "cannot be read: No such file or directory"),
-        ("${secret:registry#key}", "references to secret are not supported yet"),
-        ("${ssm:/a/b}", "references to ssm are not supported yet"),
-        ("${vault:x}", "is not a reference; known are ${env:NAME} and ${file:PATH}"),
+        ("${secret:}", "is not a reference"),
+        ("${secret:#}", "is not a reference"),
+        ("${vault:a}", "known are ${env:NAME}, ${file:PATH}, ${secret:NAME#KEY} and ${ssm:NAME}"),
         ("${HOME}", "is not a reference"),
     ],
 )
@@ -308,3 +308,55 @@ def test_repr_keeps_passwords() -> None:
 
     assert isinstance(settings, Settings)
     assert "hunter2" not in repr(settings)
+
+
+# Variables that name files
+
+
+def test_a_file_variable_holds_the_value(tmp_path: Path) -> None:
+    """`…_FILE` names a file; one newline at its end is no part of the value, and nothing in it is a reference."""
+    (tmp_path / "key").write_text("a${env:B}c\n")
+
+    loaded = load_unchecked(None, environment={"ROADSTEAD_STORAGE_SECRET_KEY_FILE": "key"}, directory=tmp_path)
+
+    key = loaded.settings.storage.secret_key
+    assert key is not None
+    assert key.reveal() == "a${env:B}c"
+    assert loaded.origins["storage.secret_key"].name == "ROADSTEAD_STORAGE_SECRET_KEY_FILE"
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "name", "told"),
+    [
+        (None, {}, "secret.missing", "cannot be read: No such file"),
+        ("", {}, "secret.empty", "is empty"),
+        ("\n", {}, "secret.empty", "is empty"),
+        (" \n", {}, "secret.whitespace", "nothing but blanks"),
+        ("x", {"ROADSTEAD_STORAGE_SECRET_KEY": "y"}, None, "is set too"),
+    ],
+)
+def test_a_file_variable_that_says_nothing(
+    content: str | None, more: dict[str, str], name: str | None, told: str, tmp_path: Path
+) -> None:
+    """A file that is missing or blank, and a value that is said twice, are findings."""
+    if content is not None:
+        (tmp_path / "key").write_text(content)
+
+    with pytest.raises(SettingsInvalidError) as caught:
+        load_unchecked(None, environment={"ROADSTEAD_STORAGE_SECRET_KEY_FILE": "key", **more}, directory=tmp_path)
+
+    [finding] = caught.value.findings
+    assert (finding.key, finding.id) == ("storage.secret_key", name)
+    assert told in finding.message
+
+
+@pytest.mark.parametrize(("value", "name"), [("", "secret.empty"), (" ", "secret.whitespace")])
+def test_a_reference_to_nothing_is_no_secret(value: str, name: str, tmp_path: Path) -> None:
+    """A secret that is said to lie elsewhere and is blank there isn't taken for one that wasn't set."""
+    (tmp_path / "c.toml").write_text('[storage]\nsecret_key = "${env:KEY}"\n')
+
+    with pytest.raises(SettingsInvalidError) as caught:
+        load_unchecked(tmp_path / "c.toml", environment={"KEY": value})
+
+    [finding] = caught.value.findings
+    assert finding.id == name

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from roadstead.auth.caller import Caller, Scope
 from roadstead.auth.credentials import Bearer, Credentials, Password
 from roadstead.auth.passwords import Passwords, hash_password
-from roadstead.auth.ports import AccountStore, ApiKey, Authenticator
+from roadstead.auth.ports import AccountStore, ApiKey, Authenticator, TakesItsTime
 from roadstead.auth.principal import Principal
 from roadstead.clock import Clock
 from roadstead.secret import Secret
@@ -96,11 +96,18 @@ class Accounts:
             return None
         account = await self._store.find_account(credentials.username)
         if account is None or account.password_hash is None:
-            await self._passwords.waste(_nobodys_hash(), credentials)
             return None
         if await self._passwords.matches(account.password_hash.reveal(), credentials):
             return Caller(account.principal, via="account")
         return None
+
+    async def waste(self, credentials: Credentials) -> None:
+        """Take as long as a wrong password does for a name that has none here."""
+        if not isinstance(credentials, Password):
+            return
+        account = await self._store.find_account(credentials.username)
+        if account is None or account.password_hash is None:
+            await self._passwords.waste(_nobodys_hash(), credentials)
 
 
 @cache
@@ -112,3 +119,4 @@ def _nobodys_hash() -> str:
 if TYPE_CHECKING:
     _: type[Authenticator] = Accounts
     __: type[Authenticator] = ApiKeys
+    ___: type[TakesItsTime] = Accounts

@@ -16,7 +16,7 @@ from roadstead.auth.caller import Caller
 from roadstead.auth.credentials import Credentials, Password
 from roadstead.auth.errors import SourceUnreadableError
 from roadstead.auth.passwords import Passwords, objection
-from roadstead.auth.ports import Authenticator
+from roadstead.auth.ports import Authenticator, TakesItsTime
 from roadstead.auth.principal import Principal, PrincipalKind
 
 _log = structlog.get_logger()
@@ -100,11 +100,17 @@ class HtpasswdFile:
         hashed = entries.hashes.get(credentials.username)
         if hashed is not None and await self._passwords.matches(hashed, credentials):
             return Caller(Principal(PrincipalKind.USER, credentials.username), via="htpasswd")
+        return None
+
+    async def waste(self, credentials: Credentials) -> None:
+        """Take as long as the costliest hash of the file at the least: a quick "no" would tell which names it has."""
+        if not isinstance(credentials, Password):
+            return
+        entries = self.read()
+        hashed = entries.hashes.get(credentials.username)
         costliest = entries.costliest
         if hashed is None or _cost(hashed) < _cost(costliest):
-            # Or a quick "no" would tell which names there are.
             await self._passwords.waste(costliest, credentials)
-        return None
 
     def read(self) -> HtpasswdEntries:
         """Return what the file says now; it is read if it isn't the one that was read last."""
@@ -129,3 +135,4 @@ class HtpasswdFile:
 
 if TYPE_CHECKING:
     _: type[Authenticator] = HtpasswdFile
+    __: type[TakesItsTime] = HtpasswdFile

@@ -37,6 +37,7 @@ from roadstead.db.schema import (
     repository_blobs,
     tag_journal,
     tags,
+    uploads,
 )
 from roadstead.db.stores import manifests as manifest_rows
 from roadstead.db.stores import repositories as repository_rows
@@ -55,6 +56,7 @@ from roadstead.registry.ports import (
     ManifestFacts,
     ReferenceKind,
     TagAge,
+    UploadState,
 )
 from roadstead.storage.ports import Key
 
@@ -176,6 +178,11 @@ _PUSHED = (
     select(manifests.c.digest)
     .where(manifests.c.digest == bindparam("digest"), manifests.c.derived.is_(false()))
     .limit(1)
+)
+_SCANNED_FOR = 10_000
+_LIE_AMONG = select(blobs.c.storage_key).where(blobs.c.storage_key.in_(bindparam("keys", expanding=True)))
+_OPEN_AMONG = select(uploads.c.upload_id).where(
+    uploads.c.upload_id.in_(bindparam("uploads", expanding=True)), uploads.c.state == UploadState.OPEN.value
 )
 _ADOPT = Upsert(
     blobs, lambda insert: insert.on_conflict_do_nothing(index_elements=["digest"]).returning(blobs.c.digest)
@@ -304,6 +311,10 @@ class DatabaseCollection:
         """Bring back what was taken."""
         return await self._access.write(_spare, doomed, to_micros(now))
 
+    async def unused(self, found: Sequence[Key]) -> Sequence[Key]:
+        """Return those of the keys that no blob lies under, and no open upload."""
+        return await self._access.write(_unused, found)
+
     async def adopt(self, strays: Sequence[BlobRecord], *, lease_until: datetime, now: datetime) -> int:
         """Make rows, condemned, for bytes in storage that have none; return how many were made."""
         return await self._access.write(_adopt, strays, to_micros(lease_until), to_micros(now))
@@ -414,6 +425,18 @@ def _spare(connection: Connection, doomed: DoomedBlob, now: int) -> bool:
         return False
     connection.execute(_SPARE, {"digests": [str(doomed.digest)], "now": now})
     return True
+
+
+def _unused(connection: Connection, found: Sequence[Key]) -> Sequence[Key]:
+    used: set[str] = set()
+    wanted = set(found)
+    for start in range(0, len(found), _SCANNED_FOR):  # each is a look at every row
+        places = found[start : start + _SCANNED_FOR]
+        used |= wanted.intersection(connection.execute(_LIE_AMONG, {"keys": list(places)}).scalars())
+    by_upload = {key.rpartition("/")[2]: key for key in found}
+    for part in parts(by_upload):
+        used |= {by_upload[upload] for upload in connection.execute(_OPEN_AMONG, {"uploads": part}).scalars()}
+    return [key for key in found if key not in used]
 
 
 def _adopt(connection: Connection, strays: Sequence[BlobRecord], lease_until: int, now: int) -> int:

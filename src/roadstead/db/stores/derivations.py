@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, and_, bindparam, select, true
 
-from roadstead.augment.ports import Derivation, DerivationStore, DerivedManifest, Served
+from roadstead.augment.ports import Derivation, DerivationStore, DerivedManifest, Pulled, Served
 from roadstead.db.access import Access, Query, Upsert
 from roadstead.db.moments import to_micros
-from roadstead.db.schema import derivation_manifests, derivations, manifests, repositories
+from roadstead.db.schema import derivation_manifests, derivations, manifests, repositories, tags
 from roadstead.db.stores import blobs as blob_rows
 from roadstead.db.stores import repositories as repository_rows
 from roadstead.db.stores.manifests import STORE_CONTENT, STORE_REFERENCES
 from roadstead.oci.digest import Digest
-from roadstead.oci.reference import RepositoryName
+from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.errors import ManifestUnknownError
 from roadstead.registry.ports import BlobRecord, ReferenceKind
 
@@ -34,6 +35,30 @@ FIND = Query(
     ),
     "repository",
     "source",
+    "plan_digest",
+)
+_SOURCES, _ROOTS = manifests.alias("sources"), manifests.alias("roots")
+FIND_BY_TAG = Query(
+    select(
+        _SOURCES.c.digest, _SOURCES.c.media_type, _SOURCES.c.size, _ROOTS.c.digest, _ROOTS.c.media_type, _ROOTS.c.size
+    )
+    .select_from(repositories)
+    .join(tags, tags.c.repository_id == repositories.c.id)
+    .join(_SOURCES, and_(_SOURCES.c.repository_id == tags.c.repository_id, _SOURCES.c.digest == tags.c.digest))
+    .outerjoin(
+        derivations,
+        and_(
+            derivations.c.repository_id == tags.c.repository_id,
+            derivations.c.source == tags.c.digest,
+            derivations.c.plan_digest == bindparam("plan_digest"),
+        ),
+    )
+    .outerjoin(
+        _ROOTS, and_(_ROOTS.c.repository_id == derivations.c.repository_id, _ROOTS.c.digest == derivations.c.root)
+    )
+    .where(repositories.c.name == bindparam("repository"), tags.c.name == bindparam("tag")),
+    "repository",
+    "tag",
     "plan_digest",
 )
 SOURCES_OF = Query(
@@ -86,7 +111,12 @@ class DatabaseDerivations:
     async def find(self, repository: RepositoryName, source: Digest, plan_digest: Digest) -> Served | None:
         """Return what answers a pull of this source under this plan."""
         row = await self._access.row(FIND, repository.value, str(source), str(plan_digest))
-        return None if row is None else Served(Digest.parse(row[0]), row[1], row[2])
+        return None if row is None else _served(*row)
+
+    async def find_by_tag(self, repository: RepositoryName, tag: Tag, plan_digest: Digest) -> Pulled | None:
+        """Return what the tag is at now, and what was derived from that."""
+        row = await self._access.row(FIND_BY_TAG, repository.value, tag.value, str(plan_digest))
+        return None if row is None else _pulled(*row)
 
     async def record(self, derivation: Derivation, *, now: datetime) -> None:
         """Store a derivation with its manifests, blobs and memberships."""
@@ -96,6 +126,20 @@ class DatabaseDerivations:
         """Return the source manifests that a derived root digest was made from, ascending."""
         rows = await self._access.rows(SOURCES_OF, repository.value, str(derived))
         return [Digest.parse(text) for text in sorted({row[0] for row in rows})]  # several plans may give one result
+
+
+@lru_cache(maxsize=1024)
+def _pulled(
+    digest: str, media_type: str, size: int, root: str | None, root_type: str | None, root_size: int | None
+) -> Pulled:
+    """Return a row's values parsed; remembered, for popular images are asked for again and again."""
+    if root is None or root_type is None or root_size is None:
+        return Pulled(_served(digest, media_type, size), None)
+    return Pulled(_served(digest, media_type, size), _served(root, root_type, root_size))
+
+
+def _served(digest: str, media_type: str, size: int) -> Served:
+    return Served(Digest.parse(digest), media_type, size)
 
 
 def _record(connection: Connection, derivation: Derivation, lease: blob_rows.Lease, at: int) -> None:

@@ -487,6 +487,7 @@ def _check(condition: TagCondition | None, tag: Tag, previous: str | None) -> No
         if condition.absent
         else (previous is not None or not (condition.any_existing or condition.match))
         and (not condition.match or previous in {str(digest) for digest in condition.match})
+        and previous not in {str(digest) for digest in condition.none_match}
     )
     if not met:
         raise TagConditionError(tag, None if previous is None else Digest.parse(previous))

@@ -307,8 +307,7 @@ def _replay(
 
 
 def _purge(connection: Connection, before: int, endpoints: Sequence[str]) -> int:
-    settled = and_(outbox.c.state.in_((LetterState.DELIVERED.value, LetterState.DEAD.value)),
-                   outbox.c.settled_at < before)  # fmt: skip
+    settled = and_(outbox.c.settled_at.is_not(None), outbox.c.settled_at < before)
     orphaned = and_(_IS_PENDING, outbox.c.endpoint.not_in(endpoints), outbox.c.created_at < before)
     removed = 0
     for old in (settled, orphaned):

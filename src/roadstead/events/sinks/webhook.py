@@ -3,6 +3,7 @@
 Only whoever has an endpoint imports this: the HTTP client takes its time to import.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +19,7 @@ from roadstead.events.ports import DeliveryError, Letter, Sink
 from roadstead.secret import Secret
 
 MAX_REDIRECTS = 5
+_MAX_WORDS = 80  # characters of a reason phrase
 _SAME_REQUEST = (307, 308)  # RFC 9110 §15.4.8, §15.4.9: the method and the body stay
 
 
@@ -37,7 +39,10 @@ class Webhook:
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
-        self._url = URL(receiver.url.reveal())
+        url = URL(receiver.url.reveal())
+        # Go's client, and so distribution, lets a header go before what the address says.
+        is_said = any(name.lower() == "authorization" for name, _ in receiver.headers)
+        self._url = url.with_user(None) if is_said else url
         self._proxy = _proxy_for(self._url)
         self._session = aiohttp.ClientSession(
             headers={"User-Agent": "roadstead", "Accept-Encoding": "identity"},
@@ -69,15 +74,12 @@ class Webhook:
                 url, data=body, headers=headers, allow_redirects=False, proxy=self._proxy
             ) as response:
                 # What it says besides isn't read: who has taken an event may be slow to say so.
-                return (
-                    f"{response.status} {response.reason or ''}".strip(),
-                    response.headers.get("Location"),
-                    response.status,
-                )
+                answer = f"{response.status} {_readable(response.reason or '')}".strip()
+                return answer, response.headers.get("Location"), response.status
         except TimeoutError as error:
             raise DeliveryError(f"no answer within {self._receiver.timeout.total_seconds():g} s") from error
         except aiohttp.ClientConnectorError as error:
-            raise DeliveryError(f"no connection: {error.os_error.strerror or type(error.os_error).__name__}") from error
+            raise DeliveryError(f"no connection: {_reason(error.os_error)}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # Its text may have the address, and that a password.
             raise DeliveryError(f"no answer that is one of HTTP: {type(error).__name__}") from error
@@ -102,6 +104,16 @@ class Webhook:
     async def close(self) -> None:
         """Let go of connections."""
         await self._session.close()
+
+
+def _readable(text: str) -> str:
+    """Return a receiver's words as far as they can be logged, counted and kept."""
+    return "".join(letter for letter in text if letter.isascii() and letter.isprintable())[:_MAX_WORDS]
+
+
+def _reason(error: OSError) -> str:
+    """Return what the system says; the library's own text has addresses in it."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else type(error).__name__
 
 
 def _proxy_for(url: URL) -> str | None:

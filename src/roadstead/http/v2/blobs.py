@@ -14,7 +14,17 @@ from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, SAFE
 from roadstead.http.names import parse_digest, parse_name
 from roadstead.http.offload import redirected
-from roadstead.http.ranges import Part, RangeUnsatisfiableError, Unsatisfiable, Whole, parse_range
+from roadstead.http.ranges import (
+    MAX_READS,
+    Part,
+    RangeUnsatisfiableError,
+    Stretch,
+    Unsatisfiable,
+    Whole,
+    cut,
+    parse_range,
+    together,
+)
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
 from roadstead.registry.errors import BlobUnknownError, ContentMissingError, ManifestUnknownError
@@ -99,10 +109,12 @@ def _wanted(request: Request, digest: Digest, headers: Headers, size: int) -> Re
     """Return which bytes are wanted, or the answer that needs none of them; raises RangeUnsatisfiableError."""
     if none_match(request, str(digest)):
         return Response(304, headers)
+    if request.method == "HEAD":
+        return Response(200, [OCTETS, *headers], content_length=size)  # Range is for GET alone (RFC 9110 §14.2)
     wanted = _ranges(request, digest, size)
     if isinstance(wanted, Unsatisfiable):
         raise RangeUnsatisfiableError(size)
-    return _head(headers, wanted, size) if request.method == "HEAD" else wanted
+    return wanted
 
 
 def _ranges(request: Request, digest: Digest, size: int) -> Whole | Unsatisfiable | tuple[Part, ...]:
@@ -111,14 +123,6 @@ def _ranges(request: Request, digest: Digest, size: int) -> Whole | Unsatisfiabl
     if condition is not None and condition != etag(str(digest)).decode():
         return Whole()
     return parse_range(request.header(b"range"), size)
-
-
-def _head(headers: Headers, wanted: Whole | tuple[Part, ...], size: int) -> Response:
-    if isinstance(wanted, tuple) and len(wanted) == 1:
-        part = wanted[0]
-        ranged = [OCTETS, *headers, (b"content-range", part.content_range(size).encode())]
-        return Response(206, ranged, content_length=part.size)
-    return Response(200, [OCTETS, *headers], content_length=size)
 
 
 def _from_memory(data: bytes, headers: Headers, wanted: Whole | tuple[Part, ...]) -> Response:
@@ -147,9 +151,12 @@ def _from_storage(
         part = wanted[0]
         ranged = [OCTETS, *headers, (b"content-range", part.content_range(blob.size).encode())]
         return StreamResponse(206, ranged, services.blobs.read(blob, start=part.start, size=part.size), part.size)
+    stretches = together(wanted)
+    if len(stretches) > MAX_READS:
+        return _from_storage(services, blob, headers, Whole())
     boundary = secrets.token_hex(12)
     length = sum(len(_part_head(boundary, part, blob.size)) + part.size for part in wanted) + len(_parts_end(boundary))
-    return StreamResponse(206, [_multipart(boundary), *headers], _parts(services, blob, boundary, wanted), length)
+    return StreamResponse(206, [_multipart(boundary), *headers], _parts(services, blob, boundary, stretches), length)
 
 
 def _check_there(files: OpensFile, blob: BlobRecord) -> None:
@@ -161,14 +168,16 @@ def _check_there(files: OpensFile, blob: BlobRecord) -> None:
 
 
 async def _parts(
-    services: Services, blob: BlobRecord, boundary: str, wanted: Sequence[Part]
+    services: Services, blob: BlobRecord, boundary: str, stretches: Sequence[Stretch]
 ) -> AsyncGenerator[bytes, None]:
-    """Yield a multipart/byteranges body, one part for each range in the order asked (RFC 9110 §14.6)."""
-    for part in wanted:
-        yield _part_head(boundary, part, blob.size)
-        async with aclosing(services.blobs.read(blob, start=part.start, size=part.size)) as pieces:
-            async for piece in pieces:
-                yield piece
+    """Yield a multipart/byteranges body, one part for each range in the order asked (RFC 9110 §14.6).
+
+    Parts that lie near each other are cut out of what is read at once.
+    """
+    for stretch in stretches:
+        async with aclosing(services.blobs.read(blob, start=stretch.start, size=stretch.size)) as pieces:
+            async for part, piece in cut(stretch, pieces):
+                yield _part_head(boundary, part, blob.size) if piece is None else piece
     yield _parts_end(boundary)
 
 

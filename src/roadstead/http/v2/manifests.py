@@ -13,7 +13,7 @@ from roadstead.http.causes import cause_of
 from roadstead.http.conditions import ConditionUnmetError, etag, etags, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, REVALIDATE, SAFE
-from roadstead.http.names import Named, parse_name, parse_tag_or_digest
+from roadstead.http.names import Named, parse_name, parse_tag_or_digest, parse_wanted
 from roadstead.http.negotiation import acceptable, legacy_child
 from roadstead.oci import mediatypes
 from roadstead.oci.digest import Digest, DigestInvalidError
@@ -27,7 +27,7 @@ from roadstead.registry.ports import TagCondition
 async def read(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Give a manifest: by tag as it is served here, by digest the exact bytes of that digest (end-3)."""
     name = parse_name(found["name"])
-    reference = parse_tag_or_digest(found["reference"])
+    reference = parse_wanted(found["reference"])
     served = await resolve(services, name, reference)
     if services.strict_accept:
         served = await _negotiated(request, services, name, reference, served)
@@ -83,11 +83,15 @@ async def resolve(services: Services, name: Named, reference: Tag | Digest) -> S
     """
     if name.at is not None and isinstance(reference, Tag):
         return await _as_of(services, name.repository, reference, name.at)
-    record = await services.manifests.get(name.repository, reference)
-    stored = Served(record.digest, record.media_type, record.size)
     if isinstance(reference, Tag) and not name.original:
-        return await services.augmenter.serve(name.repository, reference, stored)
-    return stored
+        plan = services.augmenter.plan_for(name.repository, reference)
+        if plan is not None:
+            served = await services.augmenter.pull(name.repository, reference, plan)
+            if served is None:
+                raise ManifestUnknownError(name.repository, reference)
+            return served
+    record = await services.manifests.get(name.repository, reference)
+    return Served(record.digest, record.media_type, record.size)
 
 
 async def _as_of(services: Services, repository: RepositoryName, tag: Tag, moment: datetime) -> Served:
@@ -152,21 +156,29 @@ async def _condition(request: Request, services: Services, repository: Repositor
     A client that read an augmented tag knows the served digest; the condition then means the source it came from.
     """
     match = etags(request.headers(b"if-match"))
-    if match is None and request.header(b"if-none-match") is None:
+    none_match = etags(request.headers(b"if-none-match"))
+    if match is None and none_match is None:
         return None
-    wanted: set[Digest] = set()
-    for text in match or ():
-        with suppress(DigestInvalidError):  # another kind of entity tag: no tag is ever at it
-            digest = Digest.parse(text)
-            wanted.add(digest)
-            wanted.update(await services.augmenter.sources_of(repository, digest))
+    wanted = await _named(services, repository, match or ())
     if match is not None and not wanted and "*" not in match:
         raise ConditionUnmetError
     return TagCondition(
-        match=frozenset(wanted),
+        match=wanted,
         any_existing=match is not None and "*" in match,
-        absent="*" in (etags(request.headers(b"if-none-match")) or ()),
+        absent=none_match is not None and "*" in none_match,
+        none_match=await _named(services, repository, none_match or ()),
     )
+
+
+async def _named(services: Services, repository: RepositoryName, texts: Iterable[str]) -> frozenset[Digest]:
+    """Return the digests that entity tags name, and the sources of those that are derived."""
+    named: set[Digest] = set()
+    for text in texts:
+        with suppress(DigestInvalidError):  # another kind of entity tag: no tag is ever at it
+            digest = Digest.parse(text)
+            named.add(digest)
+            named.update(await services.augmenter.sources_of(repository, digest))
+    return frozenset(named)
 
 
 async def delete(request: Request, found: Mapping[str, str], services: Services) -> Response:

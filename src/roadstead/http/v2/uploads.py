@@ -12,13 +12,15 @@ from roadstead.http.names import parse_name
 from roadstead.oci.digest import Algorithm, Digest, DigestInvalidError, DigestUnsupportedError
 from roadstead.oci.reference import NameInvalidError, RepositoryName
 from roadstead.registry.ports import BlobRecord, UploadRecord
-from roadstead.registry.pump import BodyBrokenError
+from roadstead.registry.pump import Body, BodyBrokenError
 
 
 async def start(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Start a session (end-4a), take a whole blob (end-4b), or mount one that is here already (end-11)."""
     repository = parse_name(found["name"]).writable()
     algorithm = _algorithm(request)
+    if services.quotas is not None:
+        await services.quotas.check_room(repository)
     if request.parameter("mount") is not None:
         mounted = await _mount(request, services, repository)
         if mounted is not None:
@@ -27,7 +29,10 @@ async def start(request: Request, found: Mapping[str, str], services: Services) 
     if digest is not None and request.announced != 0:
         try:
             blob = await services.uploads.push(
-                repository, request, Digest.parse(digest), cause=cause_of(request, services.telling)
+                repository,
+                await _body(request, services, repository),
+                Digest.parse(digest),
+                cause=cause_of(request, services.telling),
             )
         except BodyBrokenError as error:
             raise BodyLengthError(request.announced, error.received) from error
@@ -65,8 +70,9 @@ async def append(request: Request, found: Mapping[str, str], services: Services)
     """Add one chunk (end-5)."""
     record = await _open(request, found, services)
     begin, size = chunk_range(request, record)
+    body = await _body(request, services, record.repository, before=record.staged.size)
     try:
-        record = await services.uploads.append(record, request, start=begin, size=size)
+        record = await services.uploads.append(record, body, start=begin, size=size)
     except BodyBrokenError as error:
         raise BodyLengthError(request.announced, error.received) from error
     return _accepted(record)
@@ -78,9 +84,10 @@ async def commit(request: Request, found: Mapping[str, str], services: Services)
     record = await services.uploads.get_any(repository, found["upload_id"], request.rights.holder)
     expected = Digest.parse(request.parameter("digest") or "")
     begin, size = chunk_range(request, record)
+    body = await _body(request, services, repository, before=record.staged.size)
     try:
         blob = await services.uploads.commit(
-            record, request, expected, start=begin, size=size, cause=cause_of(request, services.telling)
+            record, body, expected, start=begin, size=size, cause=cause_of(request, services.telling)
         )
     except BodyBrokenError as error:
         raise BodyLengthError(request.announced, error.received) from error
@@ -97,6 +104,13 @@ async def cancel(request: Request, found: Mapping[str, str], services: Services)
     """End a session without a blob (end-14)."""
     await services.uploads.cancel(await _open(request, found, services))
     return Response(204)
+
+
+async def _body(request: Request, services: Services, repository: RepositoryName, *, before: int = 0) -> Body:
+    """Return the body, watched over where there are limits on what repositories hold."""
+    if services.quotas is None:
+        return request
+    return await services.quotas.admit(repository, request, before=before)
 
 
 async def _open(request: Request, found: Mapping[str, str], services: Services) -> UploadRecord:

@@ -66,6 +66,7 @@ _STAGE: Final = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _NOT_A_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENXIO})
 
+_TAGS: Final = "/_manifests/tags"
 _WRITTEN_IN: Final = (keys.TEMPORARY, keys.UPLOADS)
 _BLOBS_SHA256: Final = f"{keys.BLOBS}sha256"
 _FIXED: Final = (
@@ -319,9 +320,10 @@ class FilesystemDriver:
                 if error.errno in _NOT_A_FILE:
                     return
                 raise
-            # Distribution lists a tag by its folder, so empty ones must not stay.
+            # Distribution lists a tag by its folder, so empty ones must not stay; and knows a repository's list of tags
+            # by the folder around them, so that one must.
             folder = _parent(path)
-            while folder not in self._fixed and len(folder) > len(self._root):
+            while folder not in self._fixed and len(folder) > len(self._root) and not folder.endswith(_TAGS):
                 try:
                     os.rmdir(folder)  # noqa: PTH106
                 except FileNotFoundError:

@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from roadstead.errors import InvalidError, UnavailableError
@@ -29,11 +30,15 @@ from roadstead.secret import Secret
 from roadstead.storage import keys
 from roadstead.storage.ports import (
     Bytes,
+    DeletesMany,
     Driver,
+    KeepsNotes,
     Key,
     KeyInfo,
     KeyInvalidError,
     KeyUnknownError,
+    Note,
+    NoteChangedError,
     PresignsUrl,
     Staged,
     StagedLostError,
@@ -74,6 +79,7 @@ _FULL: Final = frozenset({"InsufficientStorage", "QuotaExceeded", "XMinioStorage
 _DENIED: Final = frozenset(
     {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "403", "401"}
 )
+_CONDITION_FAILED: Final = frozenset({404, 409, 412})  # It is gone; two conditional writes met (Amazon); it changed.
 _BUSY: Final = frozenset({"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "OperationAborted"})
 
 
@@ -349,6 +355,39 @@ class S3Driver:
         old = [info.key async for info in self.iter_keys(keys.UPLOADS) if info.modified < older_than]
         await self._delete_all(old)
         return purged + len(old)
+
+    async def delete_many(self, gone: Sequence[Key]) -> None:
+        """Delete objects, a thousand a request."""
+        await self._delete_all([keys.check_key(key) for key in gone])
+
+    async def read_note(self, key: Key) -> Note | None:
+        """Return the object with its entity tag and its age by the store's clock."""
+        try:
+            with _translated(keys.check_key(key)):
+                client = await self._open()
+                answer = await client.get_object(Bucket=self._bucket, Key=self._name(key))
+                async with answer["Body"] as body:
+                    content = await body.read()
+        except KeyUnknownError:
+            return None
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        now = parsedate_to_datetime(date) if date else datetime.now(UTC)
+        return Note(content, str(answer["ETag"]), max(now - _utc(answer["LastModified"]), timedelta(0)))
+
+    async def write_note(self, key: Key, content: bytes, *, replacing: str | None) -> str:
+        """Put the object under a condition (``If-Match``, ``If-None-Match``)."""
+        condition = {"IfNoneMatch": "*"} if replacing is None else {"IfMatch": replacing}
+        with _translated(keys.check_key(key)):
+            client = await self._open()
+            try:
+                answer = await client.put_object(
+                    Bucket=self._bucket, Key=self._name(key), Body=content, **condition, **self._wishes
+                )
+            except ClientError as error:
+                if _status(error) in _CONDITION_FAILED:
+                    raise NoteChangedError(key) from error
+                raise
+            return str(answer["ETag"])
 
     # Requests ----------------------------------------------------------------------------------------------------
 
@@ -796,7 +835,7 @@ def _translated(what: str) -> Iterator[None]:
 
 def _translation(what: str, error: Any) -> Exception:
     code = _code(error)
-    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    status = _status(error)
     if code == "NoSuchUpload":
         return _UploadGoneError(f"the multipart upload of {what} is gone")
     if code in _UNKNOWN:
@@ -808,6 +847,10 @@ def _translation(what: str, error: Any) -> Exception:
     if code in _BUSY or status >= 500 or status == 429:
         return StorageUnavailableError(f"the store can't just now for {what}: {code}")
     return StorageFailedError(f"the store failed on {what}: {error}")
+
+
+def _status(error: Any) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _code(error: Any) -> str:
@@ -838,6 +881,6 @@ def _utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-def _claims(driver: S3Driver) -> tuple[Driver, PresignsUrl]:
+def _claims(driver: S3Driver) -> tuple[Driver, PresignsUrl, KeepsNotes, DeletesMany]:
     """Tell the type checker what the driver is."""
-    return driver, driver
+    return driver, driver, driver, driver

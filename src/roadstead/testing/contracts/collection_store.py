@@ -5,6 +5,7 @@ as two processes would. It starts empty. Leases last for a day.
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
@@ -12,8 +13,18 @@ import pytest
 
 from roadstead.oci.reference import Tag
 from roadstead.registry.errors import StoreBusyError
-from roadstead.registry.ports import BlobRecord, BlobState, ChangeOrigin, CollectionStore, DoomedBlob, ManifestFacts
+from roadstead.registry.ports import (
+    BlobRecord,
+    BlobState,
+    ChangeOrigin,
+    CollectionStore,
+    DoomedBlob,
+    ManifestFacts,
+    UploadRecord,
+)
+from roadstead.storage import keys
 from roadstead.storage.arrivals import MAX_ARRIVAL
+from roadstead.storage.ports import Staged
 from roadstead.testing.contracts.registry_stores import (
     APP,
     LATEST,
@@ -249,6 +260,20 @@ class CollectionStoreContract:
         assert [doomed.digest for doomed in await taken(stores)] == [stray.digest]
         assert await stores.blobs.find(APP, pushed_again.digest) == pushed_again
         assert await stores.blobs.find(APP, known.digest) == known
+
+    async def test_what_lies_where_nothing_needs_it(self, stores: CollectingStores) -> None:
+        """A key that is a live blob's is used, in whatever state, and so is one of an upload that may still end."""
+        kept, doomed, free = keys.staged("kept"), keys.staged("doomed"), keys.staged("free")
+        await stores.blobs.commit(APP, replace(new_blob("kept"), key=kept), upload=None, now=NOW)
+        gone = await stores.blobs.commit(APP, replace(new_blob("doomed"), key=doomed), upload=None, now=NOW)
+        await stores.collection.condemn([gone.digest], now=LATER)
+        under_way = UploadRecord(upload_id="under-way", repository=APP, staged=Staged(5, "{}"), started_at=NOW)
+        assert await stores.uploads.advance(under_way, now=NOW)
+        given_up = UploadRecord(upload_id="given-up", repository=APP, started_at=NOW)
+        assert await stores.uploads.cancel(given_up, now=NOW)
+        uploads = [keys.staged("under-way"), keys.staged("given-up")]
+
+        assert await stores.collection.unused([kept, doomed, free, *uploads]) == [free, uploads[1]]
 
     async def test_facts_tell_what_keeps_a_manifest(self, stores: CollectingStores) -> None:
         """A tag, an index that lists it, a subject that is here; in this repository alone."""

@@ -12,6 +12,7 @@ from roadstead.augment.ports import (
     DerivedBlob,
     DerivedManifest,
     LayerRecords,
+    Pulled,
     Served,
 )
 from roadstead.oci.digest import Digest
@@ -116,6 +117,27 @@ class DerivationStoreContract:
         assert await stores.derivations.find(OTHER, source.digest, PLAN) is None
         assert await stores.derivations.sources_of(APP, source.digest) == []
         assert await stores.derivations.sources_of(OTHER, derivation.root.digest) == []
+
+    async def test_a_tag_and_what_was_derived_from_it(self, stores: DerivingStores) -> None:
+        """In one look: the source alone before it was derived, for another plan, and as soon as the tag moves."""
+        source, other = new_manifest("source"), new_manifest("other")
+        served = Served(source.digest, MEDIA_TYPE, len(source.raw))
+        find = stores.derivations.find_by_tag
+        assert await find(APP, LATEST, PLAN) is None
+
+        await stores.manifests.put(APP, source, [LATEST], now=NOW)
+        assert await find(APP, LATEST, PLAN) == Pulled(served, None)
+
+        derivation = derive(source)
+        root = derivation.root
+        await stores.derivations.record(derivation, now=NOW)
+        assert await find(APP, LATEST, PLAN) == Pulled(served, Served(root.digest, MEDIA_TYPE, len(root.raw)))
+        assert await find(APP, LATEST, Digest.of(b"other plan")) == Pulled(served, None)
+        assert await find(OTHER, LATEST, PLAN) is None
+        assert await find(APP, Tag("v1"), PLAN) is None
+
+        await stores.manifests.put(APP, other, [LATEST], now=NOW)
+        assert await find(APP, LATEST, PLAN) == Pulled(Served(other.digest, MEDIA_TYPE, len(other.raw)), None)
 
     async def test_a_source_that_is_gone_is_refused(self, stores: DerivingStores) -> None:
         """And nothing of the derivation is stored."""

@@ -42,5 +42,6 @@ def upgrade() -> None:
         sqlite_where=held,
         postgresql_where=held,
     )
-    op.create_index("ix_outbox_settled", "outbox", ["state", "settled_at"])
+    settled = text("settled_at IS NOT NULL")
+    op.create_index("ix_outbox_settled", "outbox", ["settled_at"], sqlite_where=settled, postgresql_where=settled)
     op.create_index("ix_outbox_event", "outbox", ["event_id"])

@@ -1,0 +1,54 @@
+"""Images from files on their way into the storage that settings name, beside a server or without one."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+
+from roadstead.app.adoption import build_links, linked, links_mode, set_links, take_up_if_begun
+from roadstead.app.plugs import CLOCK
+from roadstead.app.readiness import check_storage
+from roadstead.app.services import build_contents, build_uploads
+from roadstead.app.writing import note_own_tree, open_for_command
+from roadstead.http.names import parse_name
+from roadstead.oci.reference import RepositoryName
+from roadstead.registry.errors import ReadOnlyError
+from roadstead.registry.importer import must_rebuild
+from roadstead.registry.loader import Loader, LoadReport, Progress
+from roadstead.registry.saved_images import Saved
+from roadstead.settings.model import LinksMode, Settings
+
+_log = structlog.get_logger()
+
+Load = Callable[[Saved, RepositoryName | None], Awaitable[LoadReport]]
+
+
+@asynccontextmanager
+async def loading(settings: Settings, progress: Progress) -> AsyncGenerator[Load, None]:
+    """Open what loading needs, and give what does it; raises ReadOnlyError."""
+    if settings.registry.read_only:
+        raise ReadOnlyError
+    async with open_for_command(settings, migrate=True) as opened:
+        await check_storage(opened.driver)
+        # A database that knows nothing of a full tree has to learn of it first: with one image in it, it never would.
+        if await must_rebuild(opened.database.imports, opened.driver, CLOCK.now()):
+            _log.warning("the database knows nothing of the images in storage: it is built from them first")
+            await take_up_if_begun(opened, settings)
+        else:
+            await set_links(opened, settings)
+            await note_own_tree(opened, settings)
+        plugs = await linked(opened, settings)
+        manifests, blobs = build_contents(plugs, settings)
+        loader = Loader(
+            manifests, blobs, await build_uploads(plugs, settings), check_name=_check_name, progress=progress
+        )
+        try:
+            yield loader.run
+        finally:
+            if await links_mode(opened, settings) is not LinksMode.OFF:
+                # There may be no server whose background process would write them.
+                await build_links(opened, settings).catch_up()
+
+
+def _check_name(repository: RepositoryName) -> None:
+    parse_name(str(repository)).writable()

@@ -1,0 +1,164 @@
+"""Bearer tokens as settings want them: whose are believed, whether we issue some, how clients are told.
+
+Loaded only where settings speak of tokens: the libraries for them cost a worker half its start.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from roadstead.app.plugs import CLOCK
+from roadstead.auth.access import Access
+from roadstead.auth.bearer import BearerChallenge
+from roadstead.auth.challenges import BasicChallenge
+from roadstead.auth.policies import Policies
+from roadstead.auth.ports import AccountStore, Challenges
+from roadstead.auth.principal import Principal, PrincipalKind
+from roadstead.auth.providers.htpasswd import HtpasswdFile
+from roadstead.auth.providers.tokens import BearerTokens, ForeignTokens
+from roadstead.auth.sealing import Sealer, kept_master_key
+from roadstead.auth.signing_keys import SigningKeys
+from roadstead.auth.token_desk import TokenDesk, by_policies
+from roadstead.auth.tokens import OwnTokens, TokenIssuer
+from roadstead.auth.trusted_keys import KeysUnreadableError, TrustedKeys, keys_of_bundle, keys_of_jwks
+from roadstead.auth.verifying import ALGORITHMS, TokenRules, TokenVerifier
+from roadstead.db.stores.tokens import DatabaseTokens
+from roadstead.errors import RoadsteadError
+from roadstead.http.names import parse_name
+from roadstead.http.token_door import TokenDoor
+from roadstead.secret import Secret
+from roadstead.settings.model import IssueSettings, KeyIds, Settings, TokenSettings
+
+MASTER_KEY_FILE = "master.key"
+
+
+class KnownNames:
+    """`Identities`: the accounts, and who else the htpasswd file lets in."""
+
+    def __init__(self, accounts: AccountStore | None, htpasswd: HtpasswdFile | None) -> None:
+        self._accounts = accounts
+        self._htpasswd = htpasswd
+
+    async def present(self, principal: Principal) -> Principal | None:
+        """Return this one with the groups it is in now; None if there is nobody of that kind and name any more."""
+        account = await self._accounts.find_account(principal.name) if self._accounts else None
+        if account is not None:
+            return account.principal if account.principal.kind is principal.kind else None
+        if principal.kind is PrincipalKind.USER and self._htpasswd is not None:
+            return principal if principal.name in self._htpasswd.read().hashes else None
+        return None
+
+
+class TokenParts:
+    """What settings make of tokens; every process has its own, over the same store."""
+
+    def __init__(
+        self, settings: Settings, store: DatabaseTokens, accounts: AccountStore, htpasswd: HtpasswdFile | None
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._identities = KnownNames(accounts if settings.auth.accounts else None, htpasswd)
+        self._issue = settings.auth.issue
+        self._keys = _signing_keys(settings, self._issue, store) if self._issue is not None else None
+
+    def authenticator(self) -> BearerTokens:
+        """Return what believes tokens; raises KeysUnreadableError."""
+        issuers: dict[str, OwnTokens | ForeignTokens] = {}
+        foreign = self._settings.auth.token
+        if foreign is not None:
+            issuers[foreign.issuer] = ForeignTokens(_verifier(foreign), CLOCK)
+        if self._keys is not None and self._issue is not None:
+            rules = _own_rules(self._settings, self._issue)
+            issuers[rules.issuer] = OwnTokens(self._keys, rules, self._identities, CLOCK)
+        return BearerTokens(issuers)
+
+    def challenges(self) -> Challenges:
+        """Return how clients are told where to get a token: from the issuer that is trusted, else from us."""
+        foreign = self._settings.auth.token
+        if foreign is not None:
+            realm = _redirected(foreign.autoredirect_path) if foreign.autoredirect else foreign.realm
+            return BearerChallenge(realm, foreign.service)
+        return BearerChallenge(_own_realm(self._settings), own_service(self._settings))
+
+    def door(self, access: Access, policies: Policies) -> TokenDoor | None:
+        """Return the token server, where we issue."""
+        issue = self._issue
+        if issue is None or self._keys is None:
+            return None
+        rules = _own_rules(self._settings, issue)
+        issuer = TokenIssuer(
+            self._keys, rules, CLOCK, lifetime=issue.lifetime, libtrust=issue.key_ids is KeyIds.LIBTRUST
+        )
+        desk = TokenDesk(
+            access,
+            issuer,
+            by_policies(policies, _repository),
+            self._store,
+            self._identities,
+            CLOCK,
+            service=rules.service,
+            refresh_lifetime=issue.refresh_lifetime,
+        )
+        return TokenDoor(desk, self._keys, BasicChallenge(self._settings.auth.realm))
+
+
+def own_service(settings: Settings) -> str:
+    """Return what our tokens are for: the name that was given, else that of the public address."""
+    given = settings.auth.issue.service if settings.auth.issue is not None else None
+    return given or (settings.server.public_url or "").partition("://")[2].rstrip("/") or "roadstead"
+
+
+def _own_rules(settings: Settings, issue: IssueSettings) -> TokenRules:
+    service = own_service(settings)
+    return TokenRules(issue.issuer or service, service, frozenset({"ES256", "RS256", "EdDSA"}))
+
+
+def _own_realm(settings: Settings) -> str | Callable[[str, str], str]:
+    path = f"{settings.server.prefix.rstrip('/')}/auth/token"
+    if settings.server.public_url is not None:
+        return settings.server.public_url.rstrip("/") + path
+    return lambda scheme, host: f"{scheme}://{host}{path}"
+
+
+def _redirected(path: str) -> Callable[[str, str], str]:
+    # As distribution does, which goes by a header that anybody may send only to say http.
+    return lambda scheme, host: f"https://{host}/{path.lstrip('/')}"
+
+
+def _signing_keys(settings: Settings, issue: IssueSettings, store: DatabaseTokens) -> SigningKeys:
+    return SigningKeys(
+        store,
+        Sealer(_master_key(settings)),
+        CLOCK,
+        issuer=issue.issuer or own_service(settings),
+        algorithm=issue.algorithm.value,
+        rotate_every=issue.rotate_every,
+        tokens_last=issue.lifetime,
+    )
+
+
+def _master_key(settings: Settings) -> Secret:
+    """Return the master key that was given; beside a data directory of our own, else, one that is made and kept."""
+    return settings.auth.master_key or kept_master_key(settings.storage.path / MASTER_KEY_FILE)
+
+
+def _verifier(settings: TokenSettings) -> TokenVerifier:
+    keys = TrustedKeys()
+    for path, read in ((settings.rootcertbundle, keys_of_bundle), (settings.jwks, keys_of_jwks)):
+        if path is not None:
+            keys = keys.with_all(read(_bytes(path), str(path)))
+    algorithms = frozenset(settings.signing_algorithms or ALGORITHMS)
+    return TokenVerifier(keys, TokenRules(settings.issuer, settings.service, algorithms))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise KeysUnreadableError(str(path), error.strerror or str(error)) from error
+
+
+def _repository(name: str) -> str | None:
+    try:
+        return str(parse_name(name).repository)
+    except RoadsteadError:
+        return None

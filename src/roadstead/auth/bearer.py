@@ -1,0 +1,43 @@
+"""How clients are told to get a token: the Bearer challenge (RFC 6750 §3, Docker token spec)."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from roadstead.auth.challenges import quoted
+from roadstead.auth.ports import Challenges
+from roadstead.auth.principal import Grant
+from roadstead.auth.scope import format_scope
+
+_ORDER = {"pull": 0, "push": 1}  # as clients and distribution write them
+
+
+class BearerChallenge:
+    """`Challenges` of a token server: its address may depend on the scheme and host that the client used."""
+
+    asks_everybody = True
+
+    def __init__(self, realm: str | Callable[[str, str], str], service: str) -> None:
+        self._realm = realm
+        self._service = service
+
+    def values(
+        self, wanted: Sequence[Grant], *, host: str, scheme: str = "http", error: str | None = None
+    ) -> Sequence[str]:
+        """Return the one value."""
+        realm = self._realm if isinstance(self._realm, str) else self._realm(scheme, host)
+        parts = [f'realm="{quoted(realm)}"', f'service="{quoted(self._service)}"']
+        if wanted:
+            parts.append(f'scope="{quoted(" ".join(map(_scope, wanted)))}"')
+        if error is not None:
+            parts.append(f'error="{error}"')
+        return (f"Bearer {','.join(parts)}",)
+
+
+def _scope(grant: Grant) -> str:
+    if not grant.actions <= _ORDER.keys():
+        return format_scope(grant)
+    return f"{grant.kind}:{grant.name}:{','.join(sorted(grant.actions, key=lambda word: _ORDER[word]))}"
+
+
+if TYPE_CHECKING:
+    _: type[Challenges] = BearerChallenge

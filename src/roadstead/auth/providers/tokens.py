@@ -1,0 +1,49 @@
+"""Signing in with a bearer token: one of our own, or one of an issuer that settings trust."""
+
+import json
+from typing import TYPE_CHECKING
+
+from roadstead.auth.caller import Caller
+from roadstead.auth.credentials import Bearer, Credentials
+from roadstead.auth.ports import Authenticator
+from roadstead.auth.principal import Principal, PrincipalKind
+from roadstead.auth.tokens import OwnTokens
+from roadstead.auth.verifying import TokenInvalidError, TokenVerifier, unverified_claims
+from roadstead.clock import Clock
+
+
+class ForeignTokens:
+    """Believes the tokens of another issuer: who they name is known by that name and nothing else."""
+
+    def __init__(self, verifier: TokenVerifier, clock: Clock) -> None:
+        self._verifier = verifier
+        self._clock = clock
+
+    async def caller(self, token: str) -> Caller:
+        """Return who a token was made for; raises TokenInvalidError."""
+        claims = self._verifier.verify(token, self._clock.now())
+        principal = Principal(PrincipalKind.ISSUED, claims.subject)
+        return Caller(principal, grants=claims.grants, via="token", expires_at=claims.expires_at)
+
+
+class BearerTokens:
+    """`Authenticator` of tokens; which issuer is asked is what the token says of itself."""
+
+    def __init__(self, issuers: dict[str, OwnTokens | ForeignTokens]) -> None:
+        self._issuers = issuers
+
+    async def authenticate(self, credentials: Credentials) -> Caller | None:
+        """Return who the token was made for; raises TokenInvalidError. What isn't a JWT is for somebody else."""
+        if not isinstance(credentials, Bearer):
+            return None
+        token = credentials.token.reveal()
+        if token.count(".") != 2:
+            return None
+        issuer = unverified_claims(token).get("iss")
+        if not isinstance(issuer, str) or issuer not in self._issuers:
+            raise TokenInvalidError(f"its issuer {json.dumps(issuer)[:100]} is not trusted")
+        return await self._issuers[issuer].caller(token)
+
+
+if TYPE_CHECKING:
+    _: type[Authenticator] = BearerTokens

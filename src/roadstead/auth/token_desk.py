@@ -1,0 +1,151 @@
+"""Where clients get their tokens: who they are is found out, what they ask is cut down to what they may."""
+
+import hashlib
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from roadstead.auth.access import Access
+from roadstead.auth.caller import NOBODY, Action, Caller
+from roadstead.auth.credentials import Credentials
+from roadstead.auth.errors import CredentialsWrongError
+from roadstead.auth.policies import Policies
+from roadstead.auth.ports import Identities, RefreshToken, RefreshTokenStore
+from roadstead.auth.principal import Grant, Principal
+from roadstead.auth.scope import format_scope
+from roadstead.auth.tokens import IssuedToken, TokenIssuer
+from roadstead.clock import Clock
+from roadstead.errors import InvalidError
+
+_REPOSITORY = frozenset({Action.PULL, Action.PUSH, Action.DELETE})
+_REFRESH_BYTES = 32
+
+_log = structlog.get_logger()
+
+Granting = Callable[[Caller, Grant], Sequence[Grant]]
+"""What somebody gets of what they ask for: the same thing with fewer actions, nothing, or it under another name too."""
+
+
+class ServiceUnknownError(InvalidError):
+    """A token is asked for that would be good elsewhere."""
+
+    def __init__(self, asked: str, service: str) -> None:
+        super().__init__(f"tokens for {asked!r} are not issued here; this is the token server of {service!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """What a client gets: a token, and maybe something to get the next one with."""
+
+    token: IssuedToken
+    refresh_token: str | None = None
+
+
+class TokenDesk:
+    """Gives out tokens to whoever signs in, and to nobody in particular."""
+
+    def __init__(
+        self,
+        access: Access,
+        issuer: TokenIssuer,
+        granting: Granting,
+        refresh_tokens: RefreshTokenStore,
+        identities: Identities,
+        clock: Clock,
+        *,
+        service: str,
+        refresh_lifetime: timedelta,
+    ) -> None:
+        self._access = access
+        self._issuer = issuer
+        self._granting = granting
+        self._refresh_tokens = refresh_tokens
+        self._identities = identities
+        self._clock = clock
+        self._service = service
+        self._refresh_lifetime = refresh_lifetime
+
+    async def sign_in(
+        self, credentials: Credentials | None, asked: Sequence[Grant], *, service: str | None, offline: bool
+    ) -> Handed:
+        """Return a token for what is asked and allowed, also if that is nothing; without credentials for nobody.
+
+        Raises CredentialsWrongError, AttemptsTooManyError, ServiceUnknownError.
+        """
+        self._check(service)
+        caller = NOBODY if credentials is None else await self._access.sign_in(credentials)
+        refresh = None
+        # One for a key that is limited would be good for all that its owner may.
+        if offline and not caller.is_anonymous and caller.scope is None and caller.grants is None:
+            refresh = await self._refresh_token(caller.principal)
+        return Handed(await self._issue(caller, asked), refresh)
+
+    async def refresh(self, refresh_token: str, asked: Sequence[Grant], *, service: str | None) -> Handed:
+        """Return a token for the one whom the refresh token was made for; raises what `sign_in` does."""
+        self._check(service)
+        found = await self._refresh_tokens.find_refresh_token(_hashed(refresh_token))
+        if found is None or found.expires_at <= self._clock.now() or found.service != self._service:
+            raise CredentialsWrongError("the refresh token is not valid (any more)")
+        principal = await self._identities.present(found.principal)
+        if principal is None:
+            raise CredentialsWrongError("the refresh token is not valid (any more)")
+        return Handed(await self._issue(Caller(principal, via="refresh token"), asked), refresh_token)
+
+    def _check(self, service: str | None) -> None:
+        if service is not None and service != self._service:
+            raise ServiceUnknownError(service, self._service)
+
+    async def _issue(self, caller: Caller, asked: Sequence[Grant]) -> IssuedToken:
+        grants = [grant for each in asked for grant in self._granting(caller, each) if grant.actions]
+        token = await self._issuer.issue(caller.principal, grants)
+        _log.info(
+            "token issued",
+            subject=str(caller.principal),
+            via=caller.via or None,
+            scopes=[format_scope(grant) for grant in grants],
+            lifetime_s=token.lifetime.total_seconds(),
+        )
+        return token
+
+    async def _refresh_token(self, principal: Principal) -> str:
+        text, now = secrets.token_urlsafe(_REFRESH_BYTES), self._clock.now()
+        nameless = Principal(principal.kind, principal.name)
+        row = RefreshToken(_hashed(text), nameless, self._service, now, now + self._refresh_lifetime)
+        await self._refresh_tokens.put_refresh_token(row)
+        return text
+
+
+def by_policies(policies: Policies, repository_of: Callable[[str], str | None]) -> Granting:
+    """Return what grants what policies allow.
+
+    `repository_of` gives the repository that a name in a path stands for (`as-pushed/team/app` for `team/app`), None
+    where there can't be one. A token names both: what the client asked for, and what it is checked against.
+    """
+
+    def grant(caller: Caller, asked: Grant) -> Sequence[Grant]:
+        kind = asked.kind.partition("(")[0]
+        if kind == "registry":
+            return _registry(policies, caller, asked)
+        repository = repository_of(asked.name) if kind == "repository" else None
+        if repository is None:
+            return ()
+        wanted = [action for action in sorted(_REPOSITORY) if action.value in asked.actions or "*" in asked.actions]
+        allowed = frozenset(a.value for a in wanted if policies.decide(caller, a, repository).allowed)
+        return [Grant(asked.kind, name, allowed) for name in dict.fromkeys((asked.name, repository))]
+
+    return grant
+
+
+def _registry(policies: Policies, caller: Caller, asked: Grant) -> Sequence[Grant]:
+    if asked.name not in (Action.CATALOG, Action.ADMIN):
+        return ()
+    allowed = policies.decide(caller, Action(asked.name), None).allowed
+    return [Grant(asked.kind, asked.name, frozenset({"*"}))] if allowed else []
+
+
+def _hashed(text: str) -> str:
+    """Return the SHA-256: of 256 random bits nobody finds the other half, so nothing slower is needed."""
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,113 @@
+"""Bearer tokens of our own: made for somebody who signed in, and believed when they come back (Docker token spec).
+
+A token says who it was made for and what it grants; policies are asked again with every request. Groups aren't in it:
+they are what they are when it is used, and somebody who is gone is gone with their tokens.
+"""
+
+import json
+import secrets
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from joserfc import jws
+from joserfc.errors import SecurityWarning
+
+from roadstead.auth.caller import Caller
+from roadstead.auth.ports import Identities
+from roadstead.auth.principal import ANONYMOUS, Grant, Principal, PrincipalKind
+from roadstead.auth.signing_keys import SigningKeys
+from roadstead.auth.trusted_keys import TrustedKeys
+from roadstead.auth.verifying import TokenInvalidError, TokenRules, TokenVerifier, unverified_header
+from roadstead.clock import Clock
+
+KIND: Final = "roadstead.kind"
+"""The claim that has the kind of caller: a user and a robot account may share nothing but their name."""
+
+_STARTED_BEFORE = timedelta(seconds=10)  # what another machine's clock may be behind, as token servers have it
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedToken:
+    """A token, and when it was made for how long."""
+
+    text: str
+    issued_at: datetime
+    lifetime: timedelta
+    grants: Sequence[Grant]
+
+
+class TokenIssuer:
+    """Makes tokens."""
+
+    def __init__(
+        self, keys: SigningKeys, rules: TokenRules, clock: Clock, *, lifetime: timedelta, libtrust: bool = False
+    ) -> None:
+        """`libtrust` names keys as registries of version 2 know them, in the place of RFC 7638's thumbprint."""
+        self._keys = keys
+        self._rules = rules
+        self._clock = clock
+        self._lifetime = lifetime
+        self._libtrust = libtrust
+
+    async def issue(self, principal: Principal, grants: Sequence[Grant]) -> IssuedToken:
+        """Return a token for one who signed in, or for nobody in particular."""
+        now = self._clock.now()
+        key = await self._keys.signing()
+        claims = {
+            "iss": self._rules.issuer,
+            "sub": principal.name,
+            "aud": self._rules.service,
+            "exp": int((now + self._lifetime).timestamp()),
+            "nbf": int((now - _STARTED_BEFORE).timestamp()),
+            "iat": int(now.timestamp()),
+            "jti": secrets.token_urlsafe(16),
+            "access": [{"type": grant.kind, "name": grant.name, "actions": sorted(grant.actions)} for grant in grants],
+            KIND: principal.kind.value,
+        }
+        header = {"typ": "JWT", "alg": key.algorithm, "kid": key.libtrust_kid if self._libtrust else key.kid}
+        with warnings.catch_warnings():
+            # RFC 9864 has another name for EdDSA, which registries that check our tokens don't know.
+            warnings.simplefilter("ignore", SecurityWarning)
+            text = jws.serialize_compact(header, json.dumps(claims).encode(), key.jose, algorithms=[key.algorithm])
+        return IssuedToken(text, now, self._lifetime, tuple(grants))
+
+
+class OwnTokens:
+    """Believes the tokens that this installation has made."""
+
+    def __init__(self, keys: SigningKeys, rules: TokenRules, identities: Identities, clock: Clock) -> None:
+        self._keys = keys
+        self._rules = rules
+        self._identities = identities
+        self._clock = clock
+        self._verifier: tuple[frozenset[frozenset[str]], TokenVerifier] | None = None
+
+    async def caller(self, token: str) -> Caller:
+        """Return who a token was made for, as they are now; raises TokenInvalidError."""
+        name = unverified_header(token).get("kid")
+        keys = await self._keys.trusted(name if isinstance(name, str) else "")
+        claims = self._verifying(keys).verify(token, self._clock.now())
+        try:
+            kind = PrincipalKind(str(claims.all.get(KIND)))
+        except ValueError as error:
+            raise TokenInvalidError("it was made for nobody known here") from error
+        principal = await self._present(Principal(kind, claims.subject))
+        return Caller(principal, grants=claims.grants, via="token", expires_at=claims.expires_at)
+
+    async def _present(self, principal: Principal) -> Principal:
+        if principal.kind is PrincipalKind.ANONYMOUS:
+            return ANONYMOUS
+        found = await self._identities.present(principal)
+        if found is None:
+            raise TokenInvalidError("the one it was made for is not here any more")
+        return found
+
+    def _verifying(self, keys: TrustedKeys) -> TokenVerifier:
+        """Return what believes tokens of these keys: the one that remembers, as long as the keys are the same."""
+        ids = frozenset(key.ids for key in keys.keys)
+        if self._verifier is None or self._verifier[0] != ids:
+            self._verifier = (ids, TokenVerifier(keys, self._rules))
+        return self._verifier[1]

@@ -1,0 +1,39 @@
+"""How much repositories hold (``registry.quotas.UsageStore``)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sqlalchemy import bindparam, func, select
+
+from roadstead.db.access import Access, Query
+from roadstead.db.schema import blobs, repositories, repository_blobs
+from roadstead.oci.reference import RepositoryName
+from roadstead.registry.quotas import UsageStore
+
+_BEHIND = "\x7f"  # sorts behind whatever a name is made of
+
+BYTES = Query(
+    select(repositories.c.name, func.sum(blobs.c.size))
+    .join(repository_blobs, repository_blobs.c.repository_id == repositories.c.id)
+    .join(blobs, blobs.c.digest == repository_blobs.c.digest)
+    .where(repositories.c.name >= bindparam("first"), repositories.c.name < bindparam("behind"))
+    .group_by(repositories.c.name),
+    "first",
+    "behind",
+)
+
+
+class DatabaseUsage:
+    """`UsageStore` on a database."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def bytes_by_repository(self, beginning: str) -> Sequence[tuple[RepositoryName, int]]:
+        """Return the bytes of the blobs of each repository whose name begins so."""
+        rows = await self._access.rows(BYTES, beginning, beginning + _BEHIND)
+        return [(RepositoryName.parse(name), int(size)) for name, size in rows]
+
+
+if TYPE_CHECKING:
+    _: type[UsageStore] = DatabaseUsage

@@ -1,0 +1,141 @@
+"""The address that clients use, asked as a client does: what comes back, and what TLS shows.
+
+Nothing is changed there: an upload is started, which leaves nothing before its first byte (decision 7), and a large
+body is announced for an upload that nobody has started.
+"""
+
+import http.client
+import secrets
+import socket
+import ssl
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+from roadstead.doctor.facts import Answer, Certificate, Clock, Failure, Front
+
+PATIENCE_S = 5.0
+ANNOUNCED = 1 << 30
+"""The body that is announced, in bytes: larger than any limit that was set by mistake."""
+
+_PROBE = "roadstead-doctor/probe"
+
+
+def ask(
+    url: str, method: str, path: str, headers: Mapping[str, str] | None = None, *, timeout_s: float = PATIENCE_S
+) -> Answer:
+    """Ask once, following nothing, with no body whatever the headers announce; raises OSError, HTTPException.
+
+    Certificates aren't looked at: `look_at_certificate` does that.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port
+    if parts.scheme == "https":
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            host, port, timeout=timeout_s, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+    try:
+        connection.putrequest(method, f"{parts.path.rstrip('/')}{path}", skip_accept_encoding=True)
+        for name, value in (headers or {}).items():
+            connection.putheader(name, value)
+        connection.endheaders()
+        response = connection.getresponse()
+        return Answer(status=response.status, headers={name.lower(): value for name, value in response.getheaders()})
+    finally:
+        connection.close()
+
+
+def look_at_front(url: str, *, internal: str | None = None) -> Front:
+    """Ask everything of the public address; `internal` is a location that only the proxy itself may use."""
+    url = url.rstrip("/")
+    try:
+        base = ask(url, "GET", "/v2/")
+    except (OSError, http.client.HTTPException) as error:
+        return Front(url=url, failure=_told(error, url))
+    if base.status not in (200, 401):
+        return Front(url=url, base=base)
+    announced, waited = _announce(url)
+    return Front(
+        url=url,
+        base=base,
+        session=_tried(url, "POST", f"/v2/{_PROBE}/blobs/uploads/", {"Content-Length": "0"}),
+        announced=announced,
+        waited_for_body=waited,
+        internal=None if internal is None else _tried(url, "GET", f"{internal}probe"),
+    )
+
+
+def _announce(url: str) -> tuple[Answer | None, bool]:
+    path = f"/v2/{_PROBE}/blobs/uploads/{secrets.token_hex(16)}"
+    headers = {"Content-Length": str(ANNOUNCED), "Content-Type": "application/octet-stream"}
+    try:
+        return ask(url, "PATCH", path, headers), False
+    except TimeoutError:
+        return None, True
+    except (OSError, http.client.HTTPException):
+        return None, False
+
+
+def _tried(url: str, method: str, path: str, headers: Mapping[str, str] | None = None) -> Answer | None:
+    try:
+        return ask(url, method, path, headers)
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def _told(error: Exception, url: str) -> Failure:
+    match error:
+        case socket.gaierror():
+            return Failure(message="its name can't be found", advice="Look at its DNS record, from this machine.")
+        case ConnectionRefusedError():
+            return Failure(message="nothing listens there", advice="Is the proxy running, and is the port right?")
+        case TimeoutError():
+            return Failure(
+                message=f"no answer within {PATIENCE_S:g} s",
+                advice="Look for a firewall in between. Some routers don't let a machine reach its own public address.",
+            )
+        case ssl.SSLError():
+            is_plain = "WRONG_VERSION" in str(error) or "RECORD_LAYER" in str(error)
+            advice = "Is it http://, not https://?" if is_plain else "Look at what speaks TLS there."
+            return Failure(message=f"TLS fails ({error.reason or error})", advice=advice)
+        case _ if isinstance(error, http.client.HTTPException) and url.startswith("http:"):
+            return Failure(message="what answers isn't HTTP", advice="Does it speak TLS? Then the address is https://…")
+        case _:
+            return Failure(message=str(error) or type(error).__name__)
+
+
+def look_at_certificate(url: str) -> Certificate | None:
+    """Return what TLS shows at an https address; None for another, or where nothing answers."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname:
+        return None
+    context = ssl.create_default_context()
+    try:
+        with (
+            socket.create_connection((parts.hostname, parts.port or 443), PATIENCE_S) as plain,
+            context.wrap_socket(plain, server_hostname=parts.hostname) as secured,
+        ):
+            found = secured.getpeercert() or {}
+    except ssl.SSLCertVerificationError as error:
+        return Certificate(host=parts.hostname, problem=error.verify_message)
+    except (OSError, ValueError):
+        return None
+    expires = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(found["notAfter"])), UTC)
+    return Certificate(host=parts.hostname, expires=expires)
+
+
+def clock_of(url: str, whose: str, now: datetime) -> Clock | None:
+    """Return the time that a server's Date header tells (to the second); None without one."""
+    answer = _tried(url, "HEAD", "/")
+    if answer is None or "date" not in answer.headers:
+        return None
+    try:
+        theirs = parsedate_to_datetime(answer.headers["date"])
+    except ValueError:
+        return None
+    return Clock(whose=whose, theirs=theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC), ours=now, exact_s=2.0)

@@ -1,0 +1,33 @@
+"""What a `UsageStore` promises. A subclass gives the fixture ``stores``: an open, empty database."""
+
+from roadstead.db.engine import Database
+from roadstead.oci.reference import RepositoryName
+from roadstead.testing.contracts.registry_stores import NOW, new_blob
+
+
+class UsageStoreContract:
+    """The promises of `UsageStore`."""
+
+    async def test_a_blob_counts_in_each_repository_that_holds_it(self, stores: Database) -> None:
+        """Pushed and mounted; what was unlinked doesn't count any more."""
+        app, web, other = (RepositoryName.parse(name) for name in ("team/app", "team-web/app", "library/x"))
+        first, second = new_blob("first"), new_blob("second")
+        for repository, blob in ((app, first), (app, second), (other, first)):
+            await stores.blobs.commit(repository, blob, upload=None, now=NOW)
+        await stores.blobs.mount(web, first.digest, source=app, now=NOW)
+
+        everything = dict(await stores.usage.bytes_by_repository(""))
+        assert everything == {app: first.size + second.size, web: first.size, other: first.size}
+
+        await stores.blobs.unlink(app, second.digest, now=NOW)
+        assert dict(await stores.usage.bytes_by_repository("team/app")) == {app: first.size}
+
+    async def test_only_what_begins_so_is_summed_up(self, stores: Database) -> None:
+        """Letter by letter, whatever the letters mean to a database's patterns."""
+        names = ("a/b", "a/b/c", "a/b-c", "a/bc", "a_b", "a/a")
+        for name in names:
+            await stores.blobs.commit(RepositoryName.parse(name), new_blob("x"), upload=None, now=NOW)
+
+        found = {str(name) for name, _ in await stores.usage.bytes_by_repository("a/b")}
+
+        assert found == {"a/b", "a/b/c", "a/b-c", "a/bc"}

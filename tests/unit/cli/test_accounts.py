@@ -1,0 +1,145 @@
+"""``user``, ``key`` and ``auth explain``, over a registry's own database."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from roadstead.auth.names import AccountNameInvalidError
+from roadstead.cli.existing import DataMissingError
+from roadstead.cli.key import KeyMissingError
+from roadstead.cli.main import app
+from roadstead.cli.user import AccountMissingError, AccountTakenError, PasswordUnusableError
+
+CONFIG = """
+[[auth.policies]]
+subjects = ["group:developers"]
+repositories = ["team/*"]
+actions = ["pull"]
+"""
+
+
+class Registry:
+    """A registry's settings and data in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._config = directory / "r.toml"
+        self._config.write_text(CONFIG + f'[storage]\npath = "{directory}/data"\n')
+
+    def run(self, *words: str, given: str | None = None) -> Result:
+        return CliRunner().invoke(app, [*words, str(self._config)], input=given)
+
+    def done(self, *words: str, given: str | None = None) -> str:
+        result = self.run(*words, given=given)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(tmp_path)
+
+
+def test_users_come_change_and_go(registry: Registry) -> None:
+    """With groups and kinds, and never with a password or its hash in what is printed."""
+    registry.done("user", "add", "ana", "--group", "developers", "--group", "ops", given="secret\n")
+    registry.done("user", "add", "ci", "--robot")
+    listed = json.loads(registry.done("user", "list", "--json"))
+
+    assert [(user["kind"], user["name"], user["groups"], user["has_password"]) for user in listed] == [
+        ("user", "ana", ["developers", "ops"], True),
+        ("robot", "ci", [], False),
+    ]
+    assert "argon2" not in registry.done("user", "list", "--json") + registry.done("user", "list")
+
+    assert isinstance(registry.run("user", "add", "ana", given="other").exception, AccountTakenError)
+    registry.done("user", "add", "ana", "--replace", given="other")
+    assert json.loads(registry.done("user", "list", "--json"))[0]["groups"] == []
+    registry.done("user", "remove", "ana")
+    assert isinstance(registry.run("user", "remove", "ana").exception, AccountMissingError)
+
+
+@pytest.mark.parametrize("given", ["", "\n", "two\nlines\n", "nul\0"])
+def test_a_password_is_one_line(registry: Registry, given: str) -> None:
+    """Nothing, several lines and what Basic can't carry are refused, and no account is made."""
+    assert isinstance(registry.run("user", "add", "ana", given=given).exception, PasswordUnusableError)
+    assert isinstance(registry.run("user", "list").exception, DataMissingError)
+
+
+def test_a_password_from_a_file(registry: Registry, tmp_path: Path) -> None:
+    """One line end is not a part of it; a file that isn't there is told."""
+    (tmp_path / "password").write_text("secret\n")
+    registry.done("user", "add", "ana", "--password-file", str(tmp_path / "password"))
+
+    missing = registry.run("user", "add", "bob", "--password-file", str(tmp_path / "missing"))
+    assert isinstance(missing.exception, PasswordUnusableError)
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "-a", "a b", "*", "a/b", "x" * 129])
+def test_names_that_cannot_be(registry: Registry, name: str) -> None:
+    """What Basic or a policy couldn't name."""
+    assert isinstance(registry.run("user", "add", "--robot", "--", name).exception, AccountNameInvalidError)
+
+
+def test_keys_are_shown_once(registry: Registry) -> None:
+    """Printed when they are made, alone on standard output; the list knows what each is good for and until when."""
+    registry.done("user", "add", "ci", "--robot")
+    printed = registry.done("key", "create", "ci", "--repository", "team/*", "--action", "pull", "--expires", "never")
+    [listed] = json.loads(registry.done("key", "list", "--json"))
+
+    assert re.fullmatch(r"rs_[a-z2-7]{16}_[a-z2-7]{32}\n", printed)
+    assert listed["id"] == printed.split("_")[1]
+    assert (listed["owner"], listed["repositories"], listed["actions"], listed["expires_at"]) == (
+        "robot:ci",
+        ["team/*"],
+        ["pull"],
+        None,
+    )
+    assert printed.strip().rpartition("_")[2] not in registry.done("key", "list") + registry.done(
+        "key", "list", "--json"
+    )
+
+    registry.done("key", "revoke", listed["id"])
+    assert registry.done("key", "list") == ""
+    assert isinstance(registry.run("key", "revoke", listed["id"]).exception, KeyMissingError)
+    assert isinstance(registry.run("key", "create", "nobody").exception, AccountMissingError)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pull", "team/app", "--as", "user:ana"], "allowed: auth.policies[0] allows user:ana to pull team/app"),
+        (["push", "team/app", "--as", "user:ana"], "denied: no policy allows user:ana to push team/app"),
+        (["pull", "team/app", "--as", "robot:ana"], "denied: no policy allows robot:ana to pull team/app"),
+        (["pull", "team/app"], "denied: no policy allows anonymous to pull team/app"),
+        (["pull", "team/app", "--as", "user:x", "--group", "developers"], "allowed: auth.policies[0]"),
+        (["catalog", "-", "--as", "user:ana"], "denied: no policy allows user:ana to catalog anywhere"),
+    ],
+    ids=" ".join,
+)
+def test_what_decides_is_told(registry: Registry, words: Sequence[str], said: str) -> None:
+    """With the groups of the account, unless others are said."""
+    registry.done("user", "add", "ana", "--group", "developers", given="secret")
+
+    assert said in registry.done("auth", "explain", *words)
+    assert json.loads(registry.done("auth", "explain", *words, "--json"))["allowed"] is said.startswith("allowed")
+
+
+def test_a_registry_without_a_word_is_open(tmp_path: Path) -> None:
+    """And explaining makes nothing."""
+    done = CliRunner().invoke(app, ["auth", "explain", "delete", "team/app", "--data", str(tmp_path / "data")])
+
+    assert done.stdout == "allowed: nobody has to sign in here, so everybody may do everything\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["explain", "pull", "a", "--as", "ana"], ["explain", "fly", "a"], ["explain", "pull", "a", "--as", "group:x"]],
+)
+def test_wrong_usage(words: Sequence[str]) -> None:
+    """Somebody who is nobody, and what can't be done."""
+    assert CliRunner().invoke(app, ["auth", *words]).exit_code == 2

@@ -1,0 +1,80 @@
+"""What an event says of the request it happened for."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+
+from roadstead.events.event import UNPROMPTED
+from roadstead.http.asgi import Request
+from roadstead.http.causes import Telling, cause_of
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def request(headers: Sequence[tuple[str, str]], client: tuple[str, int] | None = ("192.0.2.7", 4711)) -> Request:
+    """Return a request with these headers."""
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.disconnect"}
+
+    scope = {
+        "type": "http",
+        "method": "PUT",
+        "path": "/v2/a/manifests/v1",
+        "query_string": b"",
+        "scheme": "http",
+        "client": client,
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers],
+    }
+    return Request(scope, receive)
+
+
+@pytest.mark.parametrize(
+    ("headers", "client", "address"),
+    [
+        ([], ("192.0.2.7", 4711), "192.0.2.7:4711"),
+        ([], ("::ffff:192.0.2.7", 4711), "192.0.2.7:4711"),
+        ([], ("2001:db8::1", 4711), "[2001:db8::1]:4711"),
+        ([], None, ""),
+        ([("x-forwarded-for", "203.0.113.9, 10.0.0.1")], ("10.0.0.1", 1), "203.0.113.9"),
+        ([("x-forwarded-for", " "), ("x-real-ip", "203.0.113.9")], ("10.0.0.1", 1), "203.0.113.9"),
+    ],
+)
+def test_where_it_came_from(headers: Sequence[tuple[str, str]], client: tuple[str, int] | None, address: str) -> None:
+    """As proxies say, else the other end with its port."""
+    assert cause_of(request(headers, client), Telling(now=lambda: NOW)).address == address
+
+
+@pytest.mark.parametrize(
+    ("headers", "telling", "origin"),
+    [
+        ([("host", "r.example:5000")], Telling(now=lambda: NOW), "http://r.example:5000"),
+        (
+            [("host", "inside"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "r.example, inside")],
+            Telling(now=lambda: NOW),
+            "https://r.example",
+        ),
+        (
+            [("host", "inside"), ("forwarded", 'for=192.0.2.1;proto=https;host="r.example:8443"')],
+            Telling(now=lambda: NOW, prefix="/registry/"),
+            "https://r.example:8443/registry",
+        ),
+        (
+            [("host", "inside"), ("x-forwarded-proto", "https")],
+            Telling(now=lambda: NOW, origin="https://public.example"),
+            "https://public.example",
+        ),
+    ],
+)
+def test_where_content_is_found(headers: Sequence[tuple[str, str]], telling: Telling, origin: str) -> None:
+    """At the address that settings name, else the one that the client used, as far as proxies tell."""
+    cause = cause_of(request(headers), telling)
+
+    assert cause.origin == origin
+    assert cause.host == headers[0][1]
+
+
+def test_nobody_to_tell() -> None:
+    """Nothing is looked at."""
+    assert cause_of(request([("host", "r.example")]), None) is UNPROMPTED
