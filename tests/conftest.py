@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from roadstead.testing.components import ComponentMissingError, must_be_present
 from roadstead.testing.dockerd import DockerEngine
@@ -23,6 +24,10 @@ from roadstead.testing.seaweedfs import SeaweedFS
 
 RUN_DIRECTORY = pytest.StashKey[Path]()
 SOAK_DESELECTED = pytest.StashKey[int]()
+# A busy machine is no failure: what a test decides is never how long an example took, or was long in the making.
+settings.register_profile("roadstead", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("roadstead")
+
 MISSING = "missing component"  # the name of the property that carries a missing component to the summary
 
 
