@@ -11,7 +11,7 @@ import time
 from contextlib import closing, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from tests.integration.adoption import ask, import_tree, listings, push
@@ -43,6 +43,14 @@ LEASE = timedelta(seconds=15)
 """For what waits until it has run out; a server on a busy machine may need seconds between two renewals."""
 
 
+class Patient(RoadsteadServer):
+    """A server that may have to wait for a lease before it starts."""
+
+    def start(self, *, timeout: timedelta = timedelta(minutes=2)) -> Self:
+        """Start it and wait until it is ready."""
+        return super().start(timeout=timeout)
+
+
 class Bucket:
     """A bucket of the test's own, and servers over it, each on a machine of its own."""
 
@@ -61,7 +69,7 @@ class Bucket:
         )
 
     def server(self, machine: str, name: str = "", more: str = "") -> RoadsteadServer:
-        return RoadsteadServer(self.home / f"server-{name or machine}", config=self.config(machine, more))
+        return Patient(self.home / f"server-{name or machine}", config=self.config(machine, more))
 
     def driver(self) -> S3Driver:
         return S3Driver(self.name, **self.access)
@@ -240,7 +248,7 @@ def test_commands_beside_a_server_and_without_one(bucket: Bucket) -> None:
         assert client.get("/v2/team/loaded/manifests/1").status == 200
         elsewhere = bucket.command("two", "gc", "CONFIG", "--dry-run", "--json", "--data", str(bucket.home / "two"))
         assert elsewhere.returncode == 1
-        account = bucket.command("one", "user", "add", "ana", "CONFIG")
+        account = bucket.command("one", "user", "add", "ana", "CONFIG", "--robot")
         assert account.returncode == 1
         assert "would lose them" in " ".join(account.stderr.split())
     (bucket.home / "three").mkdir()

@@ -1,6 +1,8 @@
 """Bearer tokens with real servers: ours gives them out and believes them, and so does distribution's registry."""
 
 import json
+import subprocess
+import sys
 import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
@@ -21,8 +23,10 @@ from roadstead.auth.key_ids import libtrust_id, thumbprint
 from roadstead.oci.digest import Digest
 from roadstead.testing.client import Answer, Client
 from roadstead.testing.go_clients import DISTRIBUTION, GoClient, find_or_build
+from roadstead.testing.images import make_artifact
 from roadstead.testing.registry_peer import open_registry_peer
 from roadstead.testing.server import RoadsteadServer
+from roadstead.testing.servers import ServerNotReadyError
 
 SETTINGS = """
 [server]
@@ -185,6 +189,24 @@ def test_a_token_opens_what_it_grants(client: Client) -> None:
     assert client.get("/v2/team/app/tags/list", ANA).status in (200, 404)  # a password that comes unasked still works
 
 
+def test_the_catalog_with_a_token(client: Client) -> None:
+    """A token for the catalog lists what its holder may pull, though it names no repository."""
+    push = bearer(token_for(client, "repository:team/listed:pull,push", headers=ANA))
+    artifact = make_artifact()
+    for data in artifact.blobs.values():
+        client.post(f"/v2/team/listed/blobs/uploads/?digest={Digest.of(data)}", data, push)
+    headers = {"Content-Type": artifact.media_type, **push}
+    pushed = client.put("/v2/team/listed/manifests/1", artifact.raw, headers)
+
+    listed = client.get("/v2/_catalog", bearer(token_for(client, "registry:catalog:*", headers=ANA)))
+    refused = client.get("/v2/_catalog", push)
+
+    assert pushed.status == 201, pushed.body
+    assert "team/listed" in listed.json()["repositories"]
+    assert refused.status == 401
+    assert 'scope="registry:catalog:*",error="insufficient_scope"' in refused.headers["www-authenticate"]
+
+
 @pytest.mark.parametrize("headers", [basic("ana", "of bob"), basic("nobody", "x"), bearer("a.b.c")])
 def test_wrong_credentials_get_no_token(client: Client, headers: Mapping[str, str]) -> None:
     """401, with the word that a name and a password are wanted."""
@@ -340,3 +362,36 @@ auth:
     assert 'error="insufficient_scope"' in elsewhere.headers["www-authenticate"]
     assert 'error="invalid_token"' in ended.headers["www-authenticate"]
     assert no_server.status == 404
+
+
+def test_keys_that_cannot_be_read_end_the_start(tmp_path: Path) -> None:
+    """A bundle without a certificate is told once, by name, and so by `config check`."""
+    (tmp_path / "bundle.pem").write_text("nothing")
+    token = '[auth.token]\nrealm = "https://a"\nservice = "s"\nissuer = "i"\nrootcertbundle = "bundle.pem"\n'
+
+    with pytest.raises(ServerNotReadyError) as caught, RoadsteadServer(tmp_path, config=token):
+        pass
+    checked = subprocess.run(
+        [sys.executable, "-m", "roadstead", "config", "check", str(tmp_path / "roadstead.toml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert "bundle.pem: no certificate in PEM" in caught.value.log_tail
+    assert checked.returncode == 1
+    assert "bundle.pem: no certificate in PEM" in checked.stdout
+
+
+def test_another_master_key_ends_the_start(tmp_path: Path) -> None:
+    """What another master key has sealed is of no use, which is said before a client finds out."""
+    write_users(tmp_path, ana="of ana")
+    with RoadsteadServer(tmp_path, config=SETTINGS) as server, server.client() as client:
+        token_for(client)
+    changed = SETTINGS.replace("accounts = true", f'accounts = true\nmaster_key = "{"n" * 32}"')
+
+    with pytest.raises(ServerNotReadyError) as caught, RoadsteadServer(tmp_path, config=changed):
+        pass
+
+    assert "auth.master_key" in caught.value.log_tail

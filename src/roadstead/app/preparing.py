@@ -6,7 +6,7 @@ import structlog
 
 from roadstead.app.access import with_accounts_found
 from roadstead.app.adoption import set_links, warn_of_foreign_writes
-from roadstead.app.plugs import CLOCK, open_plugs
+from roadstead.app.plugs import CLOCK, Plugs, open_plugs
 from roadstead.app.readiness import check_storage
 from roadstead.app.writing import note_own_tree, taking_the_right
 from roadstead.augment.kept_layers import KeptLayers
@@ -33,10 +33,21 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
             await set_links(plugs, settings)
             await note_own_tree(plugs, settings)
         settings = await with_accounts_found(settings, plugs.database.accounts)
+        await _check_tokens(settings, plugs)
         layers = KeptLayers(plugs.driver, plugs.database.layers)
         specs = [_rule_spec(rule) for rule in settings.augment.rules]
         rules = await prepare_rules(specs, layers, run_directory, CLOCK.now())
     return Handover(settings=settings, rules_json=rules.to_json(), run_directory=run_directory)
+
+
+async def _check_tokens(settings: Settings, plugs: Plugs) -> None:
+    """Find out what every worker would fall over: keys that can't be read, or that another master key has sealed."""
+    if settings.auth.token is None and settings.auth.issue is None:
+        return
+    # The libraries for tokens are loaded only where there are some.
+    from roadstead.app.tokens import TokenParts
+
+    await TokenParts(settings, plugs.database.tokens, plugs.database.accounts, None).check()
 
 
 def _rule_spec(rule: RuleSettings) -> RuleSpec:

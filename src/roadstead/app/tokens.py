@@ -60,6 +60,12 @@ class TokenParts:
         self._issue = settings.auth.issue
         self._keys = _signing_keys(settings, self._issue, store) if self._issue is not None else None
 
+    async def check(self) -> None:
+        """Read every key there is; raises KeysUnreadableError, MasterKeyWrongError."""
+        self.authenticator()
+        if self._keys is not None:
+            await self._keys.published()
+
     def authenticator(self) -> BearerTokens:
         """Return what believes tokens; raises KeysUnreadableError."""
         issuers: dict[str, OwnTokens | ForeignTokens] = {}
@@ -141,13 +147,18 @@ def _master_key(settings: Settings) -> Secret:
     return settings.auth.master_key or kept_master_key(settings.storage.path / MASTER_KEY_FILE)
 
 
-def _verifier(settings: TokenSettings) -> TokenVerifier:
+def trusted_keys(settings: TokenSettings) -> TrustedKeys:
+    """Return the keys of the issuer that settings trust; raises KeysUnreadableError."""
     keys = TrustedKeys()
     for path, read in ((settings.rootcertbundle, keys_of_bundle), (settings.jwks, keys_of_jwks)):
         if path is not None:
             keys = keys.with_all(read(_bytes(path), str(path)))
+    return keys
+
+
+def _verifier(settings: TokenSettings) -> TokenVerifier:
     algorithms = frozenset(settings.signing_algorithms or ALGORITHMS)
-    return TokenVerifier(keys, TokenRules(settings.issuer, settings.service, algorithms))
+    return TokenVerifier(trusted_keys(settings), TokenRules(settings.issuer, settings.service, algorithms))
 
 
 def _bytes(path: Path) -> bytes:

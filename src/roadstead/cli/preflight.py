@@ -26,6 +26,7 @@ def preflight(settings: Settings) -> Iterator[Finding]:
             yield from _layer(f"{key}.layers[{number}]", layer)
     yield from _certificate(settings)
     yield from _htpasswd(settings)
+    yield from _token_keys(settings)
     yield from _extras(settings)
 
 
@@ -39,6 +40,21 @@ def _certificate(settings: Settings) -> Iterator[Finding]:
         check_plan(tls_plan(settings))
     except TlsInvalidError as error:
         yield Finding(error.part, error.reason, advice=error.advice())
+
+
+def _token_keys(settings: Settings) -> Iterator[Finding]:
+    if settings.auth.token is None:
+        return
+    # So does reading keys; what isn't there at all is check_settings' to tell.
+    from roadstead.app.tokens import trusted_keys
+    from roadstead.auth.trusted_keys import KeysUnreadableError
+
+    named = [path for path in (settings.auth.token.rootcertbundle, settings.auth.token.jwks) if path is not None]
+    if all(path.exists() for path in named):
+        try:
+            trusted_keys(settings.auth.token)
+        except KeysUnreadableError as error:
+            yield Finding("auth.token", str(error))
 
 
 def _plan(key: str, rule: RuleSettings) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -26,6 +26,7 @@ LONGEST_HOLD = timedelta(minutes=1)
 
 _LOOK_EVERY_S = 5.0  # for what no wake-up told of
 _LAST_WORDS_S = 1.0
+_AT_LAST = datetime.max.replace(tzinfo=UTC)  # when nothing is held any longer
 
 _log = structlog.get_logger()
 
@@ -90,6 +91,10 @@ class Courier:
         await self._mark()
         down = self._is_down
         letters = await self._outbox.due(self.endpoint, now=self._clock.now(), limit=1 if down else PAGE)
+        if down and not letters:
+            # Everything waits by itself: all the same the endpoint is asked at its pace, so that it is soon noticed
+            # when it is back. What isn't held goes first, or one event that is refused would hide all others.
+            letters = await self._outbox.due(self.endpoint, now=_AT_LAST, limit=1)
         if not letters:
             return 0
         gate = asyncio.Semaphore(self._manners.parallel)
@@ -161,8 +166,7 @@ class Courier:
         # Said at first and when it begins to last: an endpoint that is down for a night fills no log.
         say = _log.warning if attempts == 1 or self._failures == self._manners.threshold else _log.debug
         say("event not taken", **facts, attempts=attempts, error=error.reason)
-        # An endpoint that takes nothing at all is tried again at one pace, so that it is soon noticed when it is back.
-        hold = self._manners.backoff if self._is_down else self._manners.hold(attempts)
+        hold = self._manners.hold(attempts)
         await self._outbox.hold(letter.position, error=error.reason, until=now + hold)
         return False
 

@@ -1,5 +1,7 @@
 """What the sender of a request may do, as handlers ask it."""
 
+from dataclasses import replace
+
 from roadstead.auth.access import Access
 from roadstead.auth.caller import NOBODY, Action, Caller
 from roadstead.auth.principal import Principal
@@ -36,6 +38,10 @@ class Rights:
         """Say whether they may do that to the repository, or to the registry as a whole (None)."""
         return True
 
+    def may_see(self, repository: str) -> bool:
+        """Say whether a listing of repositories, which they may ask for, tells them of this one."""
+        return True
+
 
 EVERYTHING = Rights()
 
@@ -62,3 +68,8 @@ class DecidedRights(Rights):
     def may(self, action: Action, repository: str | None) -> bool:
         """Ask the policies."""
         return self._access.decide(self.caller, action, repository).allowed
+
+    def may_see(self, repository: str) -> bool:
+        """Ask the policies; a token that grants the catalog names no repositories, and isn't asked about them."""
+        holder = replace(self.caller, grants=None) if self.caller.grants is not None else self.caller
+        return self._access.decide(holder, Action.PULL, repository).allowed

@@ -67,9 +67,10 @@ class TokenDoor:
         kind = form.get("grant_type")
         try:
             if kind == "password":
-                credentials = Password(
-                    _needed(form, "username"), Secret(_needed(form, "password")[:MAX_PASSWORD]), request.client or ""
-                )
+                name, password = _needed(form, "username"), _needed(form, "password")
+                if len(password) > MAX_PASSWORD:
+                    raise FormInvalidError(f"the password is longer than {MAX_PASSWORD} characters")
+                credentials = Password(name, Secret(password), request.client or "")
                 offline = form.get("access_type") == "offline"
                 handed = await self._desk.sign_in(credentials, asked, service=service, offline=offline)
             elif kind == "refresh_token":

@@ -50,7 +50,7 @@ def check_settings(settings: Settings) -> Sequence[Finding]:
     """Return everything that speaks against serving with these settings; empty if nothing does."""
     return tuple(
         finding
-        for question in (_server, _tls, _storage, _database, _limits, _auth, _rules, _gc, _events)
+        for question in (_server, _proxies, _tls, _storage, _database, _limits, _auth, _rules, _gc, _events)
         for finding in question(settings)
     )
 
@@ -118,12 +118,12 @@ def _offload(settings: Settings) -> Iterator[Finding]:
 
 
 def _proxies(settings: Settings) -> Iterator[Finding]:
-    for number, text in enumerate(settings.server.trusted_proxies):
+    for text in settings.server.trusted_proxies:
         try:
             ipaddress.ip_network(text)
         except ValueError as error:
             told = f"expected an address or a network such as 10.0.0.0/8, got {text!r} ({error})"
-            yield Finding(f"server.trusted_proxies[{number}]", told)
+            yield Finding("server.trusted_proxies", told)
 
 
 def _tls(settings: Settings) -> Iterator[Finding]:

@@ -47,7 +47,9 @@ def kept_self_signed(directory: Path, names: Sequence[str], now: datetime) -> Tl
         return found
     made = self_signed(names, now)
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The data directory may not be there yet, and is as private as the storage would make it.
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
         _write(key, made.key.reveal(), 0o600)
         _write(certificate, made.certificate, 0o644)
     except OSError as error:

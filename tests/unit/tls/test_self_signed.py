@@ -49,6 +49,13 @@ def test_it_is_kept_as_long_as_it_serves(names: tuple[str, ...], later: timedelt
     assert sorted(path.name for path in (tmp_path / "tls").iterdir()) == ["certificate.pem", "key.pem"]
 
 
+def test_directories_are_made_private(tmp_path: Path) -> None:
+    """The data directory may be made here first: it is nobody else's to read."""
+    kept_self_signed(tmp_path / "data" / "tls", NAMES, NOW)
+
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("data", "data/tls")] == [0o700, 0o700]
+
+
 def test_a_broken_one_is_made_anew(tmp_path: Path) -> None:
     """What a crash or a hand has spoiled doesn't keep the server from starting."""
     kept_self_signed(tmp_path, NAMES, NOW)

@@ -1,12 +1,10 @@
 """Tags, repositories and referrers over HTTP (distribution-spec end-8, end-12; registry spec §1.11 to §1.13)."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import msgspec
 
-from roadstead.auth.caller import Action
 from roadstead.errors import InvalidError
 from roadstead.http.asgi import Request, Response
 from roadstead.http.context import Services
@@ -53,7 +51,7 @@ async def repositories(request: Request, found: Mapping[str, str], services: Ser
 
 def _visible(request: Request) -> Callable[[str], bool] | None:
     """Return what tells which repositories are shown: those that the caller may pull from; None where all are."""
-    return partial(request.rights.may, Action.PULL) if request.rights.is_limited else None
+    return request.rights.may_see if request.rights.is_limited else None
 
 
 async def referrers(request: Request, found: Mapping[str, str], services: Services) -> Response:
