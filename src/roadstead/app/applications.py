@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from roadstead.app.adoption import linked
+from roadstead.app.auditing import refusals_written
 from roadstead.app.plugs import CLOCK, metered, open_plugs
 from roadstead.app.services import build_services
 from roadstead.app.telling import telling
@@ -33,12 +34,13 @@ def worker_application(handover: Handover, process: str) -> Application:
     async def open_services() -> AsyncGenerator[Services, None]:
         async with open_plugs(handover.settings, migrate=False) as plugs:
             plugs = await linked(metered(plugs, numbers), handover.settings)
-            services = await build_services(plugs, handover, metrics)
-            try:
-                async with telling(plugs.database, handover.settings, EventMetrics(numbers), CLOCK) as told:
-                    yield replace(services, telling=told)
-            finally:
-                await services.augmenter.aclose()
+            async with refusals_written(plugs.database, CLOCK) as refusals:
+                services = await build_services(plugs, handover, metrics, refusals)
+                try:
+                    async with telling(plugs.database, handover.settings, EventMetrics(numbers), CLOCK) as told:
+                        yield replace(services, telling=told)
+                finally:
+                    await services.augmenter.aclose()
 
     settings = handover.settings
     routes = list(read_only(API) if settings.registry.read_only else API)

@@ -9,6 +9,7 @@ from roadstead.app.writing import fence
 from roadstead.augment.kept_layers import KeptLayers
 from roadstead.augment.rules import Rules
 from roadstead.augment.service import Augmenter
+from roadstead.auth.refusals import Refusals
 from roadstead.db.engine import Database
 from roadstead.http.context import Services
 from roadstead.http.offload import XAccel
@@ -33,7 +34,9 @@ from roadstead.telemetry.metrics import RequestMetrics
 UPLOADS_SECRET = "uploads"  # noqa: S105 -- the name of the secret
 
 
-async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -> Services:
+async def build_services(
+    plugs: Plugs, handover: Handover, metrics: RequestMetrics, refusals: Refusals | None = None
+) -> Services:
     """Return what answers requests over these plugs."""
     settings, database, driver = handover.settings, plugs.database, plugs.driver
     manifests, blobs = build_contents(plugs, settings)
@@ -52,7 +55,7 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
         KeptLayers(driver, database.layers),
         CLOCK,
     )
-    entrance = build_entrance(settings, database)
+    entrance = build_entrance(settings, database, refusals)
     return Services(
         manifests=manifests,
         blobs=blobs,

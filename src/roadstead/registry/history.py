@@ -12,6 +12,7 @@ from typing import Final
 
 from roadstead.clock import Clock
 from roadstead.errors import InvalidError, NotFoundError
+from roadstead.events.event import UNPROMPTED, Cause
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.immutable import ImmutableTags
@@ -121,7 +122,13 @@ class TagHistory:
         return change.digest
 
     async def restore(
-        self, repository: RepositoryName, tag: Tag, *, at: datetime | None = None, position: int | None = None
+        self,
+        repository: RepositoryName,
+        tag: Tag,
+        *,
+        at: datetime | None = None,
+        position: int | None = None,
+        cause: Cause = UNPROMPTED,
     ) -> Digest:
         """Put a tag back to where it pointed at a moment, from a position of its journal on, or before its last change.
 
@@ -133,7 +140,7 @@ class TagHistory:
         if digest is None:
             raise PastUnknownError(repository, tag, "it pointed nowhere then")
         restored = await self._manifests.restore(
-            repository, tag, digest, immutable=self._immutable, now=self._clock.now()
+            repository, tag, digest, immutable=self._immutable, cause=cause, now=self._clock.now()
         )
         if not restored:
             raise PastUnknownError(repository, tag, f"{digest}, where it pointed then, is not here any more")
