@@ -71,6 +71,13 @@ class Act:
     count: int = 1
 
 
+@dataclass(slots=True)
+class Told:
+    """What a line says of how an act went, once that is known."""
+
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """An act as it was written down; positions rise with time."""

@@ -9,6 +9,7 @@ from roadstead.app.auditing import refusals_written
 from roadstead.app.plugs import CLOCK, metered, open_plugs
 from roadstead.app.services import build_services
 from roadstead.app.telling import telling
+from roadstead.http.api.mount import Mount
 from roadstead.http.application import Application
 from roadstead.http.context import Services
 from roadstead.http.forwarded import TrustedProxies
@@ -47,7 +48,7 @@ def worker_application(handover: Handover, process: str) -> Application:
     if settings.metrics.open_to_network:
         routes = [replace(route, needs=None) if route.name == "metrics" else route for route in routes]
     observer = RequestObserver(metrics, access=settings.log.access)
-    router = Router([*routes, *TOKENS, *PAGES])
+    router = Router([*routes, *TOKENS, *Mount().routes(), *PAGES])
     proxies = TrustedProxies.parse(settings.server.trusted_proxies)
     return Application(router, open_services, observer, _outside(settings.server), proxies)
 

@@ -5,10 +5,9 @@ import hashlib
 import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 
-from roadstead.acts import ActKind, ActStore, Asked, Outcome
+from roadstead.acts import ActKind, ActStore, Asked, Outcome, Told
 from roadstead.auth.refusals import Refusals
 from roadstead.background import Loop
 from roadstead.clock import Clock
@@ -18,13 +17,6 @@ from roadstead.settings.model import Settings
 from roadstead.settings.plain import as_shown
 
 PURGED_EVERY = timedelta(hours=1)
-
-
-@dataclass(slots=True)
-class Told:
-    """What a line says of how an act went, once that is known."""
-
-    reason: str = ""
 
 
 @asynccontextmanager

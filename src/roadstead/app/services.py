@@ -11,6 +11,7 @@ from roadstead.augment.rules import Rules
 from roadstead.augment.service import Augmenter
 from roadstead.auth.refusals import Refusals
 from roadstead.db.engine import Database
+from roadstead.http.api.administration import Administration
 from roadstead.http.context import Services
 from roadstead.http.offload import XAccel
 from roadstead.oci.pattern import Pattern
@@ -62,6 +63,7 @@ async def build_services(
         uploads=await build_uploads(plugs, settings),
         catalog=catalog,
         history=tag_history(plugs, settings),
+        administration=_administration(settings, database),
         augmenter=augmenter,
         files=driver if isinstance(driver, OpensFile) else None,
         gate=await open_gate(database.imports, guard=None if kept is None else kept.check),
@@ -74,6 +76,19 @@ async def build_services(
         strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,
         offload=_offload(settings.server),
         presigner=driver if settings.storage.redirect and isinstance(driver, PresignsUrl) else None,
+    )
+
+
+def _administration(settings: Settings, database: Database) -> Administration:
+    return Administration(
+        accounts=database.accounts,
+        outbox=database.outbox,
+        acts=database.acts,
+        usage=database.usage,
+        endpoints=tuple(endpoint.name for endpoint in settings.events.endpoints),
+        origin=(settings.server.public_url or "").rstrip("/"),
+        keeps_accounts=not settings.is_rebuildable,
+        read_only=settings.registry.read_only,
     )
 
 

@@ -7,20 +7,17 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from roadstead.acts import ActKind
+from roadstead.acts import ActKind, Told
 from roadstead.cli.asking import asked
 from roadstead.cli.existing import load_existing
 from roadstead.registry.gc import Collector, Explained, Fate
 from roadstead.settings.model import LogFormat, Settings
 from roadstead.settings.quantity import rounded_size
 from roadstead.telemetry.logs import configure_logging
-
-if TYPE_CHECKING:
-    from roadstead.app.auditing import Told
 
 EXAMPLE = "Example: roadstead gc --dry-run roadstead.toml"
 
@@ -50,7 +47,7 @@ def collect(settings: Settings, *, dry_run: bool, as_json: bool = False) -> None
 
 
 async def _collect(settings: Settings, as_json: bool) -> None:
-    async def run(collector: Collector, told: "Told") -> None:
+    async def run(collector: Collector, told: Told) -> None:
         strays = await collector.sweep()
         tally = await collector.run()
         told.reason = f"{tally.tags} tags, {tally.manifests} manifests, {tally.blobs} blobs removed"
@@ -71,7 +68,7 @@ async def _collect(settings: Settings, as_json: bool) -> None:
 
 
 async def _explain(settings: Settings, as_json: bool) -> None:
-    async def run(collector: Collector, _: "Told") -> None:
+    async def run(collector: Collector, _: Told) -> None:
         counts: Counter[tuple[str, Fate]] = Counter()
         sizes: Counter[tuple[str, Fate]] = Counter()
         async with aclosing(collector.explain(name_needs=as_json)) as explained:
@@ -116,11 +113,11 @@ def _described(item: Explained) -> dict[str, Any]:
 
 
 async def _with_collector(
-    settings: Settings, run: Callable[[Collector, "Told"], Awaitable[None]], *, changes: bool
+    settings: Settings, run: Callable[[Collector, Told], Awaitable[None]], *, changes: bool
 ) -> None:
     # Opening storage and database is what takes its time to import: --help need not wait for it.
     from roadstead.app.adoption import open_taken_up
-    from roadstead.app.auditing import Told, written_down
+    from roadstead.app.auditing import written_down
     from roadstead.app.upkeep import collector
 
     async with open_taken_up(settings) as plugs:

@@ -5,7 +5,7 @@ A moment in the name of an image is written with what names may hold (docs/decis
 """
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Final
@@ -109,6 +109,12 @@ class TagHistory:
             for change in page:
                 yield change
             before = page[-1].position
+
+    async def page(
+        self, repository: RepositoryName, tag: Tag, *, before: int | None = None, limit: int
+    ) -> Sequence[TagChange]:
+        """Return up to `limit` changes of a tag, the latest first, those before that position."""
+        return await self._journal.tag_changes(repository, tag, before=before, limit=limit)
 
     async def at(self, repository: RepositoryName, tag: Tag, moment: datetime) -> Digest:
         """Return where a tag pointed at a moment; raises NotThenError."""
