@@ -70,8 +70,8 @@ def _as_ours(request: Request[Any, Any, Any], error: Exception) -> Exception:
         case NotFoundException():
             return PathUnknownError(request.scope["path"])
         case MethodNotAllowedException(headers=headers):
-            allowed = (headers or {}).get("Allow", "").split(",")
-            return MethodUnknownError(request.method, [word.strip() for word in allowed if word.strip()])
+            said = next((value for name, value in (headers or {}).items() if name.lower() == "allow"), "")
+            return MethodUnknownError(request.method, sorted(word.strip() for word in said.split(",")))
         case HTTPException(status_code=status, detail=detail, extra=extra) if status < 500:
             found = extra if isinstance(extra, list) else []
             wrong = [f"{one.get('key', 'body')}: {one.get('message', '')}"[:200] for one in found[:10]]

@@ -1,6 +1,6 @@
 """The API's place in the table of routes: all below ``/api/`` goes to one application, made when it is asked for.
 
-Litestar costs a worker half a second and 14 MiB, and most never serve a request of the API: it is loaded with the
+Litestar costs a worker half a second and 12 MiB, and most never serve a request of the API: it is loaded with the
 first one, in a thread, so that pulls go on meanwhile (docs/decisions/0026-api.md).
 """
 

@@ -61,10 +61,8 @@ async def replay(call: NamedDependency[Call], data: JSONBody[wire.Replay]) -> wi
     _require_known(call, data.endpoint)
     since = wire.aware(data.since)
     count = await call.administration.outbox.replay(
-        endpoint=data.endpoint, event_id=data.id, state=data.state, since=since
+        endpoint=data.endpoint, event_id=data.id, state=data.state, since=since, asked=call.asked
     )
-    target = data.endpoint or "all endpoints"
-    await call.administration.acts.record([call.asked.act(ActKind.EVENTS_REPLAY, target, reason=f"{count} events")])
     return wire.Replayed(count)
 
 
@@ -92,7 +90,7 @@ async def explain(
     action: Annotated[Action, QueryParameter(description="What they would do.")],
     subject: Annotated[
         str,
-        QueryParameter(pattern=SUBJECT, description="Who: `user:NAME`, `robot:NAME`, `issued:NAME` or `anonymous`."),
+        QueryParameter(pattern=SUBJECT, description="`user:NAME`, `robot:NAME`, `issued:NAME` or `anonymous`."),
     ] = "anonymous",
     repository: Annotated[
         str | None,

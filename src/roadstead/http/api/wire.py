@@ -23,6 +23,7 @@ MAX_POSITION = 2**53 - 1  # what every reader of JSON holds exactly (RFC 8259 §
 RepositoryText = Annotated[str, Meta(pattern=REPOSITORY, max_length=255, examples=["team/app"])]
 TagText = Annotated[str, Meta(pattern=TAG, max_length=128, examples=["latest"])]
 NameText = Annotated[str, Meta(pattern=NAME, max_length=128, examples=["ana"])]
+GlobText = Annotated[str, Meta(min_length=1, max_length=255, examples=["team/*"])]
 Position = Annotated[int, Meta(ge=1, le=MAX_POSITION)]
 
 
@@ -143,9 +144,7 @@ class NewKey(msgspec.Struct, forbid_unknown_fields=True):
     """A key to be; it is never good for more than its account. Without ``expires_at`` it never ends."""
 
     owner: NameText
-    repositories: Annotated[list[Annotated[str, Meta(min_length=1, max_length=255)]], Meta(max_length=100)] = (
-        msgspec.field(default_factory=lambda: ["**"])
-    )
+    repositories: Annotated[list[GlobText], Meta(max_length=100)] = msgspec.field(default_factory=lambda: ["**"])
     actions: Annotated[list[Action], Meta(min_length=1)] = msgspec.field(default_factory=lambda: [Action.PULL])
     expires_at: datetime | None = None
     description: Annotated[str, Meta(max_length=256)] = ""
