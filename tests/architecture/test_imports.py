@@ -16,7 +16,7 @@ SOURCE = Path(__file__).parents[2] / "src" / "roadstead"
 
 # From left to right; what shares a line stands side by side.
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "clock", "secret", "lease"}),
+    frozenset({"errors", "clock", "secret", "lease", "acts"}),
     frozenset({"oci"}),
     frozenset({"storage", "upstream", "tls"}),
     frozenset({"registry", "auth", "augment", "build", "watch", "events", "deploy", "doctor"}),

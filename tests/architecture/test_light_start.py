@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-HEAVY = ("cryptography", "joserfc", "botocore", "moto")
+HEAVY = ("cryptography", "joserfc", "botocore", "moto", "litestar")
 PROGRAM = f"""
 import sys
 import roadstead.cli.serve, roadstead.worker

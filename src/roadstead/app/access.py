@@ -13,6 +13,7 @@ from roadstead.auth.policies import Policies, Policy
 from roadstead.auth.ports import AccountStore, Authenticator, Challenges
 from roadstead.auth.providers.accounts import Accounts, ApiKeys
 from roadstead.auth.providers.htpasswd import HtpasswdFile
+from roadstead.auth.refusals import Refusals
 from roadstead.db.engine import Database, open_database
 from roadstead.errors import ConflictError
 from roadstead.http.access import Guard
@@ -67,7 +68,7 @@ class Entrance:
     tokens: Door | None = None
 
 
-def build_entrance(settings: Settings, database: Database) -> Entrance:
+def build_entrance(settings: Settings, database: Database, refusals: Refusals | None = None) -> Entrance:
     """Return the way in that settings want."""
     auth = settings.auth
     if not auth.is_on:
@@ -82,12 +83,12 @@ def build_entrance(settings: Settings, database: Database) -> Entrance:
         ways.append(htpasswd)
     policies = build_policies(auth)
     if auth.token is None and auth.issue is None:
-        return Entrance(Guard(Access(policies, ways, limiter), build_challenges(auth)))
+        return Entrance(Guard(Access(policies, ways, limiter, refusals), build_challenges(auth)))
     # The libraries for tokens cost a worker half its start, and most have none.
     from roadstead.app.tokens import TokenParts
 
     parts = TokenParts(settings, database.tokens, database.accounts, htpasswd)
-    access = Access(policies, [*ways, parts.authenticator()], limiter)
+    access = Access(policies, [*ways, parts.authenticator()], limiter, refusals)
     return Entrance(Guard(access, parts.challenges()), parts.door(access, policies))
 
 

@@ -8,6 +8,8 @@ from datetime import timedelta
 
 import structlog
 
+from roadstead.acts import ActKind, Asked
+from roadstead.app.auditing import written_down
 from roadstead.app.plugs import CLOCK, Plugs, owner
 from roadstead.app.writing import fence, finish_if_kept, keep_finished, open_for_command
 from roadstead.lease import hold
@@ -40,7 +42,7 @@ async def take_up_if_begun(plugs: Plugs, settings: Settings) -> None:
 
 @asynccontextmanager
 async def taking_up(
-    settings: Settings, *, verify: bool, progress: Callable[[str, Report], None]
+    settings: Settings, *, asked: Asked, verify: bool, progress: Callable[[str, Report], None]
 ) -> AsyncGenerator[Callable[[], Awaitable[Report]], None]:
     """Open what an import by hand needs, and return what runs it; raises TreeMissingError, ImportUnderWayError."""
     storage = settings.storage
@@ -54,23 +56,26 @@ async def taking_up(
             async with hold(plugs.database.leases, IMPORT_LEASE, owner(), CLOCK) as lease:
                 if lease is None:
                     raise ImportUnderWayError
-                report = await Importer(
-                    plugs.database.imports, plugs.driver, CLOCK, verify=verify, progress=progress
-                ).run()
-                await set_links(plugs, settings, complete=True)
-                return report
+                async with written_down(plugs.database.acts, asked, ActKind.IMPORT_RUN, _where(storage)) as told:
+                    report = await Importer(
+                        plugs.database.imports, plugs.driver, CLOCK, verify=verify, progress=progress
+                    ).run()
+                    await set_links(plugs, settings, complete=True)
+                    told.reason = f"{report.repositories} repositories, {report.tags} tags, {report.blobs} blobs"
+                    return report
 
         yield run
 
 
-async def finish_import(settings: Settings) -> None:
+async def finish_import(settings: Settings, asked: Asked) -> None:
     """End the adoption; raises NotImportedError."""
     async with open_for_command(settings, migrate=True) as plugs:
         # A database that doesn't last begins empty each time; any other says so if nothing was taken up yet.
         if settings.is_rebuildable and await must_rebuild(plugs.database.imports, plugs.driver, CLOCK.now()):
             await take_up_if_begun(plugs, settings)
-        await finish(plugs.database.imports)
-        await keep_finished(plugs, settings)
+        async with written_down(plugs.database.acts, asked, ActKind.IMPORT_FINISH, _where(settings.storage)):
+            await finish(plugs.database.imports)
+            await keep_finished(plugs, settings)
 
 
 def _where(storage: StorageSettings) -> str:

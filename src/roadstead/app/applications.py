@@ -5,9 +5,11 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from roadstead.app.adoption import linked
+from roadstead.app.auditing import refusals_written
 from roadstead.app.plugs import CLOCK, metered, open_plugs
 from roadstead.app.services import build_services
 from roadstead.app.telling import telling
+from roadstead.http.api.mount import Mount
 from roadstead.http.application import Application
 from roadstead.http.context import Services
 from roadstead.http.forwarded import TrustedProxies
@@ -33,19 +35,20 @@ def worker_application(handover: Handover, process: str) -> Application:
     async def open_services() -> AsyncGenerator[Services, None]:
         async with open_plugs(handover.settings, migrate=False) as plugs:
             plugs = await linked(metered(plugs, numbers), handover.settings)
-            services = await build_services(plugs, handover, metrics)
-            try:
-                async with telling(plugs.database, handover.settings, EventMetrics(numbers), CLOCK) as told:
-                    yield replace(services, telling=told)
-            finally:
-                await services.augmenter.aclose()
+            async with refusals_written(plugs.database, CLOCK) as refusals:
+                services = await build_services(plugs, handover, metrics, refusals)
+                try:
+                    async with telling(plugs.database, handover.settings, EventMetrics(numbers), CLOCK) as told:
+                        yield replace(services, telling=told)
+                finally:
+                    await services.augmenter.aclose()
 
     settings = handover.settings
     routes = list(read_only(API) if settings.registry.read_only else API)
     if settings.metrics.open_to_network:
         routes = [replace(route, needs=None) if route.name == "metrics" else route for route in routes]
     observer = RequestObserver(metrics, access=settings.log.access)
-    router = Router([*routes, *TOKENS, *PAGES])
+    router = Router([*routes, *TOKENS, *Mount().routes(), *PAGES])
     proxies = TrustedProxies.parse(settings.server.trusted_proxies)
     return Application(router, open_services, observer, _outside(settings.server), proxies)
 

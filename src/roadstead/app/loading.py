@@ -5,7 +5,9 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from roadstead.acts import ActKind, Asked
 from roadstead.app.adoption import build_links, linked, links_mode, set_links, take_up_if_begun
+from roadstead.app.auditing import written_down
 from roadstead.app.plugs import CLOCK
 from roadstead.app.readiness import check_storage
 from roadstead.app.services import build_contents, build_uploads
@@ -24,7 +26,7 @@ Load = Callable[[Saved, RepositoryName | None], Awaitable[LoadReport]]
 
 
 @asynccontextmanager
-async def loading(settings: Settings, progress: Progress) -> AsyncGenerator[Load, None]:
+async def loading(settings: Settings, asked: Asked, progress: Progress) -> AsyncGenerator[Load, None]:
     """Open what loading needs, and give what does it; raises ReadOnlyError."""
     if settings.registry.read_only:
         raise ReadOnlyError
@@ -42,8 +44,15 @@ async def loading(settings: Settings, progress: Progress) -> AsyncGenerator[Load
         loader = Loader(
             manifests, blobs, await build_uploads(plugs, settings), check_name=_check_name, progress=progress
         )
+
+        async def load(saved: Saved, repository: RepositoryName | None) -> LoadReport:
+            async with written_down(opened.database.acts, asked, ActKind.IMPORT_RUN, "images from files") as told:
+                report = await loader.run(saved, repository)
+                told.reason = f"{len(report.images)} images"
+                return report
+
         try:
-            yield loader.run
+            yield load
         finally:
             if await links_mode(opened, settings) is not LinksMode.OFF:
                 # There may be no server whose background process would write them.

@@ -9,7 +9,9 @@ from roadstead.app.writing import fence
 from roadstead.augment.kept_layers import KeptLayers
 from roadstead.augment.rules import Rules
 from roadstead.augment.service import Augmenter
+from roadstead.auth.refusals import Refusals
 from roadstead.db.engine import Database
+from roadstead.http.api.administration import Administration
 from roadstead.http.context import Services
 from roadstead.http.offload import XAccel
 from roadstead.oci.pattern import Pattern
@@ -33,7 +35,9 @@ from roadstead.telemetry.metrics import RequestMetrics
 UPLOADS_SECRET = "uploads"  # noqa: S105 -- the name of the secret
 
 
-async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -> Services:
+async def build_services(
+    plugs: Plugs, handover: Handover, metrics: RequestMetrics, refusals: Refusals | None = None
+) -> Services:
     """Return what answers requests over these plugs."""
     settings, database, driver = handover.settings, plugs.database, plugs.driver
     manifests, blobs = build_contents(plugs, settings)
@@ -52,13 +56,14 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
         KeptLayers(driver, database.layers),
         CLOCK,
     )
-    entrance = build_entrance(settings, database)
+    entrance = build_entrance(settings, database, refusals)
     return Services(
         manifests=manifests,
         blobs=blobs,
         uploads=await build_uploads(plugs, settings),
         catalog=catalog,
         history=tag_history(plugs, settings),
+        administration=_administration(settings, database),
         augmenter=augmenter,
         files=driver if isinstance(driver, OpensFile) else None,
         gate=await open_gate(database.imports, guard=None if kept is None else kept.check),
@@ -71,6 +76,19 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
         strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,
         offload=_offload(settings.server),
         presigner=driver if settings.storage.redirect and isinstance(driver, PresignsUrl) else None,
+    )
+
+
+def _administration(settings: Settings, database: Database) -> Administration:
+    return Administration(
+        accounts=database.accounts,
+        outbox=database.outbox,
+        acts=database.acts,
+        usage=database.usage,
+        endpoints=tuple(endpoint.name for endpoint in settings.events.endpoints),
+        origin=(settings.server.public_url or "").rstrip("/"),
+        keeps_accounts=not settings.is_rebuildable,
+        read_only=settings.registry.read_only,
     )
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 import structlog
 
 from roadstead.app.adoption import build_links, links_mode, take_up_if_begun
+from roadstead.app.auditing import audit_loop
 from roadstead.app.plugs import CLOCK, Plugs, metered, open_plugs, owner
 from roadstead.app.services import build_uploads
 from roadstead.app.telling import delivery_loops
@@ -58,6 +59,7 @@ async def _work(plugs: Plugs, handover: Handover, tally: EventMetrics) -> None:
     if await links_mode(plugs, settings) is not LinksMode.OFF and not settings.registry.read_only:
         links = build_links(plugs, settings)
         loops.append(Loop("links", LINKS_EVERY, _quietly(links)))
+    loops.append(audit_loop(plugs.database.acts, settings.audit.retention, CLOCK))
     try:
         async with delivery_loops(plugs.database, settings, tally, CLOCK) as delivery:
             loops += delivery

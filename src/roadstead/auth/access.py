@@ -2,21 +2,31 @@
 
 from collections.abc import Sequence
 
+from roadstead.acts import ActKind, printable
 from roadstead.auth.caller import NOBODY, Action, Caller
 from roadstead.auth.credentials import Credentials, Password, parse_authorization
-from roadstead.auth.errors import CredentialsWrongError
+from roadstead.auth.errors import AttemptsTooManyError, CredentialsWrongError
 from roadstead.auth.limiter import FailureLimiter
 from roadstead.auth.policies import Decision, Policies
 from roadstead.auth.ports import Authenticator, TakesItsTime
+from roadstead.auth.principal import ANONYMOUS
+from roadstead.auth.refusals import Refusals, Refused
 
 
 class Access:
     """Ways of signing in, tried in order, and the policies."""
 
-    def __init__(self, policies: Policies, authenticators: Sequence[Authenticator], limiter: FailureLimiter) -> None:
+    def __init__(
+        self,
+        policies: Policies,
+        authenticators: Sequence[Authenticator],
+        limiter: FailureLimiter,
+        refusals: Refusals | None = None,
+    ) -> None:
         self.policies = policies
         self._authenticators = tuple(authenticators)
         self._limiter = limiter
+        self._refusals = refusals
 
     async def identify(self, authorization: str | None, client: str) -> Caller:
         """Return who sent a request, from its Authorization header; NOBODY where it says nothing.
@@ -34,6 +44,19 @@ class Access:
 
         A wrong password has cost what each way of signing in costs, whether the name is known or not.
         """
+        try:
+            return await self._sign_in(credentials)
+        except (CredentialsWrongError, AttemptsTooManyError) as error:
+            claimed = f"user:{credentials.username}" if isinstance(credentials, Password) else "a token"
+            self.refused(str(ANONYMOUS), credentials.client, ActKind.SIGN_IN, claimed, str(error))
+            raise
+
+    def refused(self, by: str, client: str, kind: ActKind, target: str, reason: str) -> None:
+        """Take note for the audit log that somebody was kept out."""
+        if self._refusals is not None:
+            self._refusals.note(Refused(by, client, kind, printable(target)), reason)
+
+    async def _sign_in(self, credentials: Credentials) -> Caller:
         for authenticator in self._authenticators:
             caller = await authenticator.authenticate(credentials)
             if caller is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
+from roadstead.acts import Asked
 from roadstead.auth.caller import Caller, Scope
 from roadstead.auth.credentials import Credentials
 from roadstead.auth.principal import Grant, Principal
@@ -75,14 +76,23 @@ class ApiKey:
 
 
 class AccountStore(Protocol):
-    """Users and robot accounts, and their keys. Every write is one transaction, every read sees the last one."""
+    """Users and robot accounts, and their keys. Every write is one transaction, every read sees the last one.
+
+    Where somebody `asked` for a write, its line of the audit log is part of the transaction.
+    """
 
     async def find_account(self, name: str) -> Account | None:
         """Return the account of that name, with the groups it is in now."""
         ...
 
     async def put_account(
-        self, principal: Principal, password_hash: Secret | None, *, replace: bool, now: datetime
+        self,
+        principal: Principal,
+        password_hash: Secret | None,
+        *,
+        replace: bool,
+        now: datetime,
+        asked: Asked | None = None,
     ) -> bool:
         """Store an account; False where the name is taken and `replace` isn't set.
 
@@ -90,7 +100,7 @@ class AccountStore(Protocol):
         """
         ...
 
-    async def remove_account(self, name: str) -> bool:
+    async def remove_account(self, name: str, *, asked: Asked | None = None) -> bool:
         """Remove an account with its keys; False where there is none."""
         ...
 
@@ -102,11 +112,11 @@ class AccountStore(Protocol):
         """Return the key with its owner as that is now."""
         ...
 
-    async def put_key(self, key: ApiKey) -> bool:
+    async def put_key(self, key: ApiKey, *, asked: Asked | None = None) -> bool:
         """Store a new key; False where its owner has no account (any more)."""
         ...
 
-    async def remove_key(self, key_id: str) -> bool:
+    async def remove_key(self, key_id: str, *, asked: Asked | None = None) -> bool:
         """Remove a key; False where there is none."""
         ...
 

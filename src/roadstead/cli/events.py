@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from roadstead.cli.asking import asked
 from roadstead.cli.existing import load_existing
 from roadstead.cli.tag import parse_moment
 from roadstead.events.event import timestamp
@@ -71,14 +72,14 @@ def replay(
     """Send events again that were delivered or given up; the running server does it. Their ids stay the same."""
     if state is LetterState.PENDING:
         raise typer.BadParameter("what is pending is sent anyway", param_hint="--state")
-    moment = None if since is None else parse_moment(since)
+    moment = None if since is None else parse_moment(since, "--since")
     settings = load_existing(config, data)
     if event_id is None and state is None and moment is None:
         raise ReplayTooWideError
     _require_known(settings, endpoint)
 
     async def run(outbox: OutboxStore) -> int:
-        return await outbox.replay(endpoint=endpoint, event_id=event_id, state=state, since=moment)
+        return await outbox.replay(endpoint=endpoint, event_id=event_id, state=state, since=moment, asked=asked())
 
     count = asyncio.run(_with_outbox(settings, run))
     typer.echo(json.dumps({"replayed": count}) if as_json else f"{count} events are sent again")

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from roadstead.acts import ActKind, Told
+from roadstead.cli.asking import asked
 from roadstead.cli.existing import load_existing
 from roadstead.registry.gc import Collector, Explained, Fate
 from roadstead.settings.model import LogFormat, Settings
@@ -45,10 +47,11 @@ def collect(settings: Settings, *, dry_run: bool, as_json: bool = False) -> None
 
 
 async def _collect(settings: Settings, as_json: bool) -> None:
-    async def run(collector: Collector) -> None:
+    async def run(collector: Collector, told: Told) -> None:
         await _tell_adoption(collector)
         strays = await collector.sweep()
         tally = await collector.run()
+        told.reason = f"{tally.tags} tags, {tally.manifests} manifests, {tally.blobs} blobs removed"
         if as_json:
             typer.echo(json.dumps({**asdict(tally), "strays": strays}))
             return
@@ -62,11 +65,11 @@ async def _collect(settings: Settings, as_json: bool) -> None:
         if tally.postponed:
             typer.echo(f"{counted(tally.postponed, 'blob')} left to a later pass; see the log above")
 
-    await _with_collector(settings, run)
+    await _with_collector(settings, run, changes=True)
 
 
 async def _explain(settings: Settings, as_json: bool) -> None:
-    async def run(collector: Collector) -> None:
+    async def run(collector: Collector, _: Told) -> None:
         await _tell_adoption(collector)
         counts: Counter[tuple[str, Fate]] = Counter()
         sizes: Counter[tuple[str, Fate]] = Counter()
@@ -80,7 +83,7 @@ async def _explain(settings: Settings, as_json: bool) -> None:
             for line in _summary(counts, sizes):
                 typer.echo(line)
 
-    await _with_collector(settings, run)
+    await _with_collector(settings, run, changes=False)
 
 
 async def _tell_adoption(collector: Collector) -> None:
@@ -120,10 +123,17 @@ def _described(item: Explained) -> dict[str, Any]:
     return {name: value for name, value in described.items() if value is not None}
 
 
-async def _with_collector(settings: Settings, run: Callable[[Collector], Any]) -> None:
+async def _with_collector(
+    settings: Settings, run: Callable[[Collector, Told], Awaitable[None]], *, changes: bool
+) -> None:
     # Opening storage and database is what takes its time to import: --help need not wait for it.
     from roadstead.app.adoption import open_taken_up
+    from roadstead.app.auditing import written_down
     from roadstead.app.upkeep import collector
 
     async with open_taken_up(settings) as plugs:
-        await run(collector(plugs, settings))
+        if not changes:
+            await run(collector(plugs, settings), Told())
+            return
+        async with written_down(plugs.database.acts, asked(), ActKind.GC_RUN, "the registry") as told:
+            await run(collector(plugs, settings), told)

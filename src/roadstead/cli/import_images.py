@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from roadstead.cli.asking import asked
 from roadstead.oci.reference import RepositoryName
 from roadstead.registry.bundle import open_bundle
 from roadstead.registry.loader import LoadReport, Progress
@@ -33,7 +34,7 @@ async def _load(settings: Settings, saved: Saved, repository: RepositoryName | N
     # Database and drivers cost more to import than the command's help has to take.
     from roadstead.app.loading import loading
 
-    async with loading(settings, progress) as run:
+    async with loading(settings, asked(), progress) as run:
         return await run(saved, repository)
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from roadstead.cli.asking import asked
 from roadstead.errors import InvalidError
 from roadstead.registry.importer import Report
 from roadstead.settings.load import LoadedSettings, load
@@ -103,7 +104,7 @@ async def _run(settings: Settings, tell: Tell, *, verify: bool) -> Report:
     # As above.
     from roadstead.app.adoption import taking_up
 
-    async with taking_up(settings, verify=verify, progress=tell) as run:
+    async with taking_up(settings, asked=asked(), verify=verify, progress=tell) as run:
         return await run()
 
 
@@ -111,7 +112,7 @@ async def _finish(settings: Settings) -> None:
     # As above.
     from roadstead.app.adoption import finish_import
 
-    await finish_import(settings)
+    await finish_import(settings, asked())
 
 
 def _text(report: Report) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from roadstead.auth.caller import Action, RepositoryGlob, Scope
 from roadstead.auth.ports import ApiKey
+from roadstead.cli.asking import asked
 from roadstead.cli.existing import load_existing
 from roadstead.cli.user import AccountMissingError, ConfigArgument, DataOption, JsonOption, NameArgument
 from roadstead.clock import SystemClock
@@ -113,14 +114,14 @@ async def _create(
 ) -> tuple[ApiKey, str]:
     # What opens a database takes its time to import: --help need not wait for it.
     from roadstead.app.access import open_accounts
-    from roadstead.auth.providers.accounts import make_key
+    from roadstead.auth.api_keys import make_key
 
     async with open_accounts(settings, migrate=False) as accounts:
         account = await accounts.find_account(name)
         if account is None:
             raise AccountMissingError(name)
         key = make_key(account.principal, scope, now=now, expires_at=expires_at, description=description)
-        if not await accounts.put_key(key.row):
+        if not await accounts.put_key(key.row, asked=asked()):
             raise AccountMissingError(name)
         return key.row, key.text.reveal()
 
@@ -138,7 +139,7 @@ async def _revoke(settings: Settings, key_id: str) -> bool:
     from roadstead.app.access import open_accounts
 
     async with open_accounts(settings, migrate=False) as accounts:
-        return await accounts.remove_key(key_id)
+        return await accounts.remove_key(key_id, asked=asked())
 
 
 def _described(key: ApiKey) -> dict[str, Any]:

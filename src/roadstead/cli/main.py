@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from roadstead.cli import auth, config, copy, doctor, events, gc, importing, key, layer, serve, tag, user, verify
+from roadstead.cli import audit, auth, config, copy, doctor, events, gc, importing, key, layer, serve, tag, user, verify
 from roadstead.cli.report import report
 from roadstead.errors import RoadsteadError
 
@@ -23,6 +23,7 @@ app.command("copy", epilog=copy.EXAMPLE)(copy.copy)
 app.command("gc", epilog=gc.EXAMPLE)(gc.gc)
 app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
 app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
+app.command("audit", epilog=audit.EXAMPLE)(audit.audit)
 app.add_typer(config.app, name="config")
 app.add_typer(user.app, name="user")
 app.add_typer(key.app, name="key")

@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from roadstead.cli.asking import asked
 from roadstead.cli.existing import load_existing
+from roadstead.events.event import Cause
 from roadstead.oci.reference import NameInvalidError, RepositoryName, Tag
 from roadstead.registry.history import MomentInvalidError, TagHistory, as_of
 from roadstead.registry.history import parse_moment as parse_name_moment
@@ -86,7 +88,8 @@ def restore(
     repository, tag = _parse(image)
     digest = asyncio.run(
         _with_history(
-            load_existing(config, data), lambda past: past.restore(repository, tag, at=moment, position=position)
+            load_existing(config, data),
+            lambda past: past.restore(repository, tag, at=moment, position=position, cause=Cause(asked=asked())),
         )
     )
     typer.echo(f"{image} points at {digest} again")
@@ -107,7 +110,7 @@ def _parse(image: str) -> tuple[RepositoryName, Tag]:
         ) from error
 
 
-def parse_moment(text: str) -> datetime:
+def parse_moment(text: str, option: str = "--at") -> datetime:
     """Read a date, or a date with a time, in UTC if no zone is said; typer's error for wrong usage.
 
     Times as names have them (``2026-11-22t08.00.00z``) are printed by `history`, so they are read, too.
@@ -119,7 +122,7 @@ def parse_moment(text: str) -> datetime:
             return parse_name_moment(text)
         except MomentInvalidError as error:
             raise typer.BadParameter(
-                f"{text} is not a time: write it like 2026-11-22T08:00:00Z", param_hint="--at"
+                f"{text} is not a time: write it like 2026-11-22T08:00:00Z", param_hint=option
             ) from error
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 

@@ -13,6 +13,7 @@ from roadstead.auth.credentials import MAX_PASSWORD
 from roadstead.auth.names import parse_account_name
 from roadstead.auth.ports import Account
 from roadstead.auth.principal import Principal, PrincipalKind
+from roadstead.cli.asking import asked
 from roadstead.cli.existing import configured, load_existing
 from roadstead.clock import SystemClock
 from roadstead.errors import ConflictError, InvalidError, NotFoundError
@@ -131,7 +132,7 @@ async def _put(settings: Settings, principal: Principal, password: Secret | None
 
     hashed = None if password is None else Secret(hash_password(password.reveal()))
     async with open_accounts(settings, migrate=True) as accounts:
-        return await accounts.put_account(principal, hashed, replace=replace, now=SystemClock().now())
+        return await accounts.put_account(principal, hashed, replace=replace, now=SystemClock().now(), asked=asked())
 
 
 async def _accounts(settings: Settings) -> Sequence[Account]:
@@ -147,7 +148,7 @@ async def _remove(settings: Settings, name: str) -> bool:
     from roadstead.app.access import open_accounts
 
     async with open_accounts(settings, migrate=False) as accounts:
-        return await accounts.remove_account(name)
+        return await accounts.remove_account(name, asked=asked())
 
 
 def _shown(account: Account) -> dict[str, Any]:

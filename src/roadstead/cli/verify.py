@@ -2,13 +2,15 @@
 
 import asyncio
 import json
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from roadstead.acts import ActKind
+from roadstead.cli.asking import asked
 from roadstead.cli.existing import load_existing
 from roadstead.registry.verify import Checked, Finding
 from roadstead.settings.model import LogFormat, Settings
@@ -37,15 +39,24 @@ def verify(
 async def _verify(settings: Settings, repair: bool, as_json: bool) -> bool:
     # Opening storage and database is what takes its time to import: --help need not wait for it.
     from roadstead.app.adoption import open_taken_up
+    from roadstead.app.auditing import written_down
     from roadstead.app.upkeep import verifier
 
     fine = True
     async with open_taken_up(settings) as plugs:
         checking = verifier(plugs, settings, repair=repair)
-        async with aclosing(checking.run()) as findings:
+        async with AsyncExitStack() as stack:
+            mended = 0
+            if repair:
+                line = written_down(plugs.database.acts, asked(), ActKind.VERIFY_REPAIR, "the registry")
+                told = await stack.enter_async_context(line)
+            findings = await stack.enter_async_context(aclosing(checking.run()))
             async for finding in findings:
                 fine = fine and finding.mended is not None
+                mended += finding.mended is not None
                 typer.echo(json.dumps(asdict(finding)) if as_json else _line(finding))
+            if repair:
+                told.reason = f"{mended} findings mended"
     typer.echo(_summary(checking.checked), err=True)
     return fine
 

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, literal_column, select
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from roadstead.acts import ActStore
 from roadstead.augment.ports import DerivationStore, LayerRecords
 from roadstead.auth.ports import AccountStore
 from roadstead.db import sqlite
@@ -16,6 +17,7 @@ from roadstead.db.access import Access, Query
 from roadstead.db.errors import DatabaseUrlError, SchemaOutdatedError, SchemaTooNewError
 from roadstead.db.schema import HEAD, REVISIONS
 from roadstead.db.stores.accounts import DatabaseAccounts
+from roadstead.db.stores.acts import DatabaseActs
 from roadstead.db.stores.audit import DatabaseAudit
 from roadstead.db.stores.blobs import DatabaseBlobs, DatabaseLayers
 from roadstead.db.stores.catalog import DatabaseCatalog
@@ -85,6 +87,7 @@ class Database:
     usage: UsageStore
     tokens: DatabaseTokens
     outbox: OutboxStore
+    acts: ActStore
 
     def __init__(
         self,
@@ -114,6 +117,7 @@ class Database:
         self.usage = DatabaseUsage(access)
         self.tokens = DatabaseTokens(access)
         self.outbox = DatabaseOutbox(access, announcer)
+        self.acts = DatabaseActs(access)
 
     async def check(self) -> None:
         """Raise StoreBusyError or StoreFailedError unless the database can be read and written."""

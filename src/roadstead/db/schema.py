@@ -25,7 +25,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
 HEAD = REVISIONS[-1]
@@ -377,6 +377,26 @@ refresh_tokens = Table(
 )
 Index("ix_refresh_tokens_name", refresh_tokens.c.name)
 Index("ix_refresh_tokens_expires_at", refresh_tokens.c.expires_at)
+
+# The audit log (acts.Act): lines are written, read and, when they are old, removed; never changed.
+acts = Table(
+    "acts",
+    metadata,
+    Column("position", NUMBER, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("by", BYTEWISE, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("kind", BYTEWISE, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    CheckConstraint("outcome IN ('done', 'failed', 'denied')", name="outcome"),
+    sqlite_autoincrement=True,
+)
+Index("ix_acts_at", acts.c.at)
+Index("ix_acts_by", acts.c.by, acts.c.position)
+Index("ix_acts_kind", acts.c.kind, acts.c.position)
 
 # Values of which the whole installation has one: secrets, where the import stands, whether links are written.
 instance = Table(

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import uuid4
 
+from roadstead.acts import Asked
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 
@@ -53,6 +54,7 @@ class Cause:
     agent: str = ""
     actor: str = ""
     origin: str = ""
+    asked: Asked | None = None  # for the audit log, which only tells of what somebody asked for; no event holds it
 
 
 UNPROMPTED = Cause()

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
+from roadstead.acts import Asked
 from roadstead.errors import InvalidError, NotFoundError, UnavailableError
 from roadstead.events.event import Action, Event, Subject
 
@@ -90,8 +91,12 @@ class OutboxStore(Protocol):
         event_id: str | None = None,
         state: LetterState | None = None,
         since: datetime | None = None,
+        asked: Asked | None = None,
     ) -> int:
-        """Make settled letters pending again, with no attempt counted; return how many. They keep their positions."""
+        """Make settled letters pending again, with no attempt counted; return how many. They keep their positions.
+
+        Where somebody `asked` for it, the audit log tells of it in the same transaction.
+        """
         ...
 
     async def purge(self, *, settled_before: datetime, endpoints: Sequence[str]) -> int:

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 
 import structlog
 
+from roadstead.acts import ActKind
 from roadstead.auth.access import Access
 from roadstead.auth.caller import Action, Caller
 from roadstead.auth.errors import AccessDeniedError, SignInNeededError
-from roadstead.auth.policies import Decision, needed
+from roadstead.auth.policies import Decision, Policies, needed
 from roadstead.auth.ports import Challenges
 from roadstead.auth.principal import Grant
 from roadstead.http.asgi import Request
@@ -33,6 +34,11 @@ class Guard:
         self._access = access
         self._challenges = challenges
 
+    @property
+    def policies(self) -> Policies:
+        """Return the policies that decide here."""
+        return self._access.policies
+
     async def admit(self, request: Request, route: Route, found: Mapping[str, str]) -> None:
         """Find out who sent a request, note it there, and see whether they may.
 
@@ -40,9 +46,14 @@ class Guard:
         """
         if route.needs is None:
             return
-        action = route.needs
         name = found.get("name")
-        repository = None if name is None else str(parse_name(name).repository)
+        await self.admit_to(request, route.needs, None if name is None else str(parse_name(name).repository))
+
+    async def admit_to(self, request: Request, action: Action, repository: str | None) -> None:
+        """Do the same for an action on a repository, or on the registry as a whole (None).
+
+        Raises SignInNeededError, AccessDeniedError, AttemptsTooManyError.
+        """
         try:
             caller = await self._access.identify(request.header(b"authorization"), request.client or "")
         except SignInNeededError as error:
@@ -84,6 +95,9 @@ class Guard:
                 said = "the token is not good for this" if decision.by_token else "sign in to do this"
                 return SignInNeededError(said, challenges, wanted)
         what = "the registry" if repository is None else repository
+        self._access.refused(
+            str(caller.principal), request.client or "", ActKind.ACCESS, f"{action} {what}", decision.because
+        )
         return AccessDeniedError(f"{caller.principal} may not {action} {what}")
 
     def _ask_again(self, request: Request, action: Action, repository: str | None, error: SignInNeededError) -> None:

@@ -131,9 +131,11 @@ class Application:
             self._observer.finished(finished)
 
     async def _respond(self, request: Request, finished: Finished) -> AnyResponse:
+        tell: Callable[[BaseException], Response] = respond
         try:
             route, found = self._router.match(request.method, self._outside.inside(request.path))
             finished.route = route.name
+            tell = route.tell or respond
             services = self._services
             if services is not None:
                 if not services.gate.is_open and request.path.startswith("/v2"):
@@ -143,17 +145,17 @@ class Application:
             return await route.handler(request, found, services)
         except MethodUnknownError as error:
             finished.error = None if request.method == "OPTIONS" else type(error).__name__
-            return _options(error) if request.method == "OPTIONS" else respond(error)
+            return _options(error) if request.method == "OPTIONS" else tell(error)
         except RoadsteadError as error:
             finished.error = type(error).__name__
             finished.reason = str(error)
-            return respond(error)
+            return tell(error)
         except BodyBrokenError:
             raise
         except Exception as error:  # noqa: BLE001 -- the outermost place: an answer, a log line, and on we go
             finished.error = type(error).__name__
             self._observer.failed(finished, error)
-            return respond(error)
+            return tell(error)
 
 
 def _options(error: MethodUnknownError) -> Response:

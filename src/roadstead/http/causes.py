@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import uuid4
 
+from roadstead.acts import Asked
+from roadstead.clock import SystemClock
 from roadstead.events.event import UNPROMPTED, Cause, Event
 from roadstead.http.asgi import Request
 
@@ -41,6 +43,16 @@ def cause_of(request: Request, telling: Telling | None) -> Cause:
         actor=request.rights.principal.name,
         origin=(telling.origin or _origin(request, host)) + telling.prefix.rstrip("/"),
     )
+
+
+def deliberate(request: Request, telling: Telling | None) -> Cause:
+    """Return the same for what the audit log tells of: deletes, and what is put back by hand."""
+    return replace(cause_of(request, telling), asked=asked_by(request))
+
+
+def asked_by(request: Request) -> Asked:
+    """Return who asks, as the audit log names them; the address is the other end's, or whom a trusted proxy names."""
+    return Asked(str(request.rights.principal), SystemClock().now(), request.client or "")
 
 
 def _address(request: Request) -> str:

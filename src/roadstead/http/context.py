@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from roadstead.augment.service import Augmenter
 from roadstead.http.access import Guard
+from roadstead.http.api.administration import Administration
 from roadstead.http.causes import Telling
 from roadstead.http.offload import XAccel
 from roadstead.http.token_routes import Door
@@ -31,6 +32,7 @@ class Services:
     uploads: Uploads
     catalog: Catalog
     history: TagHistory
+    administration: Administration
     augmenter: Augmenter
     files: OpensFile | None
     gate: Gate  # closed while the database is built from the tree

@@ -96,7 +96,7 @@ def answer_for(error: BaseException) -> Answer:
 def respond(error: BaseException) -> Response:
     """Return the response that tells a client of the error; what isn't ours is told as UNKNOWN, without detail."""
     answer = answer_for(error)
-    headers = [(b"content-type", b"application/json"), *_headers(error)]
+    headers = [(b"content-type", b"application/json"), *error_headers(error)]
     return Response(answer.status, headers, msgspec.json.encode({"errors": list(_entries(error, answer))}))
 
 
@@ -132,7 +132,8 @@ def _detail(error: RoadsteadError) -> Any:
             return error.advice()
 
 
-def _headers(error: BaseException) -> list[tuple[bytes, bytes]]:
+def error_headers(error: BaseException) -> list[tuple[bytes, bytes]]:
+    """Return what an answer has to carry besides the body."""
     match error:
         case MethodUnknownError(allowed=allowed):
             return [(b"allow", ", ".join(allowed).encode())]

@@ -44,7 +44,7 @@ async def metrics(request: Request, found: Mapping[str, str], services: Services
 
     Where access is controlled the guard has let an administrator in, from wherever.
     """
-    if not services.metrics_open and services.guard is None and not _is_local(request):
+    if not services.metrics_open and services.guard is None and not is_local(request):
         raise PathUnknownError(request.path)
     return Response(200, [(b"content-type", b"text/plain; version=0.0.4; charset=utf-8")], services.render_metrics())
 
@@ -60,7 +60,7 @@ def side_table(metrics_path: str) -> Sequence[Route]:
     )
 
 
-def _is_local(request: Request) -> bool:
+def is_local(request: Request) -> bool:
     """Tell whether the request was made on this machine and not handed on by a proxy here."""
     client = request.client
     if client is None or request.header(b"x-forwarded-for") or request.header(b"forwarded"):

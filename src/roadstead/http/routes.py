@@ -10,7 +10,7 @@ from typing import Any
 
 from roadstead.auth.caller import Action
 from roadstead.errors import InvalidError, NotFoundError
-from roadstead.http.asgi import AnyResponse, Request
+from roadstead.http.asgi import AnyResponse, Request, Response
 
 Handler = Callable[[Request, Mapping[str, str], Any], Awaitable[AnyResponse]]
 """A handler takes the request, what the path says, and the services it works on."""
@@ -50,6 +50,7 @@ class Route:
     """One line of the table. ``name`` is the spec's id of the endpoint and the metrics' label.
 
     ``needs`` is what the caller must be allowed to do (``auth.caller.Action``); None is for everybody, always.
+    ``tell`` answers for what goes wrong, where that isn't done as the distribution-spec wants it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Route:
     path: str
     handler: Handler
     needs: Action | None = None
+    tell: Callable[[BaseException], Response] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ class Router:
     def __init__(self, routes: Sequence[Route]) -> None:
         self._exact: dict[str, dict[str, Route]] = {}
         self._tails: dict[str, list[_Tail]] = {}
+        self._below: list[tuple[str, dict[str, Route]]] = []
         self._known: dict[str, tuple[Mapping[str, Route], Mapping[str, str]]] = {}
         for route in routes:
             by_method = self._place(route.path)
@@ -123,11 +126,18 @@ class Router:
                     return tail.by_method, found
             if len(segments) > 2 and segments[-1] == "":  # /v2/name/tags/list/ is the same as without its slash
                 return self._find(path[:-1])
+        for prefix, by_method in self._below:
+            if path.startswith(prefix):
+                return by_method, {"rest": path[len(prefix) :]}
         raise PathUnknownError(path)
 
     def _place(self, path: str) -> dict[str, Route]:
         if "{" not in path:
             return self._exact.setdefault(path, {})
+        if path.endswith("/{rest}"):
+            below: dict[str, Route] = {}
+            self._below.append((path.removesuffix("{rest}"), below))
+            return below
         pieces = path.removeprefix("/v2/{name}/").split("/")
         literals = tuple(None if piece.startswith("{") else piece for piece in pieces)
         parameters = tuple(piece.strip("{}") if piece.startswith("{") else None for piece in pieces)

@@ -51,7 +51,7 @@ class Catalog:
         self._store = store
         self._max_tags = max_tags
         self._default_repositories = default_repositories
-        self._max_repositories = max_repositories
+        self.max_repositories = max_repositories
         self._max_referrers = max_referrers
 
     async def tags(self, repository: RepositoryName, *, after: str, n: int | None) -> Page[str]:
@@ -69,8 +69,8 @@ class Catalog:
 
         More than the maximum is an error, as in distribution.
         """
-        if n is not None and n > self._max_repositories:
-            raise PageSizeInvalidError(str(n), self._max_repositories)
+        if n is not None and n > self.max_repositories:
+            raise PageSizeInvalidError(str(n), self.max_repositories)
         limit = self._default_repositories if n is None else n
         if visible is None:
             return _page(await self._store.repositories(after=after, limit=limit + 1), limit)

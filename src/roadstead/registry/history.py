@@ -5,13 +5,14 @@ A moment in the name of an image is written with what names may hold (docs/decis
 """
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Final
 
 from roadstead.clock import Clock
 from roadstead.errors import InvalidError, NotFoundError
+from roadstead.events.event import UNPROMPTED, Cause
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.immutable import ImmutableTags
@@ -109,6 +110,12 @@ class TagHistory:
                 yield change
             before = page[-1].position
 
+    async def page(
+        self, repository: RepositoryName, tag: Tag, *, before: int | None = None, limit: int
+    ) -> Sequence[TagChange]:
+        """Return up to `limit` changes of a tag, the latest first, those before that position."""
+        return await self._journal.tag_changes(repository, tag, before=before, limit=limit)
+
     async def at(self, repository: RepositoryName, tag: Tag, moment: datetime) -> Digest:
         """Return where a tag pointed at a moment; raises NotThenError."""
         if moment > self._clock.now():
@@ -121,7 +128,13 @@ class TagHistory:
         return change.digest
 
     async def restore(
-        self, repository: RepositoryName, tag: Tag, *, at: datetime | None = None, position: int | None = None
+        self,
+        repository: RepositoryName,
+        tag: Tag,
+        *,
+        at: datetime | None = None,
+        position: int | None = None,
+        cause: Cause = UNPROMPTED,
     ) -> Digest:
         """Put a tag back to where it pointed at a moment, from a position of its journal on, or before its last change.
 
@@ -137,7 +150,7 @@ class TagHistory:
         if digest is None:
             raise PastUnknownError(repository, tag, "it pointed nowhere then")
         restored = await self._manifests.restore(
-            repository, tag, digest, immutable=self._immutable, now=self._clock.now()
+            repository, tag, digest, immutable=self._immutable, cause=cause, now=self._clock.now()
         )
         if not restored:
             raise PastUnknownError(repository, tag, f"{digest}, where it pointed then, is not here any more")

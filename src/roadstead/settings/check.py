@@ -253,6 +253,8 @@ def _limits(settings: Settings) -> Iterator[Finding]:
     for key, value in at_least_one.items():
         if value < 1:
             yield Finding(key, f"expected 1 or more, got {value}")
+    if settings.audit.retention < timedelta(days=1):
+        yield Finding("audit.retention", "expected a day at the least: a log that is gone tells nobody anything")
     for number, pattern in enumerate(registry.immutable):
         yield from _pattern(f"registry.immutable[{number}]", pattern)
     for number, quota in enumerate(registry.quotas):

@@ -650,6 +650,15 @@ class EventSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AuditSettings:
+    """``[audit]``: the log of administrative acts and of refused access, in the database."""
+
+    retention: timedelta = setting(
+        timedelta(days=365), "How long its lines stay: a year. Those of refused access are summed up, and stay as long."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """``[log]``: what is written on standard error, one line an event."""
 
@@ -691,6 +700,7 @@ class Settings:
     augment: AugmentSettings = AugmentSettings()
     gc: GcSettings = GcSettings()
     events: EventSettings = EventSettings()
+    audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
 

@@ -1,9 +1,10 @@
-"""Accounts and keys in memory: true to what `AccountStore` promises, for tests that need no database."""
+"""Accounts and keys in memory: what `AccountStore` promises but for the audit log, for tests that need no database."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from roadstead.acts import Asked
 from roadstead.auth.ports import Account, AccountStore, ApiKey
 from roadstead.auth.principal import Principal
 from roadstead.secret import Secret
@@ -21,7 +22,13 @@ class MemoryAccounts:
         return self._accounts.get(name)
 
     async def put_account(
-        self, principal: Principal, password_hash: Secret | None, *, replace: bool, now: datetime
+        self,
+        principal: Principal,
+        password_hash: Secret | None,
+        *,
+        replace: bool,
+        now: datetime,
+        asked: Asked | None = None,
     ) -> bool:
         """Store an account, or its new groups and password."""
         before = self._accounts.get(principal.name)
@@ -33,7 +40,7 @@ class MemoryAccounts:
             )
         return before is None or replace
 
-    async def remove_account(self, name: str) -> bool:
+    async def remove_account(self, name: str, *, asked: Asked | None = None) -> bool:
         """Remove an account with its keys."""
         self._keys = {key_id: key for key_id, key in self._keys.items() if key.owner.name != name}
         return self._accounts.pop(name, None) is not None
@@ -47,14 +54,14 @@ class MemoryAccounts:
         key = self._keys.get(key_id)
         return None if key is None else replace(key, owner=self._accounts[key.owner.name].principal)
 
-    async def put_key(self, key: ApiKey) -> bool:
+    async def put_key(self, key: ApiKey, *, asked: Asked | None = None) -> bool:
         """Store a new key."""
         if key.owner.name not in self._accounts:
             return False
         self._keys[key.key_id] = key
         return True
 
-    async def remove_key(self, key_id: str) -> bool:
+    async def remove_key(self, key_id: str, *, asked: Asked | None = None) -> bool:
         """Remove a key."""
         return self._keys.pop(key_id, None) is not None
 

@@ -8,6 +8,7 @@ import bcrypt
 import pytest
 
 from roadstead.auth.access import Access
+from roadstead.auth.api_keys import NewKey, make_key
 from roadstead.auth.caller import Action, RepositoryGlob, Scope
 from roadstead.auth.credentials import Bearer, Credentials, Password
 from roadstead.auth.errors import AttemptsTooManyError, CredentialsWrongError
@@ -15,7 +16,7 @@ from roadstead.auth.limiter import FAILURES, FailureLimiter
 from roadstead.auth.passwords import Passwords, hash_password
 from roadstead.auth.policies import Policies
 from roadstead.auth.principal import Principal, PrincipalKind
-from roadstead.auth.providers.accounts import Accounts, ApiKeys, NewKey, make_key
+from roadstead.auth.providers.accounts import Accounts, ApiKeys
 from roadstead.auth.providers.htpasswd import HtpasswdFile
 from roadstead.secret import Secret
 from roadstead.testing.clock import FrozenClock

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, bindparam, delete, select, update
 
+from roadstead.acts import ActKind, Asked
 from roadstead.auth.caller import Action, RepositoryGlob, Scope
 from roadstead.auth.ports import Account, AccountStore, ApiKey
 from roadstead.auth.principal import Principal, PrincipalKind
 from roadstead.db.access import Access, Query, Row, Upsert
 from roadstead.db.moments import from_micros, to_micros
 from roadstead.db.schema import accounts, api_keys
+from roadstead.db.stores.acts import write_act
 from roadstead.secret import Secret
 
 _ACCOUNT = (
@@ -54,9 +56,9 @@ _CHANGE = (
 _CHANGE_PASSWORD = (
     update(accounts).where(accounts.c.name == bindparam("of")).values(password_hash=bindparam("new_hash"))
 )
-_REMOVE = delete(accounts).where(accounts.c.name == bindparam("of"))
+_REMOVE = delete(accounts).where(accounts.c.name == bindparam("of")).returning(accounts.c.kind)
 _OWNER = select(accounts.c.name).where(accounts.c.name == bindparam("owner")).with_for_update(read=True)
-_REMOVE_KEY = delete(api_keys).where(api_keys.c.key_id == bindparam("of"))
+_REMOVE_KEY = delete(api_keys).where(api_keys.c.key_id == bindparam("of")).returning(api_keys.c.owner)
 
 
 class DatabaseAccounts:
@@ -71,14 +73,20 @@ class DatabaseAccounts:
         return None if row is None else _account(row)
 
     async def put_account(
-        self, principal: Principal, password_hash: Secret | None, *, replace: bool, now: datetime
+        self,
+        principal: Principal,
+        password_hash: Secret | None,
+        *,
+        replace: bool,
+        now: datetime,
+        asked: Asked | None = None,
     ) -> bool:
         """Store an account, or its new groups and password."""
-        return await self._access.write(_put, principal, password_hash, to_micros(now), replace=replace)
+        return await self._access.write(_put, principal, password_hash, now, asked, replace=replace)
 
-    async def remove_account(self, name: str) -> bool:
+    async def remove_account(self, name: str, *, asked: Asked | None = None) -> bool:
         """Remove an account with its keys."""
-        return await self._access.write(_remove, name)
+        return await self._access.write(_remove, name, asked)
 
     async def accounts(self) -> Sequence[Account]:
         """Return all accounts by name."""
@@ -89,13 +97,13 @@ class DatabaseAccounts:
         row = await self._access.row(FIND_KEY, key_id)
         return None if row is None else _key(row)
 
-    async def put_key(self, key: ApiKey) -> bool:
+    async def put_key(self, key: ApiKey, *, asked: Asked | None = None) -> bool:
         """Store a new key."""
-        return await self._access.write(_put_key, key)
+        return await self._access.write(_put_key, key, asked)
 
-    async def remove_key(self, key_id: str) -> bool:
+    async def remove_key(self, key_id: str, *, asked: Asked | None = None) -> bool:
         """Remove a key."""
-        return await self._access.write(_remove_key, key_id)
+        return await self._access.write(_remove_key, key_id, asked)
 
     async def keys(self, owner: str | None = None) -> Sequence[ApiKey]:
         """Return the keys of one account or of all."""
@@ -103,7 +111,15 @@ class DatabaseAccounts:
         return [_key(row) for row in rows]
 
 
-def _put(connection: Connection, principal: Principal, password_hash: Secret | None, at: int, *, replace: bool) -> bool:
+def _put(
+    connection: Connection,
+    principal: Principal,
+    password_hash: Secret | None,
+    now: datetime,
+    asked: Asked | None,
+    *,
+    replace: bool,
+) -> bool:
     hashed = None if password_hash is None else password_hash.reveal()
     groups = json.dumps(sorted(principal.groups))
     made = connection.execute(
@@ -113,11 +129,15 @@ def _put(connection: Connection, principal: Principal, password_hash: Secret | N
             "kind": principal.kind.value,
             "password_hash": hashed,
             "member_of": groups,
-            "created_at": at,
+            "created_at": to_micros(now),
         },
     ).first()
-    if made is not None or not replace:
-        return made is not None
+    if made is None and not replace:
+        return False
+    kind = ActKind.USER_CHANGE if made is None else ActKind.USER_ADD
+    write_act(connection, asked, kind, str(principal), _said(principal, has_password=hashed is not None))
+    if made is not None:
+        return True
     changed: dict[str, Any] = {"of": principal.name, "new_kind": principal.kind.value, "new_groups": groups}
     connection.execute(_CHANGE, changed)
     if hashed is not None:
@@ -125,13 +145,25 @@ def _put(connection: Connection, principal: Principal, password_hash: Secret | N
     return True
 
 
-def _remove(connection: Connection, name: str) -> bool:
-    return connection.execute(_REMOVE, {"of": name}).rowcount == 1
+def _said(principal: Principal, *, has_password: bool) -> str:
+    groups = ", ".join(sorted(principal.groups)) or "none"
+    return f"groups: {groups}" + ("; with a password" if has_password else "")
 
 
-def _put_key(connection: Connection, key: ApiKey) -> bool:
+def _remove(connection: Connection, name: str, asked: Asked | None) -> bool:
+    kind = connection.execute(_REMOVE, {"of": name}).scalar()
+    if kind is None:
+        return False
+    write_act(connection, asked, ActKind.USER_REMOVE, f"{kind}:{name}")
+    return True
+
+
+def _put_key(connection: Connection, key: ApiKey, asked: Asked | None) -> bool:
     if connection.execute(_OWNER, {"owner": key.owner.name}).first() is None:
         return False
+    good_for = f"{','.join(sorted(key.scope.actions))} on {' '.join(map(str, key.scope.repositories))}"
+    until = "for ever" if key.expires_at is None else f"until {key.expires_at:%Y-%m-%d %H:%M}"
+    write_act(connection, asked, ActKind.KEY_CREATE, f"{key.key_id} of {key.owner}", f"{good_for}, {until}")
     connection.execute(
         api_keys.insert(),
         {
@@ -148,8 +180,12 @@ def _put_key(connection: Connection, key: ApiKey) -> bool:
     return True
 
 
-def _remove_key(connection: Connection, key_id: str) -> bool:
-    return connection.execute(_REMOVE_KEY, {"of": key_id}).rowcount == 1
+def _remove_key(connection: Connection, key_id: str, asked: Asked | None) -> bool:
+    owner = connection.execute(_REMOVE_KEY, {"of": key_id}).scalar()
+    if owner is None:
+        return False
+    write_act(connection, asked, ActKind.KEY_REVOKE, f"{key_id} of {owner}")
+    return True
 
 
 def _principal(name: str, kind: str, member_of: str) -> Principal:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, bindparam, delete, literal_column, select, update
 
+from roadstead.acts import ActKind, Asked
 from roadstead.augment.ports import DerivedBlob, LayerRecords
 from roadstead.db.access import Access, Query, Step, Upsert
 from roadstead.db.moments import to_micros
 from roadstead.db.schema import blobs, repositories, repository_blobs
 from roadstead.db.stores import repositories as repository_rows
 from roadstead.db.stores import uploads as upload_rows
+from roadstead.db.stores.acts import write_act
 from roadstead.db.stores.outbox import Announcer
 from roadstead.events.event import UNPROMPTED, Action, Cause, Event, blob_deleted, blob_stored
 from roadstead.oci.digest import Digest
@@ -198,7 +200,14 @@ class DatabaseBlobs:
         def describe(_: Connection, was_there: bool) -> Iterable[Event]:  # noqa: FBT001 - an intention's result
             return (blob_deleted(repository, digest, cause=cause, at=now),) if was_there else ()
 
-        return await self._announcer.write(describe, _unlink, repository, digest)
+        return await self._announcer.write(describe, _unlinked, repository, digest, cause.asked)
+
+
+def _unlinked(connection: Connection, repository: RepositoryName, digest: Digest, asked: Asked | None) -> bool:
+    if not _unlink(connection, repository, digest):
+        return False
+    write_act(connection, asked, ActKind.BLOB_DELETE, f"{repository}@{digest}")
+    return True
 
 
 class DatabaseLayers:

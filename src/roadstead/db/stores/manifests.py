@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, insert, select, union, update
 
+from roadstead.acts import ActKind, Asked
 from roadstead.db.access import Access, Query, Row, Step, Upsert
 from roadstead.db.moments import to_micros
 from roadstead.db.schema import (
@@ -27,6 +28,7 @@ from roadstead.db.schema import (
 )
 from roadstead.db.stores import blobs as blob_rows
 from roadstead.db.stores import repositories as repository_rows
+from roadstead.db.stores.acts import write_act
 from roadstead.db.stores.outbox import Announcer
 from roadstead.events.event import (
     UNPROMPTED,
@@ -256,7 +258,7 @@ class DatabaseManifests:
                 repository, digest, held.media_type, held.size, [tag], references=references, cause=cause, at=now
             )
 
-        return await self._announcer.write(describe, _restore, tag, digest, move)
+        return await self._announcer.write(describe, _restored, tag, digest, move, cause.asked)
 
     async def delete(
         self,
@@ -274,7 +276,9 @@ class DatabaseManifests:
                 return ()
             return manifest_deleted(repository, deleted.digests, deleted.tags, cause=cause, at=now)
 
-        deleted = await self._announcer.write(describe, _delete, repository, digest, immutable, to_micros(now))
+        deleted = await self._announcer.write(
+            describe, _deleted, repository, digest, immutable, to_micros(now), cause.asked
+        )
         return None if deleted is None else deleted.tags
 
     async def delete_tag(
@@ -291,7 +295,45 @@ class DatabaseManifests:
         def describe(_: Connection, was_there: bool) -> Iterable[Event]:  # noqa: FBT001 - an intention's result
             return (tag_deleted(repository, tag, cause=cause, at=now),) if was_there else ()
 
-        return await self._announcer.write(describe, _delete_tag, repository, tag, immutable, to_micros(now))
+        return await self._announcer.write(
+            describe, _tag_deleted, repository, tag, immutable, to_micros(now), cause.asked
+        )
+
+
+def _restored(connection: Connection, tag: Tag, digest: Digest, move: "_Move", asked: Asked | None) -> bool:
+    if not _restore(connection, tag, digest, move):
+        return False
+    write_act(connection, asked, ActKind.TAG_RESTORE, f"{move.repository}:{tag}", f"to {digest}")
+    return True
+
+
+def _deleted(
+    connection: Connection,
+    repository: RepositoryName,
+    digest: Digest,
+    immutable: ImmutableTags,
+    at: int,
+    asked: Asked | None,
+) -> "_Deleted | None":
+    deleted = _delete(connection, repository, digest, immutable, at)
+    if deleted is not None:
+        said = f"with its tags: {', '.join(tag.value for tag in deleted.tags)}" if deleted.tags else ""
+        write_act(connection, asked, ActKind.MANIFEST_DELETE, f"{repository}@{digest}", said)
+    return deleted
+
+
+def _tag_deleted(
+    connection: Connection,
+    repository: RepositoryName,
+    tag: Tag,
+    immutable: ImmutableTags,
+    at: int,
+    asked: Asked | None,
+) -> bool:
+    if not _delete_tag(connection, repository, tag, immutable, at):
+        return False
+    write_act(connection, asked, ActKind.TAG_DELETE, f"{repository}:{tag}")
+    return True
 
 
 @dataclass(frozen=True, slots=True)

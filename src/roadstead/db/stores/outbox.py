@@ -29,9 +29,11 @@ from sqlalchemy import (
     update,
 )
 
+from roadstead.acts import ActKind, Asked
 from roadstead.db.access import CHANNEL, Access, Commits, P, Query, Row, T
 from roadstead.db.moments import from_micros, to_micros
 from roadstead.db.schema import outbox
+from roadstead.db.stores.acts import write_act
 from roadstead.events.event import Action, Event, Source, Subject
 from roadstead.events.ports import Letter, LetterState, OutboxStore
 from roadstead.events.rules import NOBODY, Interests
@@ -243,9 +245,11 @@ class DatabaseOutbox:
         event_id: str | None = None,
         state: LetterState | None = None,
         since: datetime | None = None,
+        asked: Asked | None = None,
     ) -> int:
         """Make settled letters pending again."""
-        return await self._access.write(_replay, endpoint, event_id, state, None if since is None else to_micros(since))
+        at = None if since is None else to_micros(since)
+        return await self._access.write(_replay, endpoint, event_id, state, at, asked)
 
     async def purge(self, *, settled_before: datetime, endpoints: Sequence[str]) -> int:
         """Remove what was settled long ago, and what nobody is left to be told; in small transactions."""
@@ -288,7 +292,12 @@ def _settle(connection: Connection, positions: Sequence[int], now: int) -> None:
 
 
 def _replay(
-    connection: Connection, endpoint: str | None, event_id: str | None, state: LetterState | None, since: int | None
+    connection: Connection,
+    endpoint: str | None,
+    event_id: str | None,
+    state: LetterState | None,
+    since: int | None,
+    asked: Asked | None,
 ) -> int:
     statement = update(outbox).where(outbox.c.state != LetterState.PENDING.value)
     if endpoint is not None:
@@ -301,6 +310,7 @@ def _replay(
         statement = statement.where(outbox.c.created_at >= since)
     again = statement.values(state=LetterState.PENDING.value, attempts=0, error="", held_until=None, settled_at=None)
     count = connection.execute(again).rowcount
+    write_act(connection, asked, ActKind.EVENTS_REPLAY, endpoint or "all endpoints", f"{count} events")
     if count and connection.dialect.name == "postgresql":
         connection.execute(text(f"SELECT pg_notify('{CHANNEL}', '')"))
     return count

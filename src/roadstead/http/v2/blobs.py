@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from roadstead.events.event import Action, blob_stored
 from roadstead.http.asgi import AnyResponse, FileResponse, Headers, Request, Response, StreamResponse
-from roadstead.http.causes import cause_of
+from roadstead.http.causes import cause_of, deliberate
 from roadstead.http.conditions import etag, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, PERSONAL, SAFE
@@ -201,5 +201,5 @@ def _parts_end(boundary: str) -> bytes:
 async def delete(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Take a blob from this repository (end-10)."""
     repository = parse_name(found["name"]).writable()
-    await services.blobs.unlink(repository, parse_digest(found["digest"]), cause=cause_of(request, services.telling))
+    await services.blobs.unlink(repository, parse_digest(found["digest"]), cause=deliberate(request, services.telling))
     return Response(202)

@@ -9,7 +9,7 @@ from roadstead.augment.ports import Served
 from roadstead.events.event import manifest_pulled, references_of
 from roadstead.http.asgi import Headers, Request, Response
 from roadstead.http.bodies import read_whole
-from roadstead.http.causes import cause_of
+from roadstead.http.causes import cause_of, deliberate
 from roadstead.http.conditions import ConditionUnmetError, etag, etags, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, PERSONAL, REVALIDATE, SAFE
@@ -186,6 +186,6 @@ async def delete(request: Request, found: Mapping[str, str], services: Services)
     """Remove a tag, or a manifest with all its tags (end-9)."""
     repository = parse_name(found["name"]).writable()
     await services.manifests.delete(
-        repository, parse_tag_or_digest(found["reference"]), cause=cause_of(request, services.telling)
+        repository, parse_tag_or_digest(found["reference"]), cause=deliberate(request, services.telling)
     )
     return Response(202)

@@ -1,0 +1,133 @@
+"""The audit log (``acts.ActStore``), and lines in the transaction of what they tell of."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from sqlalchemy import BigInteger, Connection, Integer, Text, bindparam, delete, insert, literal_column, or_, select
+
+from roadstead.acts import Act, ActKind, ActStore, Asked, Line, Outcome, printable
+from roadstead.db.access import Access, Query, Row
+from roadstead.db.moments import from_micros, to_micros
+from roadstead.db.schema import acts
+
+_LAST = (1 << 63) - 1
+_PURGED_AT_ONCE = 1000
+
+LINES = Query(
+    select(
+        acts.c.position,
+        acts.c.at,
+        acts.c.by,
+        acts.c.client,
+        acts.c.kind,
+        acts.c.target,
+        acts.c.outcome,
+        acts.c.reason,
+        acts.c.count,
+    )
+    .where(
+        acts.c.at >= bindparam("since", type_=BigInteger),
+        or_(bindparam("by", type_=Text) == literal_column("''"), acts.c.by == bindparam("by")),
+        or_(bindparam("kind", type_=Text) == literal_column("''"), acts.c.kind == bindparam("kind")),
+        acts.c.position < bindparam("before", type_=BigInteger),
+    )
+    .order_by(acts.c.position.desc())
+    .limit(bindparam("limit", type_=Integer)),
+    "since",
+    "by",
+    "kind",
+    "before",
+    "limit",
+)
+_WRITE = insert(acts)
+
+
+def write_act(connection: Connection, asked: Asked | None, kind: ActKind, target: str, reason: str = "") -> None:
+    """Write down what the open transaction does, if somebody asked for it by name."""
+    if asked is not None:
+        write_acts(connection, [asked.act(kind, target, reason=reason)])
+
+
+def write_acts(connection: Connection, written: Sequence[Act]) -> None:
+    """Write lines."""
+    if written:
+        connection.execute(_WRITE, [_values(act) for act in written])
+
+
+class DatabaseActs:
+    """`ActStore` on a database."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def record(self, acts: Sequence[Act]) -> None:
+        """Write lines."""
+        if acts:
+            await self._access.write(write_acts, acts)
+
+    async def lines(
+        self,
+        *,
+        since: datetime | None = None,
+        by: str | None = None,
+        kind: ActKind | None = None,
+        before: int | None = None,
+        limit: int,
+    ) -> Sequence[Line]:
+        """Return lines, the latest first."""
+        rows = await self._access.rows(
+            LINES,
+            -_LAST if since is None else to_micros(since),
+            "" if by is None else printable(by),
+            "" if kind is None else kind.value,
+            _LAST if before is None else before,
+            limit,
+        )
+        return [_line(row) for row in rows]
+
+    async def purge(self, *, before: datetime) -> int:
+        """Remove old lines, in small transactions."""
+        removed = 0
+        while count := await self._access.write(_purge, to_micros(before)):
+            removed += count
+        return removed
+
+
+def _purge(connection: Connection, before: int) -> int:
+    some = select(acts.c.position).where(acts.c.at < before).limit(_PURGED_AT_ONCE)
+    return connection.execute(delete(acts).where(acts.c.position.in_(some))).rowcount
+
+
+def _values(act: Act) -> dict[str, object]:
+    return {
+        "at": to_micros(act.at),
+        "by": printable(act.by),
+        "client": printable(act.client),
+        "kind": act.kind.value,
+        "target": printable(act.target),
+        "outcome": act.outcome.value,
+        "reason": printable(act.reason),
+        "count": act.count,
+    }
+
+
+def _line(row: Row) -> Line:
+    position, at, by, client, kind, target, outcome, reason, count = row
+    return Line(
+        position,
+        Act(
+            at=from_micros(at),
+            by=by,
+            client=client,
+            kind=ActKind(kind),
+            target=target,
+            outcome=Outcome(outcome),
+            reason=reason,
+            count=count,
+        ),
+    )
+
+
+if TYPE_CHECKING:
+    _: type[ActStore] = DatabaseActs

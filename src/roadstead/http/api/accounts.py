@@ -1,0 +1,106 @@
+"""Users, robot accounts and their keys: for administrators."""
+
+import asyncio
+from typing import Annotated
+
+from litestar import delete, get, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody, PathParameter, QueryParameter
+
+from roadstead.auth.api_keys import is_key_id, make_key
+from roadstead.auth.caller import RepositoryGlob, Scope
+from roadstead.auth.names import parse_account_name
+from roadstead.auth.passwords import hash_password
+from roadstead.auth.principal import Principal, PrincipalKind
+from roadstead.clock import SystemClock
+from roadstead.http.api import wire
+from roadstead.http.api.call import Call
+from roadstead.http.api.documented import problems
+from roadstead.http.api.errors import (
+    AccountsNotKeptError,
+    AccountTakenError,
+    ParametersInvalidError,
+    ThingUnknownError,
+)
+from roadstead.secret import Secret
+
+NamePath = Annotated[str, PathParameter(pattern=wire.NAME, max_length=128, description="The account's name.")]
+OwnerQuery = Annotated[
+    str | None, QueryParameter(pattern=wire.NAME, max_length=128, description="Of this account alone.", required=False)
+]
+KeyPath = Annotated[str, PathParameter(pattern=wire.KEY_ID, description="The key's id.")]
+
+
+@get("/users", tags=["accounts"], summary="List users", responses=problems())
+async def users(call: NamedDependency[Call]) -> wire.Users:
+    """List users and robot accounts with their groups. Needs `admin`."""
+    await call.needs_admin()
+    return wire.Users([wire.user(account) for account in await call.administration.accounts.accounts()])
+
+
+@post("/users", tags=["accounts"], summary="Add or change a user", responses=problems(409, 415))
+async def add_user(call: NamedDependency[Call], data: JSONBody[wire.NewUser]) -> wire.User:
+    """Add a user or a robot account, or with `replace` give it other groups and another password. Needs `admin`."""
+    await call.needs_admin()
+    if not call.administration.keeps_accounts:
+        raise AccountsNotKeptError
+    if data.password is None and not data.robot and not data.replace:
+        raise ParametersInvalidError("a user needs a password; a robot may do without")
+    kind = PrincipalKind.ROBOT if data.robot else PrincipalKind.USER
+    groups = frozenset(parse_account_name(group) for group in data.groups)
+    principal = Principal(kind, parse_account_name(data.name), groups)
+    hashed = None if data.password is None else Secret(await asyncio.to_thread(hash_password, data.password))
+    store = call.administration.accounts
+    if not await store.put_account(principal, hashed, replace=data.replace, now=SystemClock().now(), asked=call.asked):
+        raise AccountTakenError(data.name)
+    account = await store.find_account(data.name)
+    if account is None:  # somebody else has just removed it
+        raise ThingUnknownError(f"there is no account {data.name} any more")
+    return wire.user(account)
+
+
+@delete("/users/{name:str}", tags=["accounts"], summary="Remove a user", responses=problems(404))
+async def remove_user(call: NamedDependency[Call], name: NamePath) -> None:
+    """Remove an account with all its keys; it counts at once. Needs `admin`."""
+    await call.needs_admin()
+    if not await call.administration.accounts.remove_account(parse_account_name(name), asked=call.asked):
+        raise ThingUnknownError(f"there is no account {name}")
+
+
+@get("/keys", tags=["accounts"], summary="List keys", responses=problems())
+async def keys(call: NamedDependency[Call], owner: OwnerQuery = None) -> wire.Keys:
+    """List keys and what each is good for, never the keys themselves. Needs `admin`."""
+    await call.needs_admin()
+    return wire.Keys([wire.key(key) for key in await call.administration.accounts.keys(owner)])
+
+
+@post("/keys", tags=["accounts"], summary="Create a key", responses=problems(404, 415))
+async def create_key(call: NamedDependency[Call], data: JSONBody[wire.NewKey]) -> wire.MadeKey:
+    """Make a key for an account and show it, once. Needs `admin`."""
+    await call.needs_admin()
+    store = call.administration.accounts
+    globs = tuple(RepositoryGlob.parse(text) for text in data.repositories)
+    account = await store.find_account(data.owner)
+    if account is None:
+        raise ThingUnknownError(f"there is no account {data.owner}")
+    made = make_key(
+        account.principal,
+        Scope(globs, frozenset(data.actions)),
+        now=SystemClock().now(),
+        expires_at=wire.aware(data.expires_at),
+        description=data.description.replace("\0", ""),
+    )
+    if not await store.put_key(made.row, asked=call.asked):
+        raise ThingUnknownError(f"there is no account {data.owner} any more")
+    return wire.MadeKey(made.text.reveal(), wire.key(made.row))
+
+
+@delete("/keys/{key_id:str}", tags=["accounts"], summary="Revoke a key", responses=problems(404))
+async def revoke_key(call: NamedDependency[Call], key_id: KeyPath) -> None:
+    """Revoke a key; it counts at once, in every worker and replica. Needs `admin`."""
+    await call.needs_admin()
+    if not is_key_id(key_id) or not await call.administration.accounts.remove_key(key_id, asked=call.asked):
+        raise ThingUnknownError(f"there is no key {key_id}")
+
+
+HANDLERS = (users, add_user, remove_user, keys, create_key, revoke_key)

@@ -1,0 +1,80 @@
+"""The application of the API. Loaded with the first request for it (``mount.py``)."""
+
+from importlib.metadata import version
+from typing import Any
+
+from litestar import Litestar, Request, Response, Router, get
+from litestar.di import Provide
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
+
+from roadstead.http.api import accounts, images, operations
+from roadstead.http.api.call import Call
+from roadstead.http.api.errors import ParametersInvalidError
+from roadstead.http.routes import MethodUnknownError, PathUnknownError
+
+SECURITY: list[dict[str, list[str]]] = [{"basic": []}, {"bearer": []}, {}]
+
+
+@get("/schema", include_in_schema=False, media_type="application/vnd.oai.openapi+json")
+async def schema(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    """Give the OpenAPI document: to everybody, it holds nothing of this registry."""
+    document: dict[str, Any] = request.app.openapi_schema.to_schema()
+    return document
+
+
+def build_application() -> Litestar:
+    """Return the application, its document made."""
+    application = Litestar(
+        route_handlers=[
+            Router("/api", route_handlers=[schema]),
+            Router("/api/v1", route_handlers=[*images.HANDLERS, *accounts.HANDLERS, *operations.HANDLERS]),
+        ],
+        dependencies={"call": Provide(_call, sync_to_thread=False)},
+        exception_handlers={HTTPException: _keep, Exception: _keep},
+        openapi_config=OpenAPIConfig(
+            title="Roadstead",
+            version=version("roadstead"),
+            description="Images, who may do what with them, and what happened. Names of repositories hold slashes, so "
+            "they are parameters, never a part of the path.",
+            use_handler_docstrings=True,
+            security=SECURITY,
+            components=Components(
+                security_schemes={
+                    "basic": SecurityScheme(type="http", scheme="basic", description="A name with a password or key."),
+                    "bearer": SecurityScheme(type="http", scheme="bearer", description="An API key, or a token."),
+                }
+            ),
+            render_plugins=(),
+        ),
+        logging_config=None,
+    )
+    application.openapi_schema.to_schema()  # now, in the thread that makes it
+    return application
+
+
+def _call(request: Request[Any, Any, Any]) -> Call:
+    state = request.scope["state"]
+    return Call(state["request"], state["services"])
+
+
+def _keep(request: Request[Any, Any, Any], error: Exception) -> Response[None]:
+    """Keep what was raised for whoever handed the request over: one place answers for all of the server."""
+    request.scope["state"]["failed"] = _as_ours(request, error)
+    return Response(None, status_code=500)
+
+
+def _as_ours(request: Request[Any, Any, Any], error: Exception) -> Exception:
+    match error:
+        case NotFoundException():
+            return PathUnknownError(request.scope["path"])
+        case MethodNotAllowedException(headers=headers):
+            said = next((value for name, value in (headers or {}).items() if name.lower() == "allow"), "")
+            return MethodUnknownError(request.method, sorted(word.strip() for word in said.split(",")))
+        case HTTPException(status_code=status, detail=detail, extra=extra) if status < 500:
+            found = extra if isinstance(extra, list) else []
+            wrong = [f"{one.get('key', 'body')}: {one.get('message', '')}"[:200] for one in found[:10]]
+            return ParametersInvalidError(detail.partition(" for ")[0], wrong)
+        case _:
+            return error

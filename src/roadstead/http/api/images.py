@@ -1,0 +1,95 @@
+"""Repositories and tags, and where tags pointed."""
+
+from typing import Annotated
+
+from litestar import get, post
+from litestar.di import NamedDependency
+from litestar.params import JSONBody, QueryParameter
+
+from roadstead.auth.caller import Action
+from roadstead.http.api import wire
+from roadstead.http.api.call import Call
+from roadstead.http.api.documented import PAGE, problems
+from roadstead.http.api.errors import ParametersInvalidError
+from roadstead.http.names import parse_name
+from roadstead.oci.reference import RepositoryName, Tag
+from roadstead.registry.errors import ManifestUnknownError, ReadOnlyError
+
+RepositoryQuery = Annotated[str, QueryParameter(pattern=wire.REPOSITORY, max_length=255, description="The repository.")]
+TagQuery = Annotated[str, QueryParameter(pattern=wire.TAG, max_length=128, description="The tag.")]
+Last = Annotated[str, QueryParameter(max_length=255, description="Begin behind this one: `next` of the page before.")]
+Number = Annotated[int, QueryParameter(ge=1, le=PAGE, description="How many at the most.")]
+Before = Annotated[
+    int, QueryParameter(ge=1, le=wire.MAX_POSITION, description="Lower positions alone: `next` of the page before.")
+]
+
+
+@get("/repositories", tags=["images"], summary="List repositories", responses=problems())
+async def repositories(call: NamedDependency[Call], last: Last = "", n: Number = 100) -> wire.Repositories:
+    """List the repositories that hold a manifest and that the caller may pull from. Needs `catalog`."""
+    await call.needs(Action.CATALOG)
+    rights = call.request.rights
+    n = min(n, call.services.catalog.max_repositories)
+    page = await call.services.catalog.repositories(
+        after=last, n=n, visible=rights.may_see if rights.is_limited else None
+    )
+    return wire.Repositories(list(page.items), page.items[-1] if page.more else None)
+
+
+@get("/repository", tags=["images"], summary="Show a repository", responses=problems(404))
+async def repository(call: NamedDependency[Call], repository: RepositoryQuery) -> wire.Repository:
+    """Show a repository. Needs `pull` on it."""
+    name = RepositoryName.parse(repository)
+    await call.needs(Action.PULL, name)
+    await call.services.catalog.tags(name, after="", n=1)  # says so if there is none
+    sizes = dict(await call.administration.usage.bytes_by_repository(str(name)))
+    return wire.Repository(str(name), sizes.get(name, 0))
+
+
+@get("/tags", tags=["images"], summary="List tags", responses=problems(404))
+async def tags(call: NamedDependency[Call], repository: RepositoryQuery, last: Last = "", n: Number = 100) -> wire.Tags:
+    """List the tags of a repository. Needs `pull` on it."""
+    name = RepositoryName.parse(repository)
+    await call.needs(Action.PULL, name)
+    page = await call.services.catalog.tags(name, after=last, n=n)
+    return wire.Tags(str(name), list(page.items), page.items[-1] if page.more else None)
+
+
+@get("/tags/history", tags=["images"], summary="List where a tag pointed", responses=problems(404))
+async def history(
+    call: NamedDependency[Call],
+    repository: RepositoryQuery,
+    tag: TagQuery,
+    before: Before = wire.MAX_POSITION,
+    n: Number = 100,
+) -> wire.History:
+    """List the changes of a tag, the latest first. Needs `pull` on its repository."""
+    name, of = RepositoryName.parse(repository), Tag.parse(tag)
+    await call.needs(Action.PULL, name)
+    found = await call.services.history.page(name, of, before=before, limit=n + 1)
+    if not found and before == wire.MAX_POSITION:
+        raise ManifestUnknownError(name, of)
+    changes = [wire.change(one, name, of) for one in found[:n]]
+    return wire.History(str(name), str(of), changes, changes[-1].position if len(found) > n else None)
+
+
+@post("/tags/restore", tags=["images"], summary="Put a tag back", status_code=200,
+      responses=problems(404, 405, 413, 415))  # fmt: skip
+async def restore(call: NamedDependency[Call], data: JSONBody[wire.RestoreTag]) -> wire.Restored:
+    """Put a tag back to where it pointed at a time, from a position of its history on, or before its last change.
+
+    Needs `push` on its repository.
+    """
+    named, tag = parse_name(data.repository), Tag.parse(data.tag)
+    await call.needs(Action.PUSH, named.repository)
+    if call.administration.read_only:
+        raise ReadOnlyError
+    if data.at is not None and data.position is not None:
+        raise ParametersInvalidError("give at or position, not both")
+    digest = await call.services.history.restore(
+        named.writable(), tag, at=wire.aware(data.at), position=data.position, cause=call.cause
+    )
+    return wire.Restored(data.repository, str(tag), str(digest))
+
+
+HANDLERS = (repositories, repository, tags, history, restore)

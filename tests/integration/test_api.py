@@ -1,0 +1,190 @@
+"""The API over HTTP, and the audit log of what it and the command line do: the real server, with two workers."""
+
+import json
+from collections.abc import Iterator, Mapping
+
+import pytest
+from tests.integration.api import ADMIN, ANA, JSON, Guarded
+
+from roadstead.oci.digest import Digest
+from roadstead.testing.client import Client
+from roadstead.testing.images import make_artifact
+from roadstead.testing.server import RoadsteadServer
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    config = "[auth]\naccounts = true\n\n[[events.endpoints]]\nname = 'nobody'\nurl = 'http://127.0.0.1:9'\n"
+    with RoadsteadServer(tmp_path_factory.mktemp("api"), config=config) as server:
+        yield Guarded(server)
+
+
+@pytest.fixture
+def client(guarded: Guarded) -> Client:
+    return guarded.server.client()
+
+
+def push(client: Client, guarded: Guarded, repository: str, tag: str, text: bytes) -> Digest:
+    """Push an artifact as ana; return its digest."""
+    headers = guarded.headers(ANA)
+    artifact = make_artifact(content=text)
+    for blob in artifact.blobs.values():
+        target = f"/v2/{repository}/blobs/uploads/?digest={Digest.of(blob)}"
+        assert client.request("POST", target, headers=headers, body=blob).status == 201
+    put = client.request(
+        "PUT",
+        f"/v2/{repository}/manifests/{tag}",
+        headers={**headers, "Content-Type": artifact.media_type},
+        body=artifact.raw,
+    )
+    assert put.status == 201
+    return Digest.of(artifact.raw)
+
+
+def lines(guarded: Guarded, client: Client, query: str = "") -> list[tuple[str, str, str, str]]:
+    """Return subject, action, target and outcome of the audit log's lines, the latest first."""
+    status, found = guarded.ask(client, ADMIN, "GET", f"/audit{query}")
+    assert status == 200
+    return [(line["subject"], line["action"], line["target"], line["outcome"]) for line in found["lines"]]
+
+
+def test_images_are_listed_and_tags_put_back(guarded: Guarded, client: Client) -> None:
+    """Page by page; what was put back is in the history, and in the audit log with who did it."""
+    first = push(client, guarded, "team/app", "v1", b"one")
+    second = push(client, guarded, "team/app", "v1", b"two")
+    push(client, guarded, "team/app", "v2", b"two")
+    push(client, guarded, "team/web", "v1", b"web")
+
+    assert guarded.ask(client, ANA, "GET", "/repositories?n=1") == (
+        200, {"repositories": ["team/app"], "next": "team/app"},
+    )  # fmt: skip
+    assert guarded.ask(client, ANA, "GET", "/repositories?n=1&last=team/app") == (
+        200, {"repositories": ["team/web"], "next": None},
+    )  # fmt: skip
+    status, shown = guarded.ask(client, ANA, "GET", "/repository?repository=team/app")
+    assert (status, shown["name"], shown["size"] > 0) == (200, "team/app", True)
+    assert guarded.ask(client, ANA, "GET", "/tags?repository=team/app&n=1")[1]["next"] == "v1"
+    status, history = guarded.ask(client, ANA, "GET", "/tags/history?repository=team/app&tag=v1")
+    assert [change["digest"] for change in history["changes"]] == [str(second), str(first)]
+
+    status, restored = guarded.ask(client, ANA, "POST", "/tags/restore", {"repository": "team/app", "tag": "v1"})
+
+    assert (status, restored["digest"]) == (200, str(first))
+    head = client.head("/v2/team/app/manifests/v1", guarded.headers(ANA))
+    assert head.headers["docker-content-digest"] == str(first)
+    status, history = guarded.ask(client, ANA, "GET", "/tags/history?repository=team/app&tag=v1&n=1")
+    assert (history["changes"][0]["origin"], history["next"] is not None) == ("restore", True)
+    assert lines(guarded, client, "?action=tag.restore") == [("user:ana", "tag.restore", "team/app:v1", "done")]
+
+
+def test_accounts_are_administered(guarded: Guarded, client: Client) -> None:
+    """A key made here signs in at once, and doesn't once it is revoked; every step is written down."""
+    assert guarded.ask(client, ADMIN, "POST", "/users", {"name": "ci", "robot": True, "groups": ["builders"]})[0] == 201
+    assert guarded.ask(client, ADMIN, "POST", "/users", {"name": "ci", "robot": True})[0] == 409
+    status, made = guarded.ask(client, ADMIN, "POST", "/keys", {"owner": "ci"})
+    assert status == 201
+    bearer = {"Authorization": f"Bearer {made['secret']}"}
+    assert client.get("/v2/", bearer).status == 200
+
+    assert guarded.ask(client, ADMIN, "DELETE", f"/keys/{made['key']['id']}") == (204, None)
+    assert client.get("/v2/", bearer).status == 401
+    assert guarded.ask(client, ADMIN, "DELETE", "/users/ci") == (204, None)
+    assert guarded.ask(client, ADMIN, "DELETE", "/users/ci")[0] == 404
+    assert [(action, outcome) for _, action, _, outcome in lines(guarded, client, "?subject=user:root")] == [
+        ("user.remove", "done"),
+        ("key.revoke", "done"),
+        ("key.create", "done"),
+        ("user.add", "done"),
+    ]
+
+
+def test_others_do_not_administer(guarded: Guarded, client: Client) -> None:
+    """403, told why, and in the audit log."""
+    for path in ("/users", "/keys", "/events", "/audit", "/auth/explain?action=catalog"):
+        status, problem = guarded.ask(client, ANA, "GET", path)
+        assert (status, problem["title"], problem["detail"]) == (
+            403,
+            "Forbidden",
+            "user:ana may not admin the registry",
+        )
+
+
+@pytest.mark.parametrize("headers", [
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Sec-Fetch-Site": "cross-site"},
+])  # fmt: skip
+def test_pages_of_others_change_nothing(guarded: Guarded, client: Client, headers: Mapping[str, str]) -> None:
+    """Whatever the browser signs them in with."""
+    body = json.dumps({"name": "eve", "robot": True}).encode()
+    answer = client.request("POST", "/api/v1/users", headers={**guarded.headers(ADMIN), **JSON, **headers}, body=body)
+
+    assert answer.status == 403
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "pages of" in json.loads(answer.body)["detail"]
+
+
+def test_what_is_wrong_is_told(guarded: Guarded, client: Client) -> None:
+    """As problem documents, with the status that the document has for it."""
+    form = client.request("POST", "/api/v1/users", headers=guarded.headers(ADMIN), body=b"name=eve")
+    assert (form.status, json.loads(form.body)["title"]) == (415, "Unsupported Media Type")
+    assert client.get("/api/v1/nothing").status == 404
+    patch = client.request("PATCH", "/api/v1/users", headers={**guarded.headers(ADMIN), **JSON}, body=b"{}")
+    assert (patch.status, patch.headers["allow"]) == (405, "GET, OPTIONS, POST")
+    large = client.request(
+        "POST", "/api/v1/users", headers={**guarded.headers(ADMIN), **JSON}, body=b" " * (64 << 10) + b"{}"
+    )
+    assert large.status == 413
+    asked = client.get("/api/v1/users")
+    assert (asked.status, "www-authenticate" in asked.headers) == (401, True)
+    assert guarded.ask(client, ADMIN, "GET", "/tags?repository=no/where")[0] == 404
+    assert guarded.ask(client, ADMIN, "GET", "/tags?repository=NO")[0] == 400
+
+
+def test_events_and_policies_are_told(guarded: Guarded, client: Client) -> None:
+    """Those that wait are listed; what isn't said narrowly enough isn't sent again."""
+    push(client, guarded, "team/told", "v1", b"told")
+    status, found = guarded.ask(client, ADMIN, "GET", "/events?state=pending&n=1")
+    assert (status, found["events"][0]["endpoint"]) == (200, "nobody")
+    assert guarded.ask(client, ADMIN, "GET", "/events?endpoint=unknown")[0] == 404
+    assert guarded.ask(client, ADMIN, "POST", "/events/replay", {})[0] == 400
+    assert guarded.ask(client, ADMIN, "POST", "/events/replay", {"state": "dead"}) == (200, {"replayed": 0})
+    explained = guarded.ask(client, ADMIN, "GET", "/auth/explain?action=pull&repository=team/app&subject=user:ana")
+    assert explained == (200, {"allowed": True, "because": "the default allows user:ana to pull team/app"})
+
+
+def test_refused_access_is_summed_up_on_the_command_line(guarded: Guarded) -> None:
+    """Once the server has ended: with deletes and commands by hand, and the start with what was in force."""
+    client = guarded.server.client()
+    digest = push(client, guarded, "team/gone", "v1", b"gone")
+    for reference in ("v1", str(digest)):
+        assert (
+            client.request("DELETE", f"/v2/team/gone/manifests/{reference}", headers=guarded.headers(ANA)).status == 202
+        )
+    for _ in range(5):
+        assert guarded.ask(client, ANA, "GET", "/users")[0] == 403
+        assert client.get("/v2/", {"Authorization": "Basic ZXZlOnB3"}).status == 401
+    guarded.run("gc")
+    guarded.run("verify", "--repair")
+    guarded.server.stop()
+
+    found = [json.loads(line) for line in guarded.run("audit", "--json").splitlines()]
+
+    told = {(line["action"], line["subject"].partition(":")[0], line["target"], line["outcome"]) for line in found}
+    assert told >= {
+        ("tag.delete", "user", "team/gone:v1", "done"),
+        ("manifest.delete", "user", f"team/gone@{digest}", "done"),
+        ("gc.run", "shell", "the registry", "done"),
+        ("verify.repair", "shell", "the registry", "done"),
+        ("access", "user", "admin the registry", "denied"),
+        ("sign-in", "anonymous", "user:eve", "denied"),
+    }
+    counted = [line["count"] for line in found if (line["action"], line["target"]) == ("sign-in", "user:eve")]
+    assert sum(counted) == 5
+    started = found[-1]
+    assert (started["action"], started["subject"]) == ("server.start", "server")
+    assert "policies sha256:" in started["reason"]
+    assert "access is controlled" in started["reason"]
+    only = guarded.run("audit", "--subject", "user:ana", "--action", "tag.delete")
+    assert "tag.delete" in only
+    assert len(only.splitlines()) == 1
