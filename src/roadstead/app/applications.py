@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from roadstead.app.adoption import linked
 from roadstead.app.plugs import CLOCK, metered, open_plugs
-from roadstead.app.services import build_services
+from roadstead.app.services import build_services, build_uploads
 from roadstead.app.telling import telling
+from roadstead.app.upstreams import pulling_through
 from roadstead.http.application import Application
 from roadstead.http.context import Services
 from roadstead.http.forwarded import TrustedProxies
@@ -19,7 +20,7 @@ from roadstead.http.v2.table import ROUTES as API
 from roadstead.http.v2.table import read_only
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import ServerSettings
-from roadstead.telemetry.metrics import EventMetrics, Metrics, RequestMetrics
+from roadstead.telemetry.metrics import EventMetrics, Metrics, RequestMetrics, UpstreamMetrics
 from roadstead.telemetry.observer import RequestObserver
 from roadstead.web.table import ROUTES as PAGES
 
@@ -33,12 +34,14 @@ def worker_application(handover: Handover, process: str) -> Application:
     async def open_services() -> AsyncGenerator[Services, None]:
         async with open_plugs(handover.settings, migrate=False) as plugs:
             plugs = await linked(metered(plugs, numbers), handover.settings)
-            services = await build_services(plugs, handover, metrics)
-            try:
-                async with telling(plugs.database, handover.settings, EventMetrics(numbers), CLOCK) as told:
-                    yield replace(services, telling=told)
-            finally:
-                await services.augmenter.aclose()
+            uploads = await build_uploads(plugs, handover.settings)
+            async with pulling_through(plugs, handover, uploads, UpstreamMetrics(numbers)) as proxy:
+                services = await build_services(plugs, handover, metrics, uploads=uploads, proxy=proxy)
+                try:
+                    async with telling(plugs.database, handover.settings, EventMetrics(numbers), CLOCK) as told:
+                        yield replace(services, telling=told)
+                finally:
+                    await services.augmenter.aclose()
 
     settings = handover.settings
     routes = list(read_only(API) if settings.registry.read_only else API)

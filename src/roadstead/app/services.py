@@ -13,6 +13,8 @@ from roadstead.db.engine import Database
 from roadstead.http.context import Services
 from roadstead.http.offload import XAccel
 from roadstead.oci.pattern import Pattern
+from roadstead.proxy.images import ImagesPulledThrough
+from roadstead.proxy.service import PullThrough
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.content_cache import ContentCache
@@ -33,7 +35,14 @@ from roadstead.telemetry.metrics import RequestMetrics
 UPLOADS_SECRET = "uploads"  # noqa: S105 -- the name of the secret
 
 
-async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetrics) -> Services:
+async def build_services(
+    plugs: Plugs,
+    handover: Handover,
+    metrics: RequestMetrics,
+    *,
+    uploads: Uploads | None = None,
+    proxy: PullThrough | None = None,
+) -> Services:
     """Return what answers requests over these plugs."""
     settings, database, driver = handover.settings, plugs.database, plugs.driver
     manifests, blobs = build_contents(plugs, settings)
@@ -45,9 +54,10 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
         max_repositories=settings.registry.catalog_page_max,
         max_referrers=settings.registry.referrers_page_max,
     )
+    images = Images(manifests, blobs)
     augmenter = Augmenter(
         Rules.from_json(handover.rules_json),
-        Images(manifests, blobs),
+        images if proxy is None else ImagesPulledThrough(images, proxy),
         plugs.derivations,
         KeptLayers(driver, database.layers),
         CLOCK,
@@ -56,7 +66,8 @@ async def build_services(plugs: Plugs, handover: Handover, metrics: RequestMetri
     return Services(
         manifests=manifests,
         blobs=blobs,
-        uploads=await build_uploads(plugs, settings),
+        uploads=uploads or await build_uploads(plugs, settings),
+        proxy=proxy,
         catalog=catalog,
         history=tag_history(plugs, settings),
         augmenter=augmenter,

@@ -8,6 +8,7 @@ from roadstead.http.access import Guard
 from roadstead.http.causes import Telling
 from roadstead.http.offload import XAccel
 from roadstead.http.token_routes import Door
+from roadstead.proxy.service import PullThrough
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.history import TagHistory
@@ -43,4 +44,5 @@ class Services:
     strict_accept: bool = False
     offload: XAccel | None = None
     presigner: PresignsUrl | None = None
+    proxy: PullThrough | None = None  # where there are upstreams
     telling: Telling | None = None  # where somebody wants to hear of what happens
