@@ -141,7 +141,12 @@ def _headers(error: BaseException) -> list[tuple[bytes, bytes]]:
     match error:
         case MethodUnknownError(allowed=allowed):
             return [(b"allow", ", ".join(allowed).encode())]
-        case UpstreamReadOnlyError() | registry.ReadOnlyNameError() | registry.ReadOnlyError() | registry.DeleteDisabledError():
+        case (
+            UpstreamReadOnlyError()
+            | registry.ReadOnlyNameError()
+            | registry.ReadOnlyError()
+            | registry.DeleteDisabledError()
+        ):
             return [(b"allow", ", ".join(_READ_ONLY).encode())]
         case registry.UploadOffsetError(repository=repository, upload_id=upload_id, received=received):
             return upload_headers(str(repository), upload_id, received)

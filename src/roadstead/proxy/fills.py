@@ -185,7 +185,7 @@ class _ForeignFill:
 
     async def stored(self) -> None:
         """Return when its writer has let go of it: whether it stored it, the database tells."""
-        while not is_abandoned(self._descriptor):
+        while not is_abandoned(self._descriptor):  # noqa: ASYNC110 -- another process can't set an event of ours
             await asyncio.sleep(PAUSE_S)
 
     async def read(self, *, start: int, size: int) -> AsyncGenerator[bytes, None]:

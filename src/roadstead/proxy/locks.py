@@ -57,7 +57,7 @@ def is_abandoned(descriptor: int) -> bool:
 @asynccontextmanager
 async def alone(path: Path) -> AsyncGenerator[None, None]:
     """Hold the lock while inside, once whoever has it lets go. Raises OSError."""
-    while (descriptor := claim(path)) is None:
+    while (descriptor := claim(path)) is None:  # noqa: ASYNC110 -- another process can't set an event of ours
         await asyncio.sleep(PAUSE_S)
     try:
         yield

@@ -16,7 +16,9 @@ _log = structlog.get_logger()
 class PulledRetention:
     """Unlinks images of upstreams that weren't pulled for as long as their upstream says."""
 
-    def __init__(self, upstreams: Sequence[Upstream], pulled: PulledStore, manifests: ManifestStore, clock: Clock) -> None:
+    def __init__(
+        self, upstreams: Sequence[Upstream], pulled: PulledStore, manifests: ManifestStore, clock: Clock
+    ) -> None:
         self._upstreams = upstreams
         self._pulled = pulled
         self._manifests = manifests
@@ -37,7 +39,9 @@ class PulledRetention:
             for repository, digest in due:
                 tags = await self._manifests.delete(repository, digest, now=self._clock.now())
                 gone += tags is not None
-                _log.debug("an image of an upstream was not pulled for long", repository=str(repository), digest=str(digest))
+                _log.debug(
+                    "an image of an upstream was not pulled for long", repository=str(repository), digest=str(digest)
+                )
             if not gone:  # others remove the same
                 break
             removed += gone

@@ -38,11 +38,10 @@ from roadstead.upstream.errors import (
 )
 from roadstead.upstream.ports import FetchedManifest
 
-
 WAITED_FOR_BYTES = 256 << 10
 """A blob up to this size is answered once it is stored: image configs, and small layers. Others as they arrive."""
 
-STALE_AFTER_S = 10.0
+STALE_AFTER_S = 5.0
 """How long an upstream may take to say where a tag is, while we know where it was."""
 
 LEFT_ALONE_S = 30.0
@@ -341,9 +340,7 @@ class PullThrough:
         self._lists[place.repository] = (now + place.upstream.revalidate.total_seconds(), listed)
         return listed
 
-    async def referrers(
-        self, place: Place, digest: Digest, artifact_type: str | None
-    ) -> Sequence[Descriptor] | None:
+    async def referrers(self, place: Place, digest: Digest, artifact_type: str | None) -> Sequence[Descriptor] | None:
         """Return what refers to a manifest at the upstream, by digest; None where it can't be asked."""
         self._tally.asked(place.upstream.host, "list")
         try:

@@ -451,7 +451,7 @@ def _upstream(key: str, upstream: UpstreamSettings) -> Iterator[Finding]:
     if (upstream.username is None) != (upstream.password is None):
         yield Finding(f"{key}.username", "username and password belong together: set both or neither")
     for pattern in upstream.default_for:
-        yield from _pattern(f"{key}.default_for", pattern)
+        yield from _default_pattern(f"{key}.default_for", pattern)
     for text in upstream.platforms:
         if not _PLATFORM.fullmatch(text):
             yield Finding(f"{key}.platforms", f"expected os/architecture[/variant], got {text!r}")
@@ -470,7 +470,7 @@ def _is_space(host: str) -> bool:
     return "." in host and "/" not in host
 
 
-def _pattern(key: str, text: str) -> Iterator[Finding]:
+def _default_pattern(key: str, text: str) -> Iterator[Finding]:
     try:
         Pattern.parse(text)
     except PatternInvalidError as error:

@@ -573,7 +573,8 @@ class UpstreamSettings:
         "`docker.io/library/busybox`. Rules, policies and the catalog know them by that name.",
     )
     url: str | None = setting(
-        None, "Where it is asked, `https://HOST[:PORT]`, or `http://…` for one without TLS; by default `https://` its host."
+        None,
+        "Where it is asked, `https://HOST[:PORT]`, or `http://…` for one without TLS; by default `https://` its host.",
     )
     default_for: tuple[str, ...] = setting(
         (),
@@ -585,8 +586,8 @@ class UpstreamSettings:
     ca: Path | None = setting(None, "Certificates in PEM that its TLS is trusted by, beside the system's.")
     trusted_hosts: tuple[str, ...] = setting(
         (),
-        "Hosts, `HOST[:PORT]`, that it may send us to although their addresses aren't public (its storage), and that may "
-        "have `username` and `password` although their domain is another one (its token service).",
+        "Hosts, `HOST[:PORT]`, that it may send us to although their addresses aren't public (its storage), and that "
+        "may have `username` and `password` although their domain is another one (its token service).",
     )
     revalidate: timedelta = setting(
         timedelta(minutes=5),
@@ -602,8 +603,8 @@ class UpstreamSettings:
     )
     platforms: tuple[str, ...] = setting(
         ("linux/amd64", "linux/arm64"),
-        "For which platforms rules add to its images: others are left out of what is made. All of them would have to be "
-        "fetched first. An empty list is all. Images that no rule matches are served whole.",
+        "For which platforms rules add to its images: others are left out of what is made. All of them would have to "
+        "be fetched first. An empty list is all. Images that no rule matches are served whole.",
     )
 
 

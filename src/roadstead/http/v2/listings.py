@@ -71,7 +71,9 @@ async def referrers(request: Request, found: Mapping[str, str], services: Servic
     wanted = request.parameter("artifactType")
     place = place_of(services, name.repository)
     there = (
-        await services.proxy.referrers(place, subject, wanted) if place is not None and services.proxy is not None else None
+        await services.proxy.referrers(place, subject, wanted)
+        if place is not None and services.proxy is not None
+        else None
     )
     if there is not None:
         return _referrers_there(request, name, subject, wanted, there)

@@ -85,7 +85,8 @@ async def resolve(
 ) -> Served:
     """Return what answers a pull of this reference: augmented by tag where a rule says so, never by digest.
 
-    An upstream's image comes under the first rule that matches its name here, or the one it was `asked` for by. A tag as of a moment is what was pushed, as below `as-pushed/`: rules of then aren't known any more.
+    An upstream's image comes under the first rule that matches its name here, or the one it was `asked` for by. A tag
+    as of a moment is what was pushed, as below `as-pushed/`: rules of then aren't known any more.
     """
     if name.at is not None and isinstance(reference, Tag):
         return await _as_of(services, name.repository, reference, name.at)
