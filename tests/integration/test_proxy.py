@@ -315,6 +315,11 @@ WRONG = {
 async def test_nothing_unverified_is_served_as_whole(tmp_path: Path) -> None:
     """An error, or a connection that is cut before the end; nothing is kept, and the next pull may go well."""
     async with scripted_upstream() as upstream, serving(tmp_path, upstream_config(upstream.url)) as server:
+        arriving = server.data / "arriving"
+
+        def nothing_arrives() -> bool:
+            return not list(arriving.iterdir())
+
         for kind, size in [(kind, size) for kind in WRONG for size in (1000, LARGE)]:
             image = make_image(layers=1, size=size, seed=f"{kind}{size}")
             layer = image.layers[0]
@@ -329,8 +334,7 @@ async def test_nothing_unverified_is_served_as_whole(tmp_path: Path) -> None:
             else:
                 assert answer.status in {403, 503}, (kind, answer)
             upstream._misdeeds.clear()
-            arriving = server.data / "arriving"
-            await asyncio.to_thread(wait_until, lambda: not list(arriving.iterdir()), timeout=timedelta(seconds=20))
+            await asyncio.to_thread(wait_until, nothing_arrives, timeout=timedelta(seconds=20))
             assert (await ask(server, f"/v2/library/app/blobs/{layer.digest}")).body == data, kind
 
 

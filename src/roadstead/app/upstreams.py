@@ -21,6 +21,7 @@ from roadstead.upstream.address import RegistryAddress
 from roadstead.upstream.client import RegistryClient
 from roadstead.upstream.credentials import Given, Password
 from roadstead.upstream.egress import EgressPolicy
+from roadstead.upstream.errors import UnreachableError
 from roadstead.upstream.proxies import Proxies
 from roadstead.upstream.retry import Backoff
 from roadstead.upstream.transport import Transport
@@ -31,15 +32,15 @@ BACKOFF = Backoff(attempts=3, first_s=0.3, patience_s=5)
 
 def build_upstreams(settings: Settings) -> tuple[Upstream, ...]:
     """Return the upstreams that settings name."""
-    return tuple(_upstream(upstream) for upstream in settings.upstreams.registries)
+    return tuple(_upstream(settings, upstream) for upstream in settings.upstreams.registries)
 
 
-def _upstream(upstream: UpstreamSettings) -> Upstream:
+def _upstream(settings: Settings, upstream: UpstreamSettings) -> Upstream:
     return Upstream(
         host=upstream.host,
         default_for=tuple(Pattern.parse(text) for text in upstream.default_for),
         revalidate=upstream.revalidate,
-        keep=upstream.keep or None,
+        keep=None if settings.registry.read_only else upstream.keep or None,
         allow_push=upstream.allow_push,
         platforms=tuple(Platform.parse(text) for text in upstream.platforms),
     )
@@ -66,9 +67,10 @@ async def pulling_through(
         for upstream in configured:
             transport = await stack.enter_async_context(_transport(upstream))
             remotes[upstream.host] = _client(upstream, transport)
+        is_frozen = handover.settings.registry.read_only
         proxy = PullThrough(
             Spaces(build_upstreams(handover.settings), plugs.database.pulled),
-            remotes.__getitem__,
+            _nobody if is_frozen else remotes.__getitem__,
             manifests=plugs.manifests,
             blobs=plugs.blobs,
             uploads=uploads,
@@ -81,6 +83,11 @@ async def pulling_through(
             yield proxy
         finally:
             await proxy.aclose()
+
+
+def _nobody(host: str) -> RegistryClient:
+    """Raise: what is here is served, and nothing may change (``registry.read_only``)."""
+    raise UnreachableError(host, "nothing is fetched while this registry is set to be read only", lasting=True)
 
 
 def _client(upstream: UpstreamSettings, transport: Transport) -> RegistryClient:

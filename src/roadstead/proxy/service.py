@@ -20,6 +20,7 @@ from roadstead.errors import InvalidError, UnavailableError
 from roadstead.oci.descriptor import Descriptor
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
+from roadstead.proxy.errors import FillBrokenError
 from roadstead.proxy.fills import Fill, Fills
 from roadstead.proxy.locks import alone
 from roadstead.proxy.ports import PulledStore, PulledTag, Remote, Tally
@@ -269,11 +270,24 @@ class PullThrough:
             return await self._had(place, digest, size)
         fill = await self._join(place, digest, size)
         try:
-            await fill.reach(1)
+            await self._begun(place, digest, fill)
+            # Another process may have stored it since it was looked for: then nothing arrives.
+            record = await self._blobs.find(place.repository, digest)
         except BaseException:
             fill.leave()
             raise
+        if record is not None:
+            fill.leave()
+            return record
         return Arriving(digest, size, lambda start, part: fill.read(start=start, size=part), fill.leave)
+
+    async def _begun(self, place: Place, digest: Digest, fill: Fill) -> None:
+        """Return when something has arrived, or all of it is stored."""
+        try:
+            await fill.reach(1)
+        except FillBrokenError:
+            if await self._blobs.find(place.repository, digest) is None:
+                raise
 
     async def have(self, place: Place, digest: Digest) -> BlobRecord:
         """Return a blob of the repository, fetched to the end if it isn't here. Raises as `blob` does."""

@@ -53,12 +53,7 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
         if not isinstance(found_there, BlobRecord):
             return found_there
         blob = found_there
-    if services.telling is not None and services.telling.pull is not None:
-        # Before it is clear what the answer holds, as in distribution: a 304 and a part are pulls, too.
-        cause = cause_of(request, services.telling)
-        services.telling.pull(
-            blob_stored(repository, digest, blob.size, cause=cause, at=services.telling.now(), action=Action.PULL)
-        )
+    _tell(request, services, repository, digest, blob.size)
     headers = _headers(str(digest), personal=request.rights.is_personal)
     wanted = _wanted(request, digest, headers, blob.size)
     if isinstance(wanted, Response):
@@ -68,6 +63,18 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     if services.blobs.is_small(blob):
         return _from_memory(await services.blobs.content(blob), headers, wanted)
     return _by_proxy(request, services, blob, headers, wanted) or _from_storage(services, blob, headers, wanted)
+
+
+def _tell(request: Request, services: Services, repository: RepositoryName, digest: Digest, size: int) -> None:
+    """Take note of a pull, where somebody wants to hear of pulls.
+
+    Before it is clear what the answer holds, as in distribution: a 304 and a part are pulls, too.
+    """
+    telling = services.telling
+    if telling is None or telling.pull is None:
+        return
+    cause = cause_of(request, telling)
+    telling.pull(blob_stored(repository, digest, size, cause=cause, at=telling.now(), action=Action.PULL))
 
 
 async def _from_upstream(
@@ -86,6 +93,7 @@ async def _from_upstream(
     arriving = await proxy.blob(place, digest)
     if isinstance(arriving, BlobRecord):
         return arriving
+    _tell(request, services, place.repository, digest, arriving.size)
     try:
         wanted = _wanted(request, digest, headers, arriving.size)
     except RangeUnsatisfiableError:
