@@ -1,11 +1,9 @@
-"""Upstreams as settings name them: their clients, and what pulls through them."""
+"""Upstreams as settings name them, and what pulls through them."""
 
-import os
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from roadstead.app.plugs import CLOCK, Plugs
 from roadstead.oci.descriptor import Platform
@@ -17,17 +15,10 @@ from roadstead.proxy.spaces import Spaces, Upstream
 from roadstead.registry.uploads import Uploads
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import Settings, StorageDriver, UpstreamSettings
-from roadstead.upstream.address import RegistryAddress
-from roadstead.upstream.client import RegistryClient
-from roadstead.upstream.credentials import Given, Password
-from roadstead.upstream.egress import EgressPolicy
-from roadstead.upstream.errors import UnreachableError
-from roadstead.upstream.proxies import Proxies
-from roadstead.upstream.retry import Backoff
-from roadstead.upstream.transport import Transport
 
-BACKOFF = Backoff(attempts=3, first_s=0.3, patience_s=5)
-"""A client waits meanwhile, and tries again itself."""
+
+
+RETENTION_EVERY = timedelta(hours=1)
 
 
 def build_upstreams(settings: Settings) -> tuple[Upstream, ...]:
@@ -62,15 +53,13 @@ async def pulling_through(
     if not configured:
         yield None
         return
-    async with AsyncExitStack() as stack:
-        remotes = {}
-        for upstream in configured:
-            transport = await stack.enter_async_context(_transport(upstream))
-            remotes[upstream.host] = _client(upstream, transport)
-        is_frozen = handover.settings.registry.read_only
+    # What talks to other registries is loaded only where there are some.
+    from roadstead.app.remotes import nobody, open_remotes
+
+    async with open_remotes(configured) as remotes:
         proxy = PullThrough(
             Spaces(build_upstreams(handover.settings), plugs.database.pulled),
-            _nobody if is_frozen else remotes.__getitem__,
+            nobody if handover.settings.registry.read_only else remotes.__getitem__,
             manifests=plugs.manifests,
             blobs=plugs.blobs,
             uploads=uploads,
@@ -85,44 +74,6 @@ async def pulling_through(
             await proxy.aclose()
 
 
-def _nobody(host: str) -> RegistryClient:
-    """Raise: what is here is served, and nothing may change (``registry.read_only``)."""
-    raise UnreachableError(host, "nothing is fetched while this registry is set to be read only", lasting=True)
-
-
-def _client(upstream: UpstreamSettings, transport: Transport) -> RegistryClient:
-    given = None
-    if upstream.username is not None and upstream.password is not None:
-        given = Password(upstream.username, upstream.password)
-    return RegistryClient(
-        _address(upstream),
-        transport,
-        credentials=Given(given),
-        trusted_realms=frozenset(upstream.trusted_hosts),
-    )
-
-
-def _transport(upstream: UpstreamSettings) -> Transport:
-    """Return how it is reached: through the environment's proxies, else nowhere but there and to public addresses.
-
-    A proxy connects for us, unchecked; whoever has one decides there where it may connect to.
-    """
-    proxies = Proxies.from_environment(os.environ)
-    url = _address(upstream).url
-    own = {urlsplit(url).netloc.lower(), *(host.lower() for host in upstream.trusted_hosts)}
-    egress = None if proxies.proxy_for(url) is not None else EgressPolicy(frozenset(own))
-    return Transport(ca_file=upstream.ca, proxies=proxies, egress=egress, backoff=BACKOFF)
-
-
-def _address(upstream: UpstreamSettings) -> RegistryAddress:
-    if upstream.url is None:
-        return RegistryAddress(upstream.host, RegistryAddress.parse(upstream.host).url)
-    return RegistryAddress(upstream.host, upstream.url.rstrip("/"))
-
-
 def pulled_retention(plugs: Plugs, settings: Settings) -> PulledRetention:
     """Return what removes images of upstreams that nobody pulls any more."""
     return PulledRetention(build_upstreams(settings), plugs.database.pulled, plugs.manifests, CLOCK)
-
-
-RETENTION_EVERY = timedelta(hours=1)

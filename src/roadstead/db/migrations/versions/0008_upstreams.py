@@ -20,7 +20,7 @@ def upgrade() -> None:
         ForeignKeyConstraint(
             ["repository_id", "name"],
             ["tags.repository_id", "tags.name"],
-            name="fk_upstream_tags_repository_id_tags",
+            name="fk_upstream_tags_repository_id_name_tags",
             ondelete="CASCADE",
         ),
         sqlite_with_rowid=False,
@@ -34,7 +34,7 @@ def upgrade() -> None:
         ForeignKeyConstraint(
             ["repository_id", "digest"],
             ["manifests.repository_id", "manifests.digest"],
-            name="fk_upstream_pulls_repository_id_manifests",
+            name="fk_upstream_pulls_repository_id_digest_manifests",
             ondelete="CASCADE",
         ),
         sqlite_with_rowid=False,
