@@ -20,6 +20,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"oci"}),
     frozenset({"storage", "upstream", "tls"}),
     frozenset({"registry", "auth", "augment", "build", "watch", "events", "deploy", "doctor"}),
+    frozenset({"proxy"}),  # the registry, filled from others
     frozenset({"http"}),
     frozenset({"web"}),
     frozenset({"supervisor", "background"}),  # processes and loops, whatever runs in them

@@ -158,7 +158,6 @@ def test_what_cannot_be_honoured_is_all_told_at_once(tmp_path: Path, environment
     assert served.returncode == 1
     errors = [line for line in served.stderr.splitlines() if line.startswith("error: ")]
     assert [line.split(": ")[2] for line in errors] == [
-        "proxy.remoteurl",
         "redis",
         "auth.htpasswd",
     ]

@@ -7,9 +7,10 @@ from dataclasses import replace
 from roadstead.app.adoption import linked
 from roadstead.app.auditing import refusals_written
 from roadstead.app.plugs import CLOCK, metered, open_plugs
-from roadstead.app.services import build_services
+from roadstead.app.services import build_services, build_uploads
 from roadstead.app.telling import telling
 from roadstead.http.api.mount import Mount
+from roadstead.app.upstreams import pulling_through
 from roadstead.http.application import Application
 from roadstead.http.context import Services
 from roadstead.http.forwarded import TrustedProxies
@@ -21,7 +22,7 @@ from roadstead.http.v2.table import ROUTES as API
 from roadstead.http.v2.table import read_only
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import ServerSettings
-from roadstead.telemetry.metrics import EventMetrics, Metrics, RequestMetrics
+from roadstead.telemetry.metrics import EventMetrics, Metrics, RequestMetrics, UpstreamMetrics
 from roadstead.telemetry.observer import RequestObserver
 from roadstead.web.table import ROUTES as PAGES
 
@@ -35,8 +36,14 @@ def worker_application(handover: Handover, process: str) -> Application:
     async def open_services() -> AsyncGenerator[Services, None]:
         async with open_plugs(handover.settings, migrate=False) as plugs:
             plugs = await linked(metered(plugs, numbers), handover.settings)
-            async with refusals_written(plugs.database, CLOCK) as refusals:
-                services = await build_services(plugs, handover, metrics, refusals)
+            uploads = await build_uploads(plugs, handover.settings)
+            async with (
+                refusals_written(plugs.database, CLOCK) as refusals,
+                pulling_through(plugs, handover, uploads, UpstreamMetrics(numbers)) as proxy,
+            ):
+                services = await build_services(
+                    plugs, handover, metrics, refusals=refusals, uploads=uploads, proxy=proxy
+                )
                 try:
                     async with telling(plugs.database, handover.settings, EventMetrics(numbers), CLOCK) as told:
                         yield replace(services, telling=told)

@@ -15,6 +15,8 @@ from roadstead.http.api.administration import Administration
 from roadstead.http.context import Services
 from roadstead.http.offload import XAccel
 from roadstead.oci.pattern import Pattern
+from roadstead.proxy.images import ImagesPulledThrough
+from roadstead.proxy.service import PullThrough
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.content_cache import ContentCache
@@ -36,7 +38,13 @@ UPLOADS_SECRET = "uploads"  # noqa: S105 -- the name of the secret
 
 
 async def build_services(
-    plugs: Plugs, handover: Handover, metrics: RequestMetrics, refusals: Refusals | None = None
+    plugs: Plugs,
+    handover: Handover,
+    metrics: RequestMetrics,
+    *,
+    refusals: Refusals | None = None,
+    uploads: Uploads | None = None,
+    proxy: PullThrough | None = None,
 ) -> Services:
     """Return what answers requests over these plugs."""
     settings, database, driver = handover.settings, plugs.database, plugs.driver
@@ -49,9 +57,10 @@ async def build_services(
         max_repositories=settings.registry.catalog_page_max,
         max_referrers=settings.registry.referrers_page_max,
     )
+    images = Images(manifests, blobs)
     augmenter = Augmenter(
         Rules.from_json(handover.rules_json),
-        Images(manifests, blobs),
+        images if proxy is None else ImagesPulledThrough(images, proxy),
         plugs.derivations,
         KeptLayers(driver, database.layers),
         CLOCK,
@@ -60,7 +69,8 @@ async def build_services(
     return Services(
         manifests=manifests,
         blobs=blobs,
-        uploads=await build_uploads(plugs, settings),
+        uploads=uploads or await build_uploads(plugs, settings),
+        proxy=proxy,
         catalog=catalog,
         history=tag_history(plugs, settings),
         administration=_administration(settings, database),

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 
 import structlog
 
@@ -11,11 +12,13 @@ from roadstead.app.auditing import audit_loop
 from roadstead.app.plugs import CLOCK, Plugs, metered, open_plugs, owner
 from roadstead.app.services import build_uploads
 from roadstead.app.telling import delivery_loops
+from roadstead.app.upstreams import RETENTION_EVERY, arrivals, pulled_retention
 from roadstead.app.writing import keeping_the_right
 from roadstead.augment.kept_layers import RuleLayers
 from roadstead.augment.rules import Rules
 from roadstead.background import Background, Loop
 from roadstead.oci.pattern import Pattern
+from roadstead.proxy.locks import remove_abandoned
 from roadstead.registry.gc import Collector, Policy, Untagged
 from roadstead.registry.immutable import ImmutableTags
 from roadstead.registry.links import Links
@@ -55,6 +58,10 @@ async def _work(plugs: Plugs, handover: Handover, tally: EventMetrics) -> None:
     layers = RuleLayers(plugs.database.layers, rules.layers(), CLOCK)
     everywhere = [Loop("leases of the rules' layers", settings.gc.grace / 4, layers.keep)]
     loops = [] if settings.registry.read_only else _removing(plugs, settings, uploads)
+    if settings.upstreams.registries:
+        everywhere.append(Loop("broken downloads", timedelta(hours=1), _remove_abandoned(arrivals(handover))))
+        if not settings.registry.read_only:
+            loops.append(Loop("images of upstreams", RETENTION_EVERY, pulled_retention(plugs, settings).run))
     links = None
     if await links_mode(plugs, settings) is not LinksMode.OFF and not settings.registry.read_only:
         links = build_links(plugs, settings)
@@ -67,6 +74,13 @@ async def _work(plugs: Plugs, handover: Handover, tally: EventMetrics) -> None:
     finally:
         if links is not None:
             await _finish_links(links)
+
+
+def _remove_abandoned(directory: Path) -> Callable[[], Awaitable[int]]:
+    async def remove() -> int:
+        return await asyncio.to_thread(remove_abandoned, directory)
+
+    return remove
 
 
 def _quietly(links: Links) -> Callable[[], Awaitable[int]]:

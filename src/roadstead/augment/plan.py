@@ -5,7 +5,7 @@ may hold one layer in variants for several platforms. Its canonical JSON is what
 the digest of that text is what marks derived images, so the text of a plan never changes within one version::
 
     {"cmd":[…],"entrypoint":[…],"env":["K=V"],"layers":[{"gzipDigest":…,"gzipSize":…,"platform":…,"tarDigest":…}],
-     "version":1,"workdir":"/w"}
+     "platforms":["linux/amd64"],"version":1,"workdir":"/w"}
 
 Members that say nothing are left out. For ``entrypoint`` and ``cmd``, "not given" keeps what the image has and an
 empty list clears it.
@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from roadstead.errors import InvalidError
-from roadstead.oci.descriptor import Platform
+from roadstead.oci.descriptor import Platform, PlatformInvalidError
 from roadstead.oci.digest import Digest
 
 VERSION = 1
-_MEMBERS = frozenset({"cmd", "entrypoint", "env", "layers", "version", "workdir"})
+_MEMBERS = frozenset({"cmd", "entrypoint", "env", "layers", "platforms", "version", "workdir"})
 _LAYER_MEMBERS = frozenset({"gzipDigest", "gzipSize", "platform", "tarDigest"})
 
 
@@ -108,6 +108,7 @@ class Plan:
     entrypoint: tuple[str, ...] | None = None
     cmd: tuple[str, ...] | None = None
     workdir: str | None = None
+    platforms: tuple[Platform, ...] = ()  # of an index: the others are left out; all where there are none
     digest: Digest = field(init=False, compare=False, repr=False)
     _text: str = field(init=False, compare=False, repr=False)
 
@@ -145,7 +146,12 @@ class Plan:
             entrypoint=_words(members.get("entrypoint"), "entrypoint"),
             cmd=_words(members.get("cmd"), "cmd"),
             workdir=None if workdir is None else _text(workdir, "workdir"),
+            platforms=_platforms(members.get("platforms", [])),
         )
+
+    def is_for(self, platform: Platform) -> bool:
+        """Say whether the images of an index that are for this platform are to be augmented."""
+        return not self.platforms or any(one.matches(platform) for one in self.platforms)
 
     def variant_for(self, platform: Platform) -> tuple[PlannedLayer, ...] | None:
         """Return the layers for an image of this platform, bottom first; None if the plan doesn't serve it.
@@ -173,7 +179,16 @@ class Plan:
             members["cmd"] = list(self.cmd)
         if self.workdir is not None:
             members["workdir"] = self.workdir
+        if self.platforms:
+            members["platforms"] = [str(platform) for platform in self.platforms]
         return members
+
+
+def _platforms(document: object) -> tuple[Platform, ...]:
+    try:
+        return tuple(Platform.parse(_text(text, "platforms")) for text in _list(document, "platforms"))
+    except PlatformInvalidError as error:
+        raise PlanInvalidError(f"the platforms of the plan can't be read: {error}") from error
 
 
 def slots(layers: Iterable[PlannedLayer]) -> list[list[PlannedLayer]]:

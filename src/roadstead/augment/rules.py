@@ -76,11 +76,14 @@ class Rules:
         self.rules = tuple(rules)
         self._first_match = lru_cache(maxsize=_REMEMBERED)(self._search)
 
-    def first_match(self, repository: RepositoryName, tag: Tag) -> Plan | None:
-        """Return the plan of the first rule that matches, or None. A look-up in a dictionary when asked again."""
+    def first_match(self, repository: RepositoryName, tag: Tag, also: RepositoryName | None = None) -> Plan | None:
+        """Return the plan of the first rule that matches, or None. A look-up in a dictionary when asked again.
+
+        `also` is another name of the same repository.
+        """
         if not self.rules:
             return None
-        return self._first_match(repository, tag)
+        return self._first_match(repository, tag, also)
 
     def layers(self) -> frozenset[Digest]:
         """Return the digests of all layers that the rules add."""
@@ -112,5 +115,6 @@ class Rules:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return type(self).from_json, (self.to_json(),)
 
-    def _search(self, repository: RepositoryName, tag: Tag) -> Plan | None:
-        return next((rule.plan for rule in self.rules if rule.match.matches(repository, tag)), None)
+    def _search(self, repository: RepositoryName, tag: Tag, also: RepositoryName | None) -> Plan | None:
+        names = (repository,) if also is None else (repository, also)
+        return next((rule.plan for rule in self.rules if any(rule.match.matches(name, tag) for name in names)), None)

@@ -11,6 +11,7 @@ What *was* derived is never remembered here: it may be deleted with its source, 
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from roadstead.augment.plan import Plan
@@ -88,11 +89,29 @@ class Augmenter:
         self._layers = layers
         self._clock = clock
         self._settled: dict[tuple[Digest, Digest], Unchanged | NotServed] = {}
+        self._limited: dict[tuple[Digest, tuple[Platform, ...]], Plan] = {}  # as many as rules, times upstreams
         self._running: dict[tuple[RepositoryName, Digest, Digest], asyncio.Task[Served | Unchanged | NotServed]] = {}
 
-    def plan_for(self, repository: RepositoryName, tag: Tag) -> Plan | None:
-        """Return the plan of the rule that a pull of this tag comes under, if there is one; nothing is read."""
-        return self._rules.first_match(repository, tag)
+    def plan_for(
+        self,
+        repository: RepositoryName,
+        tag: Tag,
+        *,
+        also: RepositoryName | None = None,
+        platforms: tuple[Platform, ...] = (),
+    ) -> Plan | None:
+        """Return the plan of the rule that a pull of this tag comes under, if there is one; nothing is read.
+
+        The first rule counts that matches either name of the repository. `platforms` are those of an index that are
+        augmented, all where there are none.
+        """
+        plan = self._rules.first_match(repository, tag, also)
+        if plan is None or not platforms:
+            return plan
+        key = (plan.digest, platforms)
+        if key not in self._limited:
+            self._limited[key] = replace(plan, platforms=platforms)
+        return self._limited[key]
 
     async def pull(self, repository: RepositoryName, tag: Tag, plan: Plan) -> Served | None:
         """Return what a pull of this tag under this plan is answered with; None where there is no such tag.
@@ -236,6 +255,8 @@ class _Derivation:
         # No engine chooses "unknown": builders put what isn't to be run under it.
         if entry.media_type not in MANIFESTS or entry.is_attestation or (platform and platform.os == "unknown"):
             return Unchanged.ARTIFACT
+        if platform is not None and not self._plan.is_for(platform):
+            return NotServed((platform,))
         return await self.manifest(entry.digest, platform, depth + 1)
 
     def _keep(

@@ -26,6 +26,7 @@ from roadstead.settings.model import (
     RuleSettings,
     Settings,
     TokenSettings,
+    UpstreamSettings,
 )
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
 from roadstead.settings.tables import Headers, LogFields, SentHeaders
@@ -53,6 +54,7 @@ _WORDS: Mapping[Any, str] = {
     TokenSettings: "table",
     IssueSettings: "table",
     EndpointSettings: "table",
+    UpstreamSettings: "table",
     Headers: "table of lists",
     LogFields: "table",
     SentHeaders: "table of lists",
@@ -114,6 +116,7 @@ def settings_page() -> str:
     parts.extend(_section("[auth.token]", TokenSettings, None))
     parts.extend(_section("[auth.issue]", IssueSettings, None))
     parts.extend(_section("[[gc.retention]]", RetentionSettings, None))
+    parts.extend(_section("[[upstreams]]", UpstreamSettings, None))
     parts.extend(_section("[[events.endpoints]]", EndpointSettings, None))
     return "\n".join(parts)
 

@@ -31,11 +31,13 @@ from roadstead.db.stores.manifests import DatabaseManifests
 from roadstead.db.stores.outbox import NOWHERE, Announcer, DatabaseOutbox
 from roadstead.db.stores.tokens import DatabaseTokens
 from roadstead.db.stores.uploads import DatabaseUploads
+from roadstead.db.stores.upstreams import DatabasePulled
 from roadstead.db.stores.usage import DatabaseUsage
 from roadstead.events.event import Source
 from roadstead.events.ports import OutboxStore
 from roadstead.events.rules import NOBODY, Interests
 from roadstead.lease import LeaseStore
+from roadstead.proxy.ports import PulledStore
 from roadstead.registry.ports import (
     AuditStore,
     BlobStore,
@@ -88,6 +90,7 @@ class Database:
     tokens: DatabaseTokens
     outbox: OutboxStore
     acts: ActStore
+    pulled: PulledStore
 
     def __init__(
         self,
@@ -118,6 +121,7 @@ class Database:
         self.tokens = DatabaseTokens(access)
         self.outbox = DatabaseOutbox(access, announcer)
         self.acts = DatabaseActs(access)
+        self.pulled = DatabasePulled(access)
 
     async def check(self) -> None:
         """Raise StoreBusyError or StoreFailedError unless the database can be read and written."""

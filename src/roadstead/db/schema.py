@@ -25,7 +25,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
 HEAD = REVISIONS[-1]
@@ -416,4 +416,30 @@ leases = Table(
     Column("token", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     PrimaryKeyConstraint("name"),
+)
+
+# When an upstream was last asked where a tag is (proxy.ports.PulledTag). It goes with the tag.
+upstream_tags = Table(
+    "upstream_tags",
+    metadata,
+    Column("repository_id", BigInteger, nullable=False),
+    Column("name", BYTEWISE, nullable=False),
+    Column("checked_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("repository_id", "name"),
+    ForeignKeyConstraint(["repository_id", "name"], ["tags.repository_id", "tags.name"], ondelete="CASCADE"),
+    sqlite_with_rowid=False,
+)
+
+# When a manifest of an upstream was last pulled, to the hour; also one that was derived. It goes with the manifest.
+upstream_pulls = Table(
+    "upstream_pulls",
+    metadata,
+    Column("repository_id", BigInteger, nullable=False),
+    Column("digest", BYTEWISE, nullable=False),
+    Column("pulled_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("repository_id", "digest"),
+    ForeignKeyConstraint(
+        ["repository_id", "digest"], ["manifests.repository_id", "manifests.digest"], ondelete="CASCADE"
+    ),
+    sqlite_with_rowid=False,
 )

@@ -23,6 +23,7 @@ from roadstead.http.errors import respond
 from roadstead.http.forwarded import TrustedProxies
 from roadstead.http.outside import Outside
 from roadstead.http.routes import MethodUnknownError, Router
+from roadstead.http.upstreams import answered_for, check_writable, routed
 from roadstead.registry.pump import BodyBrokenError
 
 API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
@@ -140,8 +141,13 @@ class Application:
             if services is not None:
                 if not services.gate.is_open and request.path.startswith("/v2"):
                     await services.gate.check()
+                if services.proxy is not None:
+                    found = await routed(request, found, services)
                 if services.guard is not None:
                     await services.guard.admit(request, route, found)
+                if services.proxy is not None:
+                    check_writable(found)
+                    return answered_for(await route.handler(request, found, services), found)
             return await route.handler(request, found, services)
         except MethodUnknownError as error:
             finished.error = None if request.method == "OPTIONS" else type(error).__name__

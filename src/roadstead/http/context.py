@@ -9,6 +9,7 @@ from roadstead.http.api.administration import Administration
 from roadstead.http.causes import Telling
 from roadstead.http.offload import XAccel
 from roadstead.http.token_routes import Door
+from roadstead.proxy.service import PullThrough
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
 from roadstead.registry.history import TagHistory
@@ -45,4 +46,5 @@ class Services:
     strict_accept: bool = False
     offload: XAccel | None = None
     presigner: PresignsUrl | None = None
+    proxy: PullThrough | None = None  # where there are upstreams
     telling: Telling | None = None  # where somebody wants to hear of what happens

@@ -22,8 +22,10 @@ from roadstead.http.routes import MethodUnknownError, PathTooLongError, PathUnkn
 from roadstead.oci.digest import DigestInvalidError, DigestMismatchError
 from roadstead.oci.manifest import ManifestInvalidError
 from roadstead.oci.reference import NameInvalidError, TagInvalidError
+from roadstead.proxy.errors import UpstreamReadOnlyError
 from roadstead.registry import errors as registry
 from roadstead.registry.history import MomentInvalidError, NotThenError
+from roadstead.upstream.errors import RateLimitedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,9 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     registry.DeleteDisabledError: Answer(405, "UNSUPPORTED"),
     registry.ReadOnlyError: Answer(405, "UNSUPPORTED"),
     registry.ReadOnlyNameError: Answer(405, "UNSUPPORTED"),
+    # Upstreams.
+    UpstreamReadOnlyError: Answer(405, "UNSUPPORTED"),
+    RateLimitedError: Answer(429, "TOOMANYREQUESTS"),
 }
 
 _READ_ONLY = ("GET", "HEAD")
@@ -137,7 +142,12 @@ def error_headers(error: BaseException) -> list[tuple[bytes, bytes]]:
     match error:
         case MethodUnknownError(allowed=allowed):
             return [(b"allow", ", ".join(allowed).encode())]
-        case registry.ReadOnlyNameError() | registry.ReadOnlyError() | registry.DeleteDisabledError():
+        case (
+            UpstreamReadOnlyError()
+            | registry.ReadOnlyNameError()
+            | registry.ReadOnlyError()
+            | registry.DeleteDisabledError()
+        ):
             return [(b"allow", ", ".join(_READ_ONLY).encode())]
         case registry.UploadOffsetError(repository=repository, upload_id=upload_id, received=received):
             return upload_headers(str(repository), upload_id, received)

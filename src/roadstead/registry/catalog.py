@@ -1,6 +1,7 @@
 """Listings: tags, repositories, referrers (distribution-spec end-8, end-12; Docker's _catalog)."""
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -61,6 +62,12 @@ class Catalog:
         if found is None:
             raise RepositoryUnknownError(repository)
         return _page(found, limit)
+
+    def page_of_tags(self, tags: Sequence[str], *, after: str, n: int | None) -> Page[str]:
+        """Return a page of a list that is whole and sorted: another registry's."""
+        limit = len(tags) if n is None else min(n, self._max_tags)
+        start = bisect_right(tags, after)
+        return _page(tags[start : start + limit + 1], limit)
 
     async def repositories(
         self, *, after: str, n: int | None, visible: Callable[[str], bool] | None = None

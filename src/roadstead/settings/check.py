@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from roadstead.oci.descriptor import Platform, PlatformInvalidError
 from roadstead.oci.pattern import Pattern, PatternInvalidError
+from roadstead.oci.reference import NameInvalidError, RepositoryName
 from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
     EndpointSettings,
@@ -23,6 +24,7 @@ from roadstead.settings.model import (
     Settings,
     StorageDriver,
     TokenSettings,
+    UpstreamSettings,
 )
 from roadstead.settings.mounts import filesystem_of, is_network
 
@@ -50,7 +52,7 @@ def check_settings(settings: Settings) -> Sequence[Finding]:
     """Return everything that speaks against serving with these settings; empty if nothing does."""
     return tuple(
         finding
-        for question in (_server, _proxies, _tls, _storage, _database, _limits, _auth, _rules, _gc, _events)
+        for question in (_server, _proxies, _tls, _storage, _database, _limits, _auth, _rules, _gc, _upstreams, _events)
         for finding in question(settings)
     )
 
@@ -429,6 +431,59 @@ def _retention(key: str, rule: RetentionSettings) -> Iterator[Finding]:
         )
     if rule.keep_newest is not None and rule.keep_newest < 0:
         yield Finding(f"{key}.keep_newest", f"expected 0 or more, got {rule.keep_newest}")
+
+
+def _upstreams(settings: Settings) -> Iterator[Finding]:
+    hosts: set[str] = set()
+    for at, upstream in enumerate(settings.upstreams.registries):
+        key = f"upstreams.registries[{at}]"
+        if upstream.host in hosts:
+            yield Finding(f"{key}.host", f"{upstream.host} is there twice")
+        hosts.add(upstream.host)
+        yield from _upstream(key, upstream)
+
+
+def _upstream(key: str, upstream: UpstreamSettings) -> Iterator[Finding]:
+    if not _is_space(upstream.host):
+        yield Finding(
+            f"{key}.host",
+            f"expected a host as it stands in names, without a port, such as docker.io, got {upstream.host!r}",
+            advice="Say where it is asked, with a port if it has one, in url.",
+        )
+    if upstream.url is not None:
+        url = urlsplit(upstream.url)
+        if url.scheme not in ("http", "https") or not url.hostname or url.path not in ("", "/") or url.query:
+            yield Finding(f"{key}.url", f"expected http(s)://HOST[:PORT] without a path, got {upstream.url!r}")
+    if (upstream.username is None) != (upstream.password is None):
+        yield Finding(f"{key}.username", "username and password belong together: set both or neither")
+    for pattern in upstream.default_for:
+        yield from _default_pattern(f"{key}.default_for", pattern)
+    for text in upstream.platforms:
+        if not _PLATFORM.fullmatch(text):
+            yield Finding(f"{key}.platforms", f"expected os/architecture[/variant], got {text!r}")
+    for name in ("revalidate", "keep"):
+        value: timedelta | None = getattr(upstream, name)
+        if value is not None and value < timedelta(0):
+            yield Finding(f"{key}.{name}", "can't be less than 0s")
+
+
+def _is_space(host: str) -> bool:
+    """Say whether names may begin with it, and nobody takes them for those of a repository pushed here."""
+    try:
+        RepositoryName.parse(f"{host}/name")
+    except NameInvalidError:
+        return False
+    return "." in host and "/" not in host
+
+
+def _default_pattern(key: str, text: str) -> Iterator[Finding]:
+    try:
+        Pattern.parse(text)
+    except PatternInvalidError as error:
+        yield Finding(key, str(error), advice=error.advice())
+    else:
+        if ":" in text:
+            yield Finding(key, f"{text!r} names a tag; expected repositories alone, such as library/*")
 
 
 def _events(settings: Settings) -> Iterator[Finding]:

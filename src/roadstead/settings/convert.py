@@ -26,6 +26,7 @@ from roadstead.settings.model import (
     RetentionSettings,
     RuleSettings,
     TokenSettings,
+    UpstreamSettings,
 )
 from roadstead.settings.quantity import ByteSize, parse_duration, parse_size
 from roadstead.settings.references import ReferenceInvalidError, resolve_references, resolve_url_references
@@ -46,6 +47,7 @@ TABLES = (
     TokenSettings,
     IssueSettings,
     EndpointSettings,
+    UpstreamSettings,
 )
 """Tables within settings."""
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from roadstead.errors import InvalidError
 from roadstead.settings.address import AddressInvalidError, ListenAddress
@@ -68,6 +69,8 @@ _ENDPOINT_KEYS = (
     "ignore",
 )
 _CLIENT_AUTH = {"require-and-verify-client-cert": "required", "verify-client-cert-if-given": "optional"}
+_PROXY_TTL = "168h"
+_HUB = {"registry-1.docker.io": "docker.io", "index.docker.io": "docker.io", "registry.hub.docker.com": "docker.io"}
 _CATALOG_PAGE = 100  # repositories, where the client doesn't say how many
 
 
@@ -144,6 +147,7 @@ class _Reader:
         self._check_driver()
         self._check_auth()
         self._endpoint()
+        self._proxy()
         self._defaults()
         return self._out
 
@@ -590,6 +594,25 @@ class _Reader:
             endpoint = find(self._root, name)
             if isinstance(endpoint, Scalar) and "://" not in endpoint.text and setting in self._out.given:
                 self._give(setting, f"{scheme}://{endpoint.text}", endpoint)
+
+    def _proxy(self) -> None:
+        """Make one upstream of distribution's section: its only one, for every name."""
+        remote = find(self._root, "proxy.remoteurl")
+        if not isinstance(remote, Scalar) or not _says(remote):
+            return
+        given: dict[str, object] = {"default_for": ["**"], "revalidate": "0s", "keep": _PROXY_TTL}
+        text = remote.text if "://" in remote.text else f"https://{remote.text}"
+        name = (urlsplit(text).hostname or "").lower()
+        given |= {"host": _HUB.get(name, name if "." in name else f"{name}.upstream"), "url": text.rstrip("/")}
+        for member in ("username", "password"):
+            node = find(self._root, f"proxy.{member}")
+            if isinstance(node, Scalar) and _says(node):
+                given[member] = node.text
+        ttl = find(self._root, "proxy.ttl")
+        if isinstance(ttl, Scalar) and _says(ttl):
+            duration = self._duration(Key(path="proxy.ttl", fate=Fate.HONOURED, kind=Kind.DURATION), ttl)
+            given["keep"] = duration or _PROXY_TTL
+        self._give("upstreams.registries", [given], remote)
 
     def secure(self, key: Key, node: Node) -> None:
         if self._truth(key, node) is False and find(self._root, "storage.s3.regionendpoint") is None:

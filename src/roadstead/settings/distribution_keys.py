@@ -84,7 +84,6 @@ _DRIVER_ADVICE = "Use storage.filesystem or storage.s3; most object stores speak
 _PARTS = "parts are sized by what is sent"
 _COPIES = "finished uploads aren't copied"
 _NO_MIDDLEWARE = "there is no middleware here"
-_NOT_PULLED_THROUGH = "a pull-through cache isn't served yet; as a plain registry it would answer 404 for every image"
 _REDIS_ADVICE = "Remove the section: descriptors are found in the database."
 
 KEYS: tuple[Key, ...] = (
@@ -356,12 +355,26 @@ KEYS: tuple[Key, ...] = (
         members="addr timeout interval threshold",
     ),
     # proxy
-    _refused("proxy.remoteurl", _NOT_PULLED_THROUGH, "Keep distribution for this one.", kind=Kind.TEXT),
-    _warned("proxy.username", "counts with proxy.remoteurl only"),
-    _warned("proxy.password", "counts with proxy.remoteurl only"),
-    _warned("proxy.exec", "counts with proxy.remoteurl only"),
-    _warned("proxy.ttl", "counts with proxy.remoteurl only"),
-    _warned("proxy.cachewritetimeout", "counts with proxy.remoteurl only"),
+    _honoured(
+        "proxy.remoteurl",
+        Kind.TEXT,
+        "upstreams.registries",
+        about="it is asked for every name (`default_for`), at every pull (`revalidate`), and nothing can be pushed",
+    ),
+    _honoured("proxy.username", Kind.TEXT, about="with `proxy.remoteurl`"),
+    _honoured("proxy.password", Kind.TEXT, about="with `proxy.remoteurl`"),
+    _honoured(
+        "proxy.ttl",
+        Kind.DURATION,
+        about="with `proxy.remoteurl`; counted from the last pull, 168h where nothing is said",
+    ),
+    _refused(
+        "proxy.exec",
+        "credentials aren't asked of a program",
+        "Set proxy.username and proxy.password.",
+        members="command lifetime",
+    ),
+    _warned("proxy.cachewritetimeout", "a download that was begun is finished, whoever waits for it"),
     # validation
     _honoured(
         "validation.disabled",

@@ -22,6 +22,9 @@ from roadstead.settings.origin import Given, Origin, OriginKind
 from roadstead.settings.references import ReferenceInvalidError, find_references, read_value_file
 
 PREFIX = "ROADSTEAD_"
+LISTS = {"upstreams": "registries"}
+"""Sections that may be written as a list of tables, ``[[upstreams]]``, and the key that this list is."""
+
 _FILE = "_FILE"  # behind a variable's name: its value is in the file that this one names
 _SQLITE_FILE = re.compile(r"(sqlite(?:\+[a-z]+)?:///)([^/?][^?]*)(.*)", re.DOTALL)
 
@@ -218,7 +221,9 @@ def _setting(key: str) -> str:
 def _walk(document: Mapping[str, object], where: str, findings: list[Finding]) -> Iterator[tuple[str, object]]:
     sections = field_types(Settings)
     for section, table in document.items():
-        if section not in sections:
+        if section in LISTS and isinstance(table, list):
+            yield f"{section}.{LISTS[section]}", table
+        elif section not in sections:
             findings.append(Finding(section, f"unknown key{_nearest_key(section, tuple(sections))}", where))
         elif not isinstance(table, Mapping):
             findings.append(Finding(section, f"expected a table, [{section}]", where))

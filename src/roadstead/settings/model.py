@@ -563,6 +563,60 @@ class GcSettings:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamSettings:
+    """``[[upstreams]]``: another registry whose images are pulled through this one, and kept here."""
+
+    host: str = setting(
+        "",
+        "What stands first in the names of its images here, a host without a port: with `docker.io` they are "
+        "`docker.io/library/busybox`. Rules, policies and the catalog know them by that name.",
+    )
+    url: str | None = setting(
+        None,
+        "Where it is asked, `https://HOST[:PORT]`, or `http://…` for one without TLS; by default `https://` its host.",
+    )
+    default_for: tuple[str, ...] = setting(
+        (),
+        "Which names without a host are its, as patterns of repositories (`library/*`). Of these, what was once pushed "
+        "here stays ours, also when it is deleted. Without any it is asked by its host alone.",
+    )
+    username: str | None = setting(None, "Who signs in there; by default nobody.")
+    password: Secret | None = setting(None, "The password or access token of `username`.")
+    ca: Path | None = setting(None, "Certificates in PEM that its TLS is trusted by, beside the system's.")
+    trusted_hosts: tuple[str, ...] = setting(
+        (),
+        "Hosts, `HOST[:PORT]`, that it may send us to although their addresses aren't public (its storage), and that "
+        "may have `username` and `password` although their domain is another one (its token service).",
+    )
+    revalidate: timedelta = setting(
+        timedelta(minutes=5),
+        "How long a tag is believed to be where it was, before it is asked for again (a HEAD, which Docker Hub doesn't "
+        "count). `0s` asks at each pull.",
+    )
+    keep: timedelta | None = setting(
+        timedelta(hours=720),
+        "How long an image stays here after it was last pulled: 30 days. `0s` keeps all of them for ever.",
+    )
+    allow_push: bool = setting(
+        False, "Whether names of `default_for` may be pushed to; what is pushed is ours from then on."
+    )
+    platforms: tuple[str, ...] = setting(
+        ("linux/amd64", "linux/arm64"),
+        "For which platforms rules add to its images: others are left out of what is made. All of them would have to "
+        "be fetched first. An empty list is all. Images that no rule matches are served whole.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamsSettings:
+    """``[upstreams]``: other registries, pulled through this one."""
+
+    registries: tuple[UpstreamSettings, ...] = setting(
+        (), "They; see `[[upstreams]]`, which is a shorter way to write `[[upstreams.registries]]`."
+    )
+
+
 class EventAction(StrEnum):
     """What a receiver may be told of."""
 
@@ -699,6 +753,7 @@ class Settings:
     auth: AuthSettings = AuthSettings()
     augment: AugmentSettings = AugmentSettings()
     gc: GcSettings = GcSettings()
+    upstreams: UpstreamsSettings = UpstreamsSettings()
     events: EventSettings = EventSettings()
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()

@@ -54,6 +54,19 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "roadstead_blobs_total": Family("What happened to blobs.", CounterMetricFamily, ("event",)),
     "roadstead_blob_bytes_total": Family("Bytes of blobs that were stored.", CounterMetricFamily),
     "roadstead_manifests_total": Family("What happened to manifests.", CounterMetricFamily, ("event",)),
+    "roadstead_upstream_asked_total": Family(
+        "What was asked of upstreams: where a `tag` is, a `manifest`, the size of a `blob` that isn't here, a `list`.",
+        CounterMetricFamily,
+        ("host", "kind"),
+    ),
+    "roadstead_upstream_bytes_total": Family(
+        "Bytes of blobs that came from upstreams.", CounterMetricFamily, ("host",)
+    ),
+    "roadstead_upstream_stale_total": Family(
+        "Pulls of tags that were answered as they were known, since the upstream couldn't be asked.",
+        CounterMetricFamily,
+        ("host",),
+    ),
     _EVENTS: Family(
         "Events by endpoint: `Events` taken up for delivery, `Successes`, `Failures` (refused), `Errors` (not "
         "answered), as Docker's registry counts them.",
@@ -187,6 +200,25 @@ class RegistryMetrics:
         self.manifests_stored = metrics.counter("roadstead_manifests_total", "stored")
         self.manifests_deleted = metrics.counter("roadstead_manifests_total", "deleted")
         self.manifests_derived = metrics.counter("roadstead_manifests_total", "derived")
+
+
+class UpstreamMetrics:
+    """Counts what becomes of pulls from upstreams; their hosts are as many as the settings name."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def asked(self, host: str, kind: str) -> None:
+        """Count something that was asked of the upstream."""
+        self._metrics.counter("roadstead_upstream_asked_total", host, kind).add()
+
+    def stale(self, host: str) -> None:
+        """Count a tag that was served as it was."""
+        self._metrics.counter("roadstead_upstream_stale_total", host).add()
+
+    def received(self, host: str, size: int) -> None:
+        """Count bytes of blobs that came."""
+        self._metrics.counter("roadstead_upstream_bytes_total", host).add(size)
 
 
 class EventMetrics:

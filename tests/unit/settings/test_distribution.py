@@ -136,6 +136,7 @@ WITH_OTHERS = {
     "http.tls.key",
     "http.tls.clientcas",
     *(key.path for key in KEYS if key.path.startswith("auth.token.")),
+    *(key.path for key in KEYS if key.path.startswith("proxy.") and key.fate is Fate.HONOURED),
 }
 """Honoured keys whose tests are below: secrets, and what counts beside another key."""
 

@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import lru_cache
 
 from roadstead.events.event import Action, blob_stored
@@ -25,8 +25,11 @@ from roadstead.http.ranges import (
     parse_range,
     together,
 )
+from roadstead.http.upstreams import place_of
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
+from roadstead.proxy.service import PullThrough
+from roadstead.proxy.spaces import Place
 from roadstead.registry.errors import BlobUnknownError, ContentMissingError, ManifestUnknownError
 from roadstead.registry.ports import BlobRecord
 from roadstead.storage.ports import KeyUnknownError, OpensFile
@@ -43,13 +46,14 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
         find = services.blobs.promise if request.method == "HEAD" else services.blobs.get
         blob = await find(repository, digest)
     except BlobUnknownError:
-        return await _manifest_as_blob(request, services, repository, digest)
-    if services.telling is not None and services.telling.pull is not None:
-        # Before it is clear what the answer holds, as in distribution: a 304 and a part are pulls, too.
-        cause = cause_of(request, services.telling)
-        services.telling.pull(
-            blob_stored(repository, digest, blob.size, cause=cause, at=services.telling.now(), action=Action.PULL)
-        )
+        place = place_of(services, repository)
+        if place is None or services.proxy is None:
+            return await _manifest_as_blob(request, services, repository, digest)
+        found_there = await _from_upstream(request, services, services.proxy, place, digest)
+        if not isinstance(found_there, BlobRecord):
+            return found_there
+        blob = found_there
+    _tell(request, services, repository, digest, blob.size)
     headers = _headers(str(digest), personal=request.rights.is_personal)
     wanted = _wanted(request, digest, headers, blob.size)
     if isinstance(wanted, Response):
@@ -59,6 +63,54 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     if services.blobs.is_small(blob):
         return _from_memory(await services.blobs.content(blob), headers, wanted)
     return _by_proxy(request, services, blob, headers, wanted) or _from_storage(services, blob, headers, wanted)
+
+
+def _tell(request: Request, services: Services, repository: RepositoryName, digest: Digest, size: int) -> None:
+    """Take note of a pull, where somebody wants to hear of pulls.
+
+    Before it is clear what the answer holds, as in distribution: a 304 and a part are pulls, too.
+    """
+    telling = services.telling
+    if telling is None or telling.pull is None:
+        return
+    cause = cause_of(request, telling)
+    telling.pull(blob_stored(repository, digest, size, cause=cause, at=telling.now(), action=Action.PULL))
+
+
+async def _from_upstream(
+    request: Request, services: Services, proxy: PullThrough, place: Place, digest: Digest
+) -> AnyResponse | BlobRecord:
+    """Return a blob that was fetched just now, or an answer whose bytes are still on their way.
+
+    HEAD fetches nothing: it tells what the upstream does.
+    """
+    with suppress(BlobUnknownError):  # a manifest that is here
+        return await _manifest_as_blob(request, services, place.repository, digest)
+    headers = _headers(str(digest), personal=request.rights.is_personal)
+    if request.method == "HEAD":
+        size = await proxy.blob_size(place, digest)
+        return Response(304, headers) if none_match(request, str(digest)) else _head(headers, size)
+    arriving = await proxy.blob(place, digest)
+    if isinstance(arriving, BlobRecord):
+        return arriving
+    _tell(request, services, place.repository, digest, arriving.size)
+    try:
+        wanted = _wanted(request, digest, headers, arriving.size)
+    except RangeUnsatisfiableError:
+        arriving.leave()
+        raise
+    if isinstance(wanted, Response):
+        arriving.leave()
+        return wanted
+    if isinstance(wanted, Whole) or len(wanted) > 1:  # of several parts the whole may be given (RFC 9110 §14.2)
+        return StreamResponse(200, [OCTETS, *headers], arriving.read(0, arriving.size), arriving.size)
+    part = wanted[0]
+    ranged = [OCTETS, *headers, (b"content-range", part.content_range(arriving.size).encode())]
+    return StreamResponse(206, ranged, arriving.read(part.start, part.size), part.size)
+
+
+def _head(headers: Headers, size: int) -> Response:
+    return Response(200, [OCTETS, *headers], content_length=size)
 
 
 def _by_proxy(
@@ -112,7 +164,7 @@ def _wanted(request: Request, digest: Digest, headers: Headers, size: int) -> Re
     if none_match(request, str(digest)):
         return Response(304, headers)
     if request.method == "HEAD":
-        return Response(200, [OCTETS, *headers], content_length=size)  # Range is for GET alone (RFC 9110 §14.2)
+        return _head(headers, size)  # Range is for GET alone (RFC 9110 §14.2)
     wanted = _ranges(request, digest, size)
     if isinstance(wanted, Unsatisfiable):
         raise RangeUnsatisfiableError(size)

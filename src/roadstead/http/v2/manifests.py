@@ -15,10 +15,12 @@ from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, PERSONAL, REVALIDATE, SAFE
 from roadstead.http.names import Named, parse_name, parse_tag_or_digest, parse_wanted
 from roadstead.http.negotiation import acceptable, legacy_child
+from roadstead.http.upstreams import ASKED, freshened
 from roadstead.oci import mediatypes
 from roadstead.oci.digest import Digest, DigestInvalidError
 from roadstead.oci.manifest import parse_index
 from roadstead.oci.reference import RepositoryName, Tag
+from roadstead.proxy.spaces import Place
 from roadstead.registry.errors import ManifestUnknownError
 from roadstead.registry.history import NotThenError
 from roadstead.registry.ports import TagCondition
@@ -28,7 +30,8 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     """Give a manifest: by tag as it is served here, by digest the exact bytes of that digest (end-3)."""
     name = parse_name(found["name"])
     reference = parse_wanted(found["reference"])
-    served = await resolve(services, name, reference)
+    place = None if name.at is not None else await freshened(services, name.repository, reference)
+    served = await resolve(services, name, reference, asked=found.get(ASKED), place=place)
     if services.strict_accept:
         served = await _negotiated(request, services, name, reference, served)
     kept = (PERSONAL if request.rights.is_personal else IMMUTABLE) if isinstance(reference, Digest) else REVALIDATE
@@ -77,15 +80,23 @@ async def _tell(
     telling.pull(event)
 
 
-async def resolve(services: Services, name: Named, reference: Tag | Digest) -> Served:
+async def resolve(
+    services: Services, name: Named, reference: Tag | Digest, *, asked: str | None = None, place: Place | None = None
+) -> Served:
     """Return what answers a pull of this reference: augmented by tag where a rule says so, never by digest.
 
-    A tag as of a moment is what was pushed, as below `as-pushed/`: rules of then aren't known any more.
+    An upstream's image comes under the first rule that matches its name here, or the one it was `asked` for by. A tag
+    as of a moment is what was pushed, as below `as-pushed/`: rules of then aren't known any more.
     """
     if name.at is not None and isinstance(reference, Tag):
         return await _as_of(services, name.repository, reference, name.at)
     if isinstance(reference, Tag) and not name.original:
-        plan = services.augmenter.plan_for(name.repository, reference)
+        plan = services.augmenter.plan_for(
+            name.repository,
+            reference,
+            also=None if asked is None else parse_name(asked).repository,
+            platforms=() if place is None else place.upstream.platforms,
+        )
         if plan is not None:
             served = await services.augmenter.pull(name.repository, reference, plan)
             if served is None:
@@ -115,6 +126,7 @@ async def _negotiated(
     if served.media_type == mediatypes.DOCKER_LIST and isinstance(reference, Tag):
         child = legacy_child(parse_index(await services.manifests.content(served.digest), served.media_type))
         if child is not None:
+            await freshened(services, name.repository, child.digest)
             return Served(child.digest, child.media_type, child.size)
     raise ManifestUnknownError(name.repository, reference)
 

@@ -1,0 +1,271 @@
+"""Blobs on their way from an upstream: one download, however many wait for it, in whichever process of this machine.
+
+What arrives is written to a file that has the digest in its name and is locked while it grows. Whoever wants the same
+blob meanwhile reads that file behind the writer; other processes look at its size. The upstream's client gives the last
+piece only when length and digest were right, so who reads to the end has the blob, and nobody has more than a part of
+anything else. Once whole it goes into the store like any upload, verified anew, and the file goes.
+
+A process that is killed leaves a file without a lock; the background process removes it (``locks.remove_abandoned``).
+docs/decisions/0027-pull-through.md tells what else was weighed.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from roadstead.oci.digest import Digest
+from roadstead.oci.reference import RepositoryName
+from roadstead.proxy.errors import FillBrokenError, SpoolFailedError
+from roadstead.proxy.locks import PAUSE_S, claim, disown, is_abandoned
+from roadstead.registry.ports import BlobRecord
+from roadstead.registry.pump import PIECE_BYTES, Body
+
+_log = structlog.get_logger()
+
+Download = Callable[[], AsyncGenerator[bytes, None]]
+Store = Callable[[Body], Awaitable[BlobRecord]]
+Find = Callable[[], Awaitable[BlobRecord | None]]
+
+
+class Fill(Protocol):
+    """A blob that arrives."""
+
+    async def reach(self, position: int) -> None:
+        """Return when so many bytes are here; raise when they never will be."""
+        ...
+
+    async def stored(self) -> None:
+        """Return when the blob is in the store; raise when it won't be."""
+        ...
+
+    def read(self, *, start: int, size: int) -> AsyncGenerator[bytes, None]:
+        """Yield a part of it as it arrives; raise when it breaks off."""
+        ...
+
+    def leave(self) -> None:
+        """Let go of it; the download goes on."""
+        ...
+
+
+class _OwnFill:
+    """A download of this process. It is over when its task is."""
+
+    def __init__(self, digest: Digest, path: Path, descriptor: int) -> None:
+        self.digest = digest
+        self.path = path
+        self.descriptor = descriptor
+        self.size: int | None = None  # known at its end
+        self.readers = 1  # the task itself, which writes
+        self.task: asyncio.Task[None] | None = None
+        self._written = 0
+        self._moved = asyncio.Event()
+
+    async def run(self, download: Download, store: Store, find: Find) -> None:
+        """Download and store, unless another process has just done so."""
+        try:
+            if await find() is None:
+                await self._download(download)
+                await store(_Spooled(self))
+        finally:
+            self._wake()
+
+    async def _download(self, download: Download) -> None:
+        async with aclosing(download()) as pieces:
+            async for piece in pieces:
+                await self._write(piece)
+                self._written += len(piece)
+                self._wake()
+        self.size = self._written
+
+    async def _write(self, piece: bytes) -> None:
+        writing = asyncio.ensure_future(asyncio.to_thread(_write, self.descriptor, piece))
+        try:
+            await asyncio.shield(writing)
+        except OSError as error:
+            raise SpoolFailedError(error) from error
+        finally:
+            # Cancelled or not: the file isn't closed under a thread that writes.
+            await asyncio.wait([writing])
+
+    def _wake(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nothing more happens."""
+        return self.task is None or self.task.done()
+
+    async def reach(self, position: int) -> None:
+        """Return when so many bytes are here."""
+        while self._written < position:
+            moved = self._moved
+            if self.is_over:
+                await self.stored()  # raises what the download did
+                return
+            # The task may end without a word: cancelled before it began.
+            waiting = asyncio.ensure_future(moved.wait())
+            try:
+                await asyncio.wait([waiting, self._task()], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting.cancel()
+
+    async def stored(self) -> None:
+        """Return when the blob is in the store."""
+        await asyncio.wait([self._task()])
+        if self._task().cancelled():
+            raise FillBrokenError(self.digest)
+        error = self._task().exception()
+        if error is not None:
+            raise error
+
+    def _task(self) -> "asyncio.Task[None]":
+        assert self.task is not None  # noqa: S101 -- started where it is made
+        return self.task
+
+    async def read(self, *, start: int, size: int) -> AsyncGenerator[bytes, None]:
+        """Yield a part of it as it arrives."""
+        position, end = start, start + size
+        try:
+            while position < end:
+                await self.reach(position + 1)
+                piece = await asyncio.to_thread(os.pread, self.descriptor, min(PIECE_BYTES, end - position), position)
+                if not piece:
+                    await self.stored()
+                    raise FillBrokenError(self.digest)
+                position += len(piece)
+                yield piece
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """Let go of it; the last one closes the file."""
+        self.readers -= 1
+        if self.readers == 0:
+            os.close(self.descriptor)
+
+
+class _Spooled:
+    """A download that is whole, as the body of an upload."""
+
+    def __init__(self, fill: _OwnFill) -> None:
+        self.announced = fill.size
+        self._fill = fill
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield what was written."""
+        position = 0
+        while piece := await asyncio.to_thread(os.pread, self._fill.descriptor, PIECE_BYTES, position):
+            position += len(piece)
+            yield piece
+
+
+class _ForeignFill:
+    """A download of another process of this machine, seen by its file."""
+
+    def __init__(self, digest: Digest, descriptor: int) -> None:
+        self._digest = digest
+        self._descriptor = descriptor
+
+    async def reach(self, position: int) -> None:
+        """Return when so many bytes are here."""
+        while os.fstat(self._descriptor).st_size < position:
+            over = is_abandoned(self._descriptor)  # asked before the size, which is final then
+            if os.fstat(self._descriptor).st_size >= position:
+                return
+            if over:
+                raise FillBrokenError(self._digest)
+            await asyncio.sleep(PAUSE_S)
+
+    async def stored(self) -> None:
+        """Return when its writer has let go of it: whether it stored it, the database tells."""
+        while not is_abandoned(self._descriptor):  # noqa: ASYNC110 -- another process can't set an event of ours
+            await asyncio.sleep(PAUSE_S)
+
+    async def read(self, *, start: int, size: int) -> AsyncGenerator[bytes, None]:
+        """Yield a part of it as it arrives."""
+        position, end = start, start + size
+        try:
+            while position < end:
+                await self.reach(position + 1)
+                piece = await asyncio.to_thread(os.pread, self._descriptor, min(PIECE_BYTES, end - position), position)
+                if not piece:
+                    raise FillBrokenError(self._digest)
+                position += len(piece)
+                yield piece
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """Let go of the file."""
+        os.close(self._descriptor)
+
+
+class Fills:
+    """The downloads of one process; ``aclose`` ends them, and what has arrived of them goes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._own: dict[Path, _OwnFill] = {}
+
+    async def join(
+        self, repository: RepositoryName, digest: Digest, download: Download, store: Store, find: Find
+    ) -> Fill:
+        """Return the download of a repository's blob, begun now unless it is under way.
+
+        Whoever joins reads it to the end or leaves it, once. `find` looks whether it is in the store by now. Raises
+        SpoolFailedError.
+        """
+        path = self._directory / f"{sha256(f'{repository}@{digest}'.encode()).hexdigest()}.part"
+        own = self._own.get(path)
+        if own is not None:
+            own.readers += 1
+            return own
+        try:
+            return self._begin_or_follow(path, digest, download, store, find)
+        except OSError as error:
+            raise SpoolFailedError(error) from error
+
+    def _begin_or_follow(self, path: Path, digest: Digest, download: Download, store: Store, find: Find) -> Fill:
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        while True:
+            descriptor = claim(path)
+            if descriptor is not None:
+                return self._begin(_OwnFill(digest, path, descriptor), download, store, find)
+            with suppress(FileNotFoundError):  # its writer was done with it in this very moment
+                return _ForeignFill(digest, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+    def _begin(self, fill: _OwnFill, download: Download, store: Store, find: Find) -> _OwnFill:
+        fill.readers += 1
+        fill.task = asyncio.create_task(fill.run(download, store, find), name=f"fill {fill.digest}")
+        fill.task.add_done_callback(lambda task: self._ended(fill, task))
+        self._own[fill.path] = fill
+        return fill
+
+    def _ended(self, fill: _OwnFill, task: "asyncio.Task[None]") -> None:
+        del self._own[fill.path]
+        disown(fill.path, fill.descriptor)  # readers of this process go on with it
+        fill.leave()
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            # Clients that have their answer's head already can't be told more than that it ends.
+            _log.warning("a blob of an upstream was not had", digest=str(fill.digest), error=str(error))
+
+    async def aclose(self) -> None:
+        """Cancel what is under way and wait until it has ended."""
+        running = [fill.task for fill in self._own.values() if fill.task is not None]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+def _write(descriptor: int, piece: bytes) -> None:
+    view = memoryview(piece)
+    while view:
+        view = view[os.write(descriptor, view) :]

@@ -1,0 +1,85 @@
+"""One process of this machine at a time, by locks on files that nobody leaves behind (flock(2)).
+
+The kernel lets go of a lock when its holder dies. A holder removes the file before it lets go, so that whoever waited
+for it has a lock on a file that isn't there any more, and begins again with a new one.
+"""
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+PAUSE_S = 0.02
+"""Between two looks at what another process holds."""
+
+
+def claim(path: Path) -> int | None:
+    """Return the descriptor of the file, locked for us and empty; None where another holds it. Raises OSError."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        if _is_still_at(descriptor, path):
+            os.ftruncate(descriptor, 0)  # a process that was killed may have left something in it
+            return descriptor
+        os.close(descriptor)
+
+
+def release(path: Path, descriptor: int) -> None:
+    """Remove a file that we have claimed, and let go of it."""
+    with suppress(OSError):
+        path.unlink()
+    os.close(descriptor)
+
+
+def disown(path: Path, descriptor: int) -> None:
+    """Remove a file that we have claimed, and let go of its lock but not of the file."""
+    with suppress(OSError):
+        path.unlink()
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+def is_abandoned(descriptor: int) -> bool:
+    """Say whether nobody holds the lock on an open file."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return True
+
+
+@asynccontextmanager
+async def alone(path: Path) -> AsyncGenerator[None, None]:
+    """Hold the lock while inside, once whoever has it lets go. Raises OSError."""
+    while (descriptor := claim(path)) is None:  # noqa: ASYNC110 -- another process can't set an event of ours
+        await asyncio.sleep(PAUSE_S)
+    try:
+        yield
+    finally:
+        release(path, descriptor)
+
+
+def remove_abandoned(directory: Path) -> int:
+    """Remove the files that killed processes have left; return how many. Blocking."""
+    removed = 0
+    for path in directory.iterdir() if directory.is_dir() else ():
+        descriptor = claim(path)
+        if descriptor is not None:
+            release(path, descriptor)
+            removed += 1
+    return removed
+
+
+def _is_still_at(descriptor: int, path: Path) -> bool:
+    held = os.fstat(descriptor)
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return False
+    return (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino)

@@ -1,0 +1,98 @@
+"""Which names are an upstream's: pure, but for one question to the database (design decision 9).
+
+An upstream's *space* is all names whose first component is its host: ``docker.io/library/busybox``. Its repositories
+are kept here under these names, however they were asked for. A name without a host may be its too (``default_for``),
+unless it is, or ever was, a repository of ours: so a deleted private name never becomes somebody else's public image.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+
+from roadstead.oci.descriptor import Platform
+from roadstead.oci.pattern import Pattern
+from roadstead.oci.reference import NameInvalidError, RepositoryName
+from roadstead.proxy.ports import PulledStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """Another registry, and how its images are treated here."""
+
+    host: str
+    default_for: tuple[Pattern, ...] = ()
+    revalidate: timedelta = timedelta(minutes=5)
+    keep: timedelta | None = None  # after the last pull; None for ever
+    allow_push: bool = False
+    platforms: tuple[Platform, ...] = ()  # for which rules add; all where there are none
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A repository of an upstream: its name here, and its name there."""
+
+    upstream: Upstream
+    repository: RepositoryName
+    remote: RepositoryName
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """What a path's name stands for: ``name`` is what rights, rules and stores know.
+
+    ``asked`` is how a client asked for an image of an upstream, where that is another name. ``namespace`` is the
+    upstream that it named by ``?ns=``, ``read_only`` the one whose name it is, where a write is refused for that.
+    """
+
+    name: str
+    asked: str | None = None
+    namespace: str | None = None
+    read_only: str | None = None
+
+
+class Spaces:
+    """The upstreams of a service."""
+
+    def __init__(self, upstreams: Sequence[Upstream], store: PulledStore) -> None:
+        self._by_host = {upstream.host: upstream for upstream in upstreams}
+        self._defaults = tuple(upstream for upstream in upstreams if upstream.default_for)
+        self._store = store
+        self._default_of = lru_cache(maxsize=8192)(self._find_default)
+
+    def place(self, repository: RepositoryName) -> Place | None:
+        """Return where a repository comes from; None for one of ours."""
+        host, _, rest = repository.value.partition("/")
+        upstream = self._by_host.get(host)
+        return Place(upstream, repository, RepositoryName(rest)) if upstream is not None and rest else None
+
+    async def route(self, text: str, namespace: str | None, *, writing: bool) -> Routed:
+        """Return what a path's name, below no reserved component, stands for.
+
+        `namespace` is what ``?ns=`` says: it counts for reads of configured upstreams, and then nothing else does.
+        Where it is another, no default comes in either: the client means another registry's image of that name.
+        """
+        host, slash, _ = text.partition("/")
+        if host in self._by_host and slash:
+            return Routed(text, read_only=host if writing else None)
+        if namespace and not writing:
+            known = namespace in self._by_host
+            return Routed(f"{namespace}/{text}", text, namespace) if known else Routed(text)
+        upstream = self._default_of(text)
+        if upstream is None or await self._store.is_known(RepositoryName(text)):
+            return Routed(text)
+        if not writing:
+            return Routed(f"{upstream.host}/{text}", text)
+        return Routed(text, read_only=None if upstream.allow_push else upstream.host)
+
+    def _find_default(self, text: str) -> Upstream | None:
+        if not self._defaults:
+            return None
+        try:
+            name = RepositoryName.parse(text)
+        except NameInvalidError:  # whoever reads it next says so
+            return None
+        for upstream in self._defaults:
+            if any(pattern.matches_repository(name) for pattern in upstream.default_for):
+                return upstream
+        return None

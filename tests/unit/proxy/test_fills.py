@@ -1,0 +1,154 @@
+"""One download for however many wait, in this process and in others."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+import pytest
+
+from roadstead.oci.digest import Digest
+from roadstead.oci.reference import RepositoryName
+from roadstead.proxy.errors import FillBrokenError
+from roadstead.proxy.fills import Fill, Fills
+from roadstead.proxy.locks import alone, claim, release, remove_abandoned
+from roadstead.registry.ports import BlobRecord
+from roadstead.registry.pump import Body
+from roadstead.storage.ports import Key
+
+APP = RepositoryName("up.example/app")
+DATA = os.urandom(300_000)
+DIGEST = Digest.of(DATA)
+
+
+class Upstream:
+    """Gives pieces when it is let; counts how often it was asked, and keeps what was stored."""
+
+    def __init__(self, pieces: Sequence[bytes | Exception]) -> None:
+        self.asked = 0
+        self.stored: list[bytes] = []
+        self.go_on = asyncio.Event()
+        self._pieces = pieces
+
+    async def download(self) -> AsyncGenerator[bytes, None]:
+        """Yield the first piece, and the others when it is let."""
+        self.asked += 1
+        for position, piece in enumerate(self._pieces):
+            if position:
+                await self.go_on.wait()
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+    async def store(self, body: Body) -> BlobRecord:
+        """Keep it."""
+        data = b"".join([piece async for piece in body.chunks()])
+        self.stored.append(data)
+        return BlobRecord(DIGEST, len(data), Key("key"))
+
+    async def find(self) -> BlobRecord | None:
+        """Look whether it was stored."""
+        return BlobRecord(DIGEST, len(self.stored[0]), Key("key")) if self.stored else None
+
+    async def join(self, fills: Fills) -> Fill:
+        """Want the blob."""
+        return await fills.join(APP, DIGEST, self.download, self.store, self.find)
+
+
+async def whole(fill: Fill, start: int = 0) -> bytes:
+    """Read it to the end."""
+    return b"".join([piece async for piece in fill.read(start=start, size=len(DATA) - start)])
+
+
+async def test_all_read_behind_one_download(tmp_path: Path) -> None:
+    """Two in this process and one in another, each from where it likes; then it is stored, and the file is gone."""
+    upstream = Upstream([DATA[:1000], DATA[1000:]])
+    here, elsewhere = Fills(tmp_path), Fills(tmp_path)
+    fills = [await upstream.join(here), await upstream.join(here), await upstream.join(elsewhere)]
+    for fill in fills:
+        await fill.reach(1000)
+    reading = [asyncio.ensure_future(whole(fill, start)) for fill, start in zip(fills, (0, 7, 0), strict=True)]
+    upstream.go_on.set()
+
+    assert await asyncio.gather(*reading) == [DATA, DATA[7:], DATA]
+    await here.aclose()
+    assert upstream.asked == 1
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_download_that_breaks_breaks_all(tmp_path: Path) -> None:
+    """Whoever reads is told, with the reason in this process; nothing is stored; the next one begins anew."""
+    broken = Upstream([DATA[:1000], FillBrokenError(DIGEST)])
+    here, elsewhere = Fills(tmp_path), Fills(tmp_path)
+    fills = [await broken.join(here), await broken.join(elsewhere)]
+    reading = [asyncio.ensure_future(whole(fill)) for fill in fills]
+    broken.go_on.set()
+    for each in reading:
+        with pytest.raises(FillBrokenError):
+            await each
+    assert broken.stored == []
+
+    good = Upstream([DATA])
+    fill = await good.join(here)
+    assert await whole(fill) == DATA
+    await here.aclose()
+
+
+async def test_it_goes_on_when_nobody_waits(tmp_path: Path) -> None:
+    """A client that goes away doesn't waste what came; the next finds it stored."""
+    upstream = Upstream([DATA[:1000], DATA[1000:]])
+    fills = Fills(tmp_path)
+    fill = await upstream.join(fills)
+    fill.leave()
+    upstream.go_on.set()
+    again = await upstream.join(fills)
+    await again.stored()
+    again.leave()
+
+    assert upstream.stored == [DATA]
+    assert upstream.asked == 1
+    late = await upstream.join(fills)
+    await late.stored()
+    late.leave()
+    assert upstream.asked == 1, "it looked in the store first"
+
+
+async def test_an_end_leaves_nothing(tmp_path: Path) -> None:
+    """A server that stops drops what isn't whole."""
+    upstream = Upstream([DATA[:1000], DATA[1000:]])
+    fills = Fills(tmp_path)
+    fill = await upstream.join(fills)
+    await fill.reach(10)
+    await fills.aclose()
+    with pytest.raises(FillBrokenError):
+        await fill.stored()
+    fill.leave()
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    """Files that nobody holds go; one that somebody holds stays."""
+    (tmp_path / "left.part").write_bytes(b"part")
+    held = claim(tmp_path / "held.part")
+    assert held is not None
+
+    assert remove_abandoned(tmp_path) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["held.part"]
+    release(tmp_path / "held.part", held)
+    assert remove_abandoned(tmp_path / "nowhere") == 0
+
+
+async def test_one_at_a_time(tmp_path: Path) -> None:
+    """Whoever waits for a lock has it alone, although the file is removed each time."""
+    inside = 0
+
+    async def work() -> None:
+        nonlocal inside
+        async with alone(tmp_path / "lock"):
+            inside += 1
+            assert inside == 1
+            await asyncio.sleep(0)
+            inside -= 1
+
+    await asyncio.gather(*(work() for _ in range(20)))
+    assert not list(tmp_path.iterdir())
