@@ -27,6 +27,7 @@ from roadstead.db.stores.leases import DatabaseLeases
 from roadstead.db.stores.links import DatabaseLinks
 from roadstead.db.stores.manifests import DatabaseManifests
 from roadstead.db.stores.outbox import NOWHERE, Announcer, DatabaseOutbox
+from roadstead.db.stores.pulls import DatabasePulls
 from roadstead.db.stores.tokens import DatabaseTokens
 from roadstead.db.stores.uploads import DatabaseUploads
 from roadstead.db.stores.usage import DatabaseUsage
@@ -34,6 +35,7 @@ from roadstead.events.event import Source
 from roadstead.events.ports import OutboxStore
 from roadstead.events.rules import NOBODY, Interests
 from roadstead.lease import LeaseStore
+from roadstead.limits.ports import PullStore
 from roadstead.registry.ports import (
     AuditStore,
     BlobStore,
@@ -85,6 +87,7 @@ class Database:
     usage: UsageStore
     tokens: DatabaseTokens
     outbox: OutboxStore
+    pulls: PullStore
 
     def __init__(
         self,
@@ -114,6 +117,7 @@ class Database:
         self.usage = DatabaseUsage(access)
         self.tokens = DatabaseTokens(access)
         self.outbox = DatabaseOutbox(access, announcer)
+        self.pulls = DatabasePulls(access)
 
     async def check(self) -> None:
         """Raise StoreBusyError or StoreFailedError unless the database can be read and written."""

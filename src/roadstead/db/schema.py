@@ -25,7 +25,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0009")
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
 HEAD = REVISIONS[-1]
@@ -377,6 +377,17 @@ refresh_tokens = Table(
 )
 Index("ix_refresh_tokens_name", refresh_tokens.c.name)
 Index("ix_refresh_tokens_expires_at", refresh_tokens.c.expires_at)
+
+# How often somebody has pulled since a moment: whose pulls are limited has a row.
+pull_windows = Table(
+    "pull_windows",
+    metadata,
+    Column("subject", BYTEWISE, nullable=False),
+    Column("began_at", BigInteger, nullable=False),
+    Column("pulls", BigInteger, nullable=False),
+    PrimaryKeyConstraint("subject"),
+)
+Index("ix_pull_windows_began_at", pull_windows.c.began_at)
 
 # Values of which the whole installation has one: secrets, where the import stands, whether links are written.
 instance = Table(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from roadstead.errors import RoadsteadError
 from roadstead.http.asgi import (
+    BODY_IDLE_S,
     AnyResponse,
     FileResponse,
     Receive,
@@ -77,7 +78,10 @@ class Application:
         observer: Observer,
         outside: Outside | None = None,
         proxies: TrustedProxies | None = None,
+        *,
+        body_idle_s: float = BODY_IDLE_S,
     ) -> None:
+        self._body_idle_s = body_idle_s
         self._router = router
         self._outside = outside or Outside()
         self._proxies = proxies or None
@@ -91,7 +95,7 @@ class Application:
             return self._live(receive, send)
         if self._proxies is not None:
             self._proxies.see_through(scope)
-        return self._serve(Request(scope, receive), receive, send)
+        return self._serve(Request(scope, receive, self._body_idle_s), receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -138,6 +142,8 @@ class Application:
             if services is not None:
                 if not services.gate.is_open and request.path.startswith("/v2"):
                     await services.gate.check()
+                if services.limits is not None:
+                    return await services.limits.serve(request, route, found, services)
                 if services.guard is not None:
                     await services.guard.admit(request, route, found)
             return await route.handler(request, found, services)

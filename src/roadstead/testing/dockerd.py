@@ -111,7 +111,7 @@ def open_own_engine(before: Sequence[str] = ()) -> Iterator[DockerEngine]:
     home = Path(tempfile.mkdtemp(prefix="roadstead-dockerd-"))
     engine = DockerEngine(f"unix://{home}/docker.sock")
     try:
-        command = [*before, find("dockerd"), *_flags(home, engine)]
+        command: list[str | Path] = [*before, find("dockerd"), *_flags(home, engine)]
         with Process(command, log=home / "log", directory=home) as process:
             process.wait_ready(engine.answers, timeout=timedelta(minutes=1))
             yield engine
