@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from roadstead.app.plugs import CLOCK
 from roadstead.auth.access import Access
 from roadstead.auth.challenges import BasicChallenge, NoWayIn
-from roadstead.auth.limiter import FailureLimiter
+from roadstead.auth.limiter import FailureLimiter, Marks
 from roadstead.auth.passwords import Passwords
 from roadstead.auth.policies import Policies, Policy
 from roadstead.auth.ports import AccountStore, Authenticator, Challenges
@@ -68,12 +68,14 @@ class Entrance:
     tokens: Door | None = None
 
 
-def build_entrance(settings: Settings, database: Database, refusals: Refusals | None = None) -> Entrance:
-    """Return the way in that settings want."""
+def build_entrance(
+    settings: Settings, database: Database, marks: Marks, refusals: Refusals | None = None
+) -> Entrance:
+    """Return the way in that settings want; wrong passwords are counted in `marks`."""
     auth = settings.auth
     if not auth.is_on:
         return Entrance()
-    limiter = FailureLimiter()
+    limiter = FailureLimiter(marks)
     passwords = Passwords(limiter)
     htpasswd = HtpasswdFile(auth.htpasswd.path, passwords) if auth.htpasswd is not None else None
     ways: list[Authenticator] = []

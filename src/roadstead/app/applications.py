@@ -57,7 +57,8 @@ def worker_application(handover: Handover, process: str) -> Application:
     observer = RequestObserver(metrics, access=settings.log.access)
     router = Router([*routes, *TOKENS, *Mount().routes(), *PAGES])
     proxies = TrustedProxies.parse(settings.server.trusted_proxies)
-    return Application(router, open_services, observer, _outside(settings.server), proxies)
+    idle_s = settings.limits.body_idle.total_seconds()
+    return Application(router, open_services, observer, _outside(settings.server), proxies, body_idle_s=idle_s)
 
 
 def side_application(handover: Handover) -> Application:

@@ -3,6 +3,7 @@
 from functools import partial
 
 from roadstead.app.access import build_entrance
+from roadstead.app.limits import build_limits, shared_marks
 from roadstead.app.plugs import CLOCK, Plugs
 from roadstead.app.readiness import check
 from roadstead.app.writing import fence
@@ -65,7 +66,7 @@ async def build_services(
         KeptLayers(driver, database.layers),
         CLOCK,
     )
-    entrance = build_entrance(settings, database, refusals)
+    entrance = build_entrance(settings, database, shared_marks(handover.run_directory), refusals)
     return Services(
         manifests=manifests,
         blobs=blobs,
@@ -82,6 +83,8 @@ async def build_services(
         quotas=_quotas(settings, database),
         guard=entrance.guard,
         tokens=entrance.tokens,
+        limits=build_limits(settings.limits, database, handover.run_directory),
+        max_blob_bytes=settings.limits.max_blob_bytes,
         metrics_open=settings.metrics.open_to_network,
         strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,
         offload=_offload(settings.server),

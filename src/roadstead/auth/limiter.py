@@ -1,9 +1,10 @@
-"""How often somebody may be wrong: a bucket for each client, in this process alone."""
+"""How often somebody may be wrong: a bucket for each client, shared by all that count in the same marks."""
 
 import math
 from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
+from typing import Protocol
 
 from roadstead.auth.errors import AttemptsTooManyError
 
@@ -19,34 +20,65 @@ REFILL_S = 6.0
 MAX_BUCKETS = 10_000
 
 
+class Marks(Protocol):
+    """Moments by key: how far ahead of now a key is says how many wrong passwords aren't forgiven yet."""
+
+    def read(self, key: str, now: float) -> float:
+        """Return how many seconds the key is ahead of `now`."""
+        ...
+
+    def advance(self, key: str, now: float, by: float, most: float) -> float:
+        """Move the key `by` seconds on, unless it would then be more than `most` ahead; return what is too much."""
+        ...
+
+
+class OwnMarks:
+    """Marks of this process alone; the oldest are forgotten."""
+
+    def __init__(self) -> None:
+        self._marks: OrderedDict[str, float] = OrderedDict()
+
+    def read(self, key: str, now: float) -> float:
+        """Return how far ahead a key is."""
+        return max(0.0, self._marks.get(key, now) - now)
+
+    def advance(self, key: str, now: float, by: float, most: float) -> float:
+        """Move a key on."""
+        ahead = self.read(key, now) + by
+        if ahead > most:
+            return ahead - most
+        self._marks[key] = now + ahead
+        self._marks.move_to_end(key)
+        if len(self._marks) > MAX_BUCKETS:
+            self._marks.popitem(last=False)
+        return 0.0
+
+
 class FailureLimiter:
     """Counts wrong passwords by client, and by client and name; right ones are never counted.
 
     A name alone isn't limited: whoever wants to lock somebody else out could.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, marks: Marks | None = None, *, clock: Callable[[], float] = monotonic) -> None:
+        self._marks = marks or OwnMarks()
         self._clock = clock
-        self._buckets: OrderedDict[tuple[str, str | None], tuple[float, float]] = OrderedDict()
 
     def check(self, client: str, name: str) -> None:
         """Raise AttemptsTooManyError if a further guess has to wait."""
-        wait_s = max(self._wait_s((client, name), FAILURES), self._wait_s((client, None), CLIENT_FAILURES))
+        wait_s = max(self._wait_s(_of(client, name), FAILURES), self._wait_s(_of(client, None), CLIENT_FAILURES))
         if wait_s > 0:
             raise AttemptsTooManyError(math.ceil(wait_s))
 
     def failed(self, client: str, name: str) -> None:
-        """Count a wrong password."""
-        for key in ((client, name), (client, None)):
-            now = self._clock()
-            self._buckets[key] = (self._level(key, now) + 1, now)
-            self._buckets.move_to_end(key)
-        while len(self._buckets) > MAX_BUCKETS:
-            self._buckets.popitem(last=False)
+        """Count a wrong password; those that were being checked together may go a little beyond."""
+        for key in (_of(client, name), _of(client, None)):
+            self._marks.advance(key, self._clock(), REFILL_S, math.inf)
 
-    def _wait_s(self, key: tuple[str, str | None], limit: int) -> float:
-        return (self._level(key, self._clock()) - limit + 1) * REFILL_S
+    def _wait_s(self, key: str, limit: int) -> float:
+        return self._marks.read(key, self._clock()) - (limit - 1) * REFILL_S
 
-    def _level(self, key: tuple[str, str | None], now: float) -> float:
-        level, at = self._buckets.get(key, (0.0, now))
-        return max(0.0, level - (now - at) / REFILL_S)
+
+def _of(client: str, name: str | None) -> str:
+    # An address has no space in it, so what follows the first one is the name, whatever is in that.
+    return f"wrong client {client}" if name is None else f"wrong name {client} {name}"

@@ -29,6 +29,7 @@ from roadstead.db.stores.leases import DatabaseLeases
 from roadstead.db.stores.links import DatabaseLinks
 from roadstead.db.stores.manifests import DatabaseManifests
 from roadstead.db.stores.outbox import NOWHERE, Announcer, DatabaseOutbox
+from roadstead.db.stores.pulls import DatabasePulls
 from roadstead.db.stores.tokens import DatabaseTokens
 from roadstead.db.stores.uploads import DatabaseUploads
 from roadstead.db.stores.upstreams import DatabasePulled
@@ -38,6 +39,7 @@ from roadstead.events.ports import OutboxStore
 from roadstead.events.rules import NOBODY, Interests
 from roadstead.lease import LeaseStore
 from roadstead.proxy.ports import PulledStore
+from roadstead.limits.ports import PullStore
 from roadstead.registry.ports import (
     AuditStore,
     BlobStore,
@@ -91,6 +93,7 @@ class Database:
     outbox: OutboxStore
     acts: ActStore
     pulled: PulledStore
+    pulls: PullStore
 
     def __init__(
         self,
@@ -122,6 +125,7 @@ class Database:
         self.outbox = DatabaseOutbox(access, announcer)
         self.acts = DatabaseActs(access)
         self.pulled = DatabasePulled(access)
+        self.pulls = DatabasePulls(access)
 
     async def check(self) -> None:
         """Raise StoreBusyError or StoreFailedError unless the database can be read and written."""

@@ -25,7 +25,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
 HEAD = REVISIONS[-1]
@@ -397,6 +397,17 @@ acts = Table(
 Index("ix_acts_at", acts.c.at)
 Index("ix_acts_by", acts.c.by, acts.c.position)
 Index("ix_acts_kind", acts.c.kind, acts.c.position)
+
+# How often somebody has pulled since a moment: whose pulls are limited has a row.
+pull_windows = Table(
+    "pull_windows",
+    metadata,
+    Column("subject", BYTEWISE, nullable=False),
+    Column("began_at", BigInteger, nullable=False),
+    Column("pulls", BigInteger, nullable=False),
+    PrimaryKeyConstraint("subject"),
+)
+Index("ix_pull_windows_began_at", pull_windows.c.began_at)
 
 # Values of which the whole installation has one: secrets, where the import stands, whether links are written.
 instance = Table(

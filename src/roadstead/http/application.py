@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from roadstead.errors import RoadsteadError
 from roadstead.http.asgi import (
+    BODY_IDLE_S,
     AnyResponse,
     FileResponse,
     Receive,
@@ -78,7 +79,10 @@ class Application:
         observer: Observer,
         outside: Outside | None = None,
         proxies: TrustedProxies | None = None,
+        *,
+        body_idle_s: float = BODY_IDLE_S,
     ) -> None:
+        self._body_idle_s = body_idle_s
         self._router = router
         self._outside = outside or Outside()
         self._proxies = proxies or None
@@ -92,7 +96,7 @@ class Application:
             return self._live(receive, send)
         if self._proxies is not None:
             self._proxies.see_through(scope)
-        return self._serve(Request(scope, receive), receive, send)
+        return self._serve(Request(scope, receive, self._body_idle_s), receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -141,13 +145,10 @@ class Application:
             if services is not None:
                 if not services.gate.is_open and request.path.startswith("/v2"):
                     await services.gate.check()
-                if services.proxy is not None:
-                    found = await routed(request, found, services)
-                if services.guard is not None:
-                    await services.guard.admit(request, route, found)
-                if services.proxy is not None:
-                    check_writable(found)
-                    return answered_for(await route.handler(request, found, services), found)
+                if services.limits is not None:
+                    return await services.limits.serve(request, route, found, services, _admitted, _handled)
+                found = await _admitted(request, route, found, services)
+                return await _handled(request, route, found, services)
             return await route.handler(request, found, services)
         except MethodUnknownError as error:
             finished.error = None if request.method == "OPTIONS" else type(error).__name__
@@ -162,6 +163,24 @@ class Application:
             finished.error = type(error).__name__
             self._observer.failed(finished, error)
             return tell(error)
+
+
+async def _admitted(
+    request: Request, route: Route, found: Mapping[str, str], services: Services
+) -> Mapping[str, str]:
+    """Return what a path says, once it is known that the caller may have it."""
+    if services.proxy is not None:
+        found = await routed(request, found, services)
+    if services.guard is not None:
+        await services.guard.admit(request, route, found)
+    if services.proxy is not None:
+        check_writable(found)
+    return found
+
+
+async def _handled(request: Request, route: Route, found: Mapping[str, str], services: Services) -> AnyResponse:
+    response = await route.handler(request, found, services)
+    return response if services.proxy is None else answered_for(response, found)
 
 
 def _options(error: MethodUnknownError) -> Response:

@@ -21,8 +21,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Sequence[tuple[bytes, bytes]]
 
 BODY_IDLE_S = 900.0
-"""How long a client may be silent in the middle of a body. Buffering proxies turn a long PATCH into silence
-(registry spec §2.7), so this is generous; it only has to free what a dead client holds."""
+"""How long a client may be silent in the middle of a body, unless settings say otherwise. Buffering proxies turn a
+long PATCH into silence (registry spec §2.7), so this is generous; it only has to free what a dead client holds."""
 
 MAX_PARAMETERS = 256
 
@@ -46,10 +46,23 @@ class Request:
     rights: Rights
     """What the sender may do: set where access is controlled, before the handler sees the request."""
 
-    __slots__ = ("_ended", "_first", "_query", "_receive", "is_broken", "method", "path", "received", "rights", "scope")
+    __slots__ = (
+        "_body_idle_s",
+        "_ended",
+        "_first",
+        "_query",
+        "_receive",
+        "is_broken",
+        "method",
+        "path",
+        "received",
+        "rights",
+        "scope",
+    )
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, body_idle_s: float = BODY_IDLE_S) -> None:
         self.scope = scope
+        self._body_idle_s = body_idle_s
         self.rights = EVERYTHING
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -155,7 +168,7 @@ class Request:
 
     async def _next(self) -> MutableMapping[str, Any]:
         try:
-            async with asyncio.timeout(BODY_IDLE_S):
+            async with asyncio.timeout(self._body_idle_s):
                 return await self._receive()
         except TimeoutError as error:
             raise self._broken() from error

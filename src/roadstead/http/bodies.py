@@ -1,11 +1,13 @@
 """What a request says of its body, read into values."""
 
+from collections.abc import AsyncGenerator, AsyncIterator
+
 from roadstead.errors import InvalidError
 from roadstead.http.asgi import Request
 from roadstead.http.ranges import parse_content_range
-from roadstead.registry.errors import ContentTooLargeError
+from roadstead.registry.errors import BlobTooLargeError, ContentTooLargeError
 from roadstead.registry.ports import UploadRecord
-from roadstead.registry.pump import BodyBrokenError
+from roadstead.registry.pump import Body, BodyBrokenError
 
 
 class BodyLengthError(InvalidError):
@@ -14,6 +16,34 @@ class BodyLengthError(InvalidError):
     def __init__(self, announced: int | None, received: int) -> None:
         said = "a chunked body" if announced is None else f"{announced} bytes were announced"
         super().__init__(f"{said}, and the body ended after {received}")
+
+
+class LimitedBody:
+    """A part of a blob that ends with an error where the blob becomes too large; `before` bytes came earlier."""
+
+    def __init__(self, body: Body, *, before: int, max_bytes: int) -> None:
+        """Raise BlobTooLargeError where the announced size is too much already."""
+        if before + (body.announced or 0) > max_bytes:
+            raise BlobTooLargeError(max_bytes)
+        self._body = body
+        self._left = max_bytes - before
+        self._max_bytes = max_bytes
+
+    @property
+    def announced(self) -> int | None:
+        """Bytes announced by Content-Length."""
+        return self._body.announced
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the bytes as they come."""
+        return self._limited()
+
+    async def _limited(self) -> AsyncGenerator[bytes, None]:
+        async for piece in self._body.chunks():
+            self._left -= len(piece)
+            if self._left < 0:
+                raise BlobTooLargeError(self._max_bytes)
+            yield piece
 
 
 class ContentRangeInvalidError(InvalidError):

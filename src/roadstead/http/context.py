@@ -7,6 +7,7 @@ from roadstead.augment.service import Augmenter
 from roadstead.http.access import Guard
 from roadstead.http.api.administration import Administration
 from roadstead.http.causes import Telling
+from roadstead.http.limits import Counter
 from roadstead.http.offload import XAccel
 from roadstead.http.token_routes import Door
 from roadstead.proxy.service import PullThrough
@@ -42,6 +43,8 @@ class Services:
     quotas: Quotas | None = None  # None where there is no limit
     guard: Guard | None = None  # None where everybody may do everything
     tokens: Door | None = None  # where tokens are given out
+    limits: Counter | None = None  # None where clients may ask as often as they like
+    max_blob_bytes: int = 0  # 0: without limit
     metrics_open: bool = False
     strict_accept: bool = False
     offload: XAccel | None = None

@@ -16,9 +16,11 @@ from roadstead.http.asgi import ParametersTooManyError, Response
 from roadstead.http.bodies import BodyLengthError, ContentRangeInvalidError
 from roadstead.http.conditions import ConditionUnmetError
 from roadstead.http.headers import upload_headers
+from roadstead.http.limits import spent_headers
 from roadstead.http.names import ReferenceUnknownError
 from roadstead.http.ranges import RangeUnsatisfiableError
 from roadstead.http.routes import MethodUnknownError, PathTooLongError, PathUnknownError
+from roadstead.limits.errors import PullsSpentError, TooMuchError
 from roadstead.oci.digest import DigestInvalidError, DigestMismatchError
 from roadstead.oci.manifest import ManifestInvalidError
 from roadstead.oci.reference import NameInvalidError, TagInvalidError
@@ -55,6 +57,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     RangeUnsatisfiableError: Answer(416, "RANGE_INVALID"),
     SignInNeededError: Answer(401, "UNAUTHORIZED"),
     AttemptsTooManyError: Answer(429, "TOOMANYREQUESTS"),
+    TooMuchError: Answer(429, "TOOMANYREQUESTS"),
     # Values.
     NameInvalidError: Answer(400, "NAME_INVALID"),
     ReferenceUnknownError: Answer(404, "MANIFEST_UNKNOWN"),
@@ -72,6 +75,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     registry.ManifestBlobUnknownError: Answer(400, "MANIFEST_BLOB_UNKNOWN"),
     registry.DescriptorSizeError: Answer(400, "MANIFEST_INVALID"),
     registry.ContentTooLargeError: Answer(413, "MANIFEST_INVALID"),
+    registry.BlobTooLargeError: Answer(413, "SIZE_INVALID"),
     registry.SizeMismatchError: Answer(400, "SIZE_INVALID"),
     registry.UploadOffsetError: Answer(416, "RANGE_INVALID"),
     registry.UploadBusyError: Answer(409, "BLOB_UPLOAD_INVALID"),
@@ -157,6 +161,8 @@ def error_headers(error: BaseException) -> list[tuple[bytes, bytes]]:
             return [(b"content-range", f"bytes */{total}".encode())]
         case SignInNeededError(challenges=challenges):
             return [(b"www-authenticate", value.encode("latin-1", "replace")) for value in challenges]
+        case PullsSpentError():
+            return spent_headers(error)
         case UnavailableError(retry_after_s=seconds):
             return [(b"retry-after", str(seconds).encode())]
         case _:

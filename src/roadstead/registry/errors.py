@@ -69,6 +69,13 @@ class ContentTooLargeError(InvalidError):
         self.limit = limit
 
 
+class BlobTooLargeError(ContentTooLargeError):
+    """A blob has more bytes than a limit allows (413)."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__("the blob", limit)
+
+
 class SizeMismatchError(InvalidError):
     """The bytes that came aren't as many as were announced (SIZE_INVALID, code-10)."""
 

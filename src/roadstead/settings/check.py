@@ -33,6 +33,7 @@ _POSTGRESQL = frozenset({"postgresql", "postgres"})
 _SHORTEST_MASTER_KEY = 32
 _SHORTEST_TOKEN, _LONGEST_TOKEN = timedelta(minutes=1), timedelta(hours=1)
 _SHORTEST_ROTATION = timedelta(hours=1)
+_SHORTEST_WINDOW = timedelta(seconds=1)
 _SIGNING = ("EdDSA", "Ed25519", *(f"{kind}{size}" for kind in ("RS", "ES", "PS", "HS") for size in (256, 384, 512)))
 _SHORTEST_WRITER_LEASE = timedelta(seconds=6)
 _SHORTEST_GRACE = timedelta(hours=1)
@@ -52,7 +53,20 @@ def check_settings(settings: Settings) -> Sequence[Finding]:
     """Return everything that speaks against serving with these settings; empty if nothing does."""
     return tuple(
         finding
-        for question in (_server, _proxies, _tls, _storage, _database, _limits, _auth, _rules, _gc, _upstreams, _events)
+        for question in (
+            _server,
+            _proxies,
+            _tls,
+            _storage,
+            _database,
+            _limits,
+            _allowances,
+            _auth,
+            _rules,
+            _gc,
+            _upstreams,
+            _events,
+        )
         for finding in question(settings)
     )
 
@@ -284,6 +298,23 @@ def _pattern(key: str, pattern: str) -> Iterator[Finding]:
         Pattern.parse(pattern)
     except PatternInvalidError as error:
         yield Finding(key, str(error), advice=error.advice())
+
+
+def _allowances(settings: Settings) -> Iterator[Finding]:
+    limits = settings.limits
+    for name in ("client", "user"):
+        for what in ("rate", "burst", "uploads"):
+            if (number := getattr(limits, f"{name}_{what}")) is not None and number < 1:
+                yield Finding(f"limits.{name}_{what}", f"expected 1 or more, got {number}")
+        if getattr(limits, f"{name}_burst") is not None and getattr(limits, f"{name}_rate") is None:
+            yield Finding(f"limits.{name}_burst", f"goes with limits.{name}_rate, which is not set")
+    for name in ("anonymous_pulls", "user_pulls"):
+        if (number := getattr(limits, name)) is not None and number < 1:
+            yield Finding(f"limits.{name}", f"expected 1 or more, got {number}; who may not pull is for [auth] to say")
+    if limits.pull_window < _SHORTEST_WINDOW:
+        yield Finding("limits.pull_window", "expected 1s or more")
+    if not limits.body_idle:
+        yield Finding("limits.body_idle", "expected more than 0s")
 
 
 def _auth(settings: Settings) -> Iterator[Finding]:

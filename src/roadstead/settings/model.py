@@ -617,6 +617,47 @@ class UpstreamsSettings:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """``[limits]``: how much one client, or one user, may ask for; what is beyond is answered 429.
+
+    A client is an address (of IPv6 a /64), as a proxy in `server.trusted_proxies` tells it; a user has signed in.
+    Rates and uploads are counted by all workers of a machine together, pulls by all replicas.
+    """
+
+    client_rate: int | None = setting(
+        None,
+        "Requests a second from one address, in the long run. One pull of an image is some ten requests, and many "
+        "people may stand behind one address. By default there is no limit.",
+    )
+    client_burst: int | None = setting(
+        None, "Requests from one address that may come at once, by default ten seconds' worth of `client_rate`."
+    )
+    user_rate: int | None = setting(None, "The same for one user, from wherever.")
+    user_burst: int | None = setting(None, "The same for one user: by default ten seconds' worth of `user_rate`.")
+    client_uploads: int | None = setting(
+        None,
+        "Blobs that one address may send at the same time. Docker sends 5 at once, and takes a refusal for the end of "
+        "the push: a smaller number stops it.",
+    )
+    user_uploads: int | None = setting(None, "The same for one user, from wherever.")
+    max_blob_bytes: ByteSize = setting(
+        ByteSize(0), "The largest blob that is taken in (413), however it is sent. `0` is without limit."
+    )
+    body_idle: timedelta = setting(
+        timedelta(minutes=15),
+        "How long a client may be silent in the middle of a body before it is taken to be gone. Proxies that gather "
+        "a body first make long silences.",
+    )
+    anonymous_pulls: int | None = setting(
+        None,
+        "Manifests that one address may pull in `pull_window` without signing in, counted as Docker Hub does: GET is "
+        "a pull, HEAD is none. Answers say what is left (`RateLimit-Remaining`). Each pull costs a transaction then.",
+    )
+    user_pulls: int | None = setting(None, "The same for one user, from wherever.")
+    pull_window: timedelta = setting(timedelta(hours=6), "The time in which pulls are counted; it begins with a pull.")
+
+
 class EventAction(StrEnum):
     """What a receiver may be told of."""
 
@@ -751,6 +792,7 @@ class Settings:
     database: DatabaseSettings = DatabaseSettings()
     registry: RegistrySettings = RegistrySettings()
     auth: AuthSettings = AuthSettings()
+    limits: LimitSettings = LimitSettings()
     augment: AugmentSettings = AugmentSettings()
     gc: GcSettings = GcSettings()
     upstreams: UpstreamsSettings = UpstreamsSettings()

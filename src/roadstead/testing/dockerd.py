@@ -97,10 +97,22 @@ def open_docker_engine() -> Iterator[DockerEngine]:
     if running is not None:
         yield running
         return
+    with open_own_engine() as engine:
+        yield engine
+
+
+@contextmanager
+def open_own_engine(before: Sequence[str] = ()) -> Iterator[DockerEngine]:
+    """Run an engine of our own until the block is left, whatever else runs here.
+
+    *before* are the words of a program that becomes the one named behind them (``unshare --mount``). It needs root.
+    Raises ComponentMissingError, ServerNotReadyError.
+    """
     home = Path(tempfile.mkdtemp(prefix="roadstead-dockerd-"))
     engine = DockerEngine(f"unix://{home}/docker.sock")
     try:
-        with Process([find("dockerd"), *_flags(home, engine)], log=home / "log", directory=home) as process:
+        command: list[str | Path] = [*before, find("dockerd"), *_flags(home, engine)]
+        with Process(command, log=home / "log", directory=home) as process:
             process.wait_ready(engine.answers, timeout=timedelta(minutes=1))
             yield engine
     finally:

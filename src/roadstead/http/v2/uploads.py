@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from roadstead.auth.caller import Action
 from roadstead.http.asgi import Request, Response
-from roadstead.http.bodies import BodyLengthError, chunk_range
+from roadstead.http.bodies import BodyLengthError, LimitedBody, chunk_range
 from roadstead.http.causes import cause_of
 from roadstead.http.context import Services
 from roadstead.http.headers import upload_headers
@@ -107,10 +107,13 @@ async def cancel(request: Request, found: Mapping[str, str], services: Services)
 
 
 async def _body(request: Request, services: Services, repository: RepositoryName, *, before: int = 0) -> Body:
-    """Return the body, watched over where there are limits on what repositories hold."""
-    if services.quotas is None:
-        return request
-    return await services.quotas.admit(repository, request, before=before)
+    """Return the body, watched over where there are limits on blobs, or on what repositories hold."""
+    body: Body = request
+    if services.max_blob_bytes:
+        body = LimitedBody(body, before=before, max_bytes=services.max_blob_bytes)
+    if services.quotas is not None:
+        body = await services.quotas.admit(repository, body, before=before)
+    return body
 
 
 async def _open(request: Request, found: Mapping[str, str], services: Services) -> UploadRecord:

@@ -1,0 +1,157 @@
+"""Marks and places that the processes of one machine share: a file of this run, mapped into memory.
+
+    file  = 16 bytes: the key of the hash · 48 bytes free · slot…
+    slot  = u64: hash of the key (0: free) · 8 bytes: a mark (float64), or who is there (u32 process, u32 how many)
+
+A key has one of `_WAYS` slots. Where all are others', a mark takes the place of the one that is least ahead, so whoever
+has used up the most is forgotten last; a place isn't taken then, and isn't counted. The hash has a key of its own so
+that nobody can choose whose slots they get. A lock on the file (flock(2)) is held for the few microseconds of a change;
+the kernel lets it go when a process dies.
+"""
+
+import fcntl
+import hashlib
+import mmap
+import os
+import secrets
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from roadstead.limits.ports import Marks, Places
+from roadstead.limits.rates import advanced
+
+_HEADER: Final = 64
+_KEY: Final = 16
+_WAYS: Final = 8
+_SETS: Final = 8192
+_SLOT: Final = 16
+_SIZE: Final = _HEADER + _SETS * _WAYS * _SLOT  # 1 MiB, sparse
+_TAG: Final = struct.Struct("<Q")
+_MARK: Final = struct.Struct("<d")
+_PLACE: Final = struct.Struct("<II")
+
+
+class _Table:
+    """The file, and where a key's slots are in it."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(self._descriptor, _SIZE)
+        self.memory = mmap.mmap(self._descriptor, _SIZE)
+        with self.locked():
+            if self.memory[:_KEY] == bytes(_KEY):
+                self.memory[:_KEY] = secrets.token_bytes(_KEY)
+        self._key = self.memory[:_KEY]
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be alone with the file."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def slots(self, key: str) -> tuple[int, range]:
+        """Return the hash of a key, never 0, and where its slots begin."""
+        digest = hashlib.blake2b(key.encode(), key=self._key, digest_size=16).digest()
+        first = _HEADER + int.from_bytes(digest[:8], "little") % _SETS * _WAYS * _SLOT
+        return int.from_bytes(digest[8:], "little") or 1, range(first, first + _WAYS * _SLOT, _SLOT)
+
+    def tag(self, at: int) -> int:
+        """Return the hash that stands in a slot."""
+        found: int = _TAG.unpack_from(self.memory, at)[0]
+        return found
+
+
+class SharedMarks:
+    """`Marks` in a file, or in the same one opened by another process."""
+
+    def __init__(self, path: Path) -> None:
+        self._table = _Table(path)
+
+    def read(self, key: str, now: float) -> float:
+        """Return how far ahead a key is."""
+        tag, slots = self._table.slots(key)
+        with self._table.locked():
+            return max(0.0, *(self._mark(at) - now for at in slots if self._table.tag(at) == tag), 0.0)
+
+    def advance(self, key: str, now: float, by: float, most: float) -> float:
+        """Move a key on."""
+        tag, slots = self._table.slots(key)
+        with self._table.locked():
+            known = next((at for at in slots if self._table.tag(at) == tag), None)
+            at = min(slots, key=self._mark) if known is None else known
+            mark, too_far = advanced(now if known is None else self._mark(at), now, by, most)
+            if too_far == 0:
+                _TAG.pack_into(self._table.memory, at, tag)
+                _MARK.pack_into(self._table.memory, at + _TAG.size, mark)
+            return too_far
+
+    def _mark(self, at: int) -> float:
+        found: float = _MARK.unpack_from(self._table.memory, at + _TAG.size)[0]
+        return found
+
+
+class SharedPlaces:
+    """`Places` in a file, or in the same one opened by another process."""
+
+    def __init__(self, path: Path) -> None:
+        self._table = _Table(path)
+        self._process = os.getpid()
+
+    def enter(self, key: str, most: int) -> bool:
+        """Take a place."""
+        tag, slots = self._table.slots(key)
+        with self._table.locked():
+            held = {at: self._place(at) for at in slots if self._table.tag(at) == tag}
+            if sum(count for _, count in held.values()) >= most:
+                self._free_dead(slots)
+                held = {at: self._place(at) for at in slots if self._table.tag(at) == tag}
+                if sum(count for _, count in held.values()) >= most:
+                    return False
+            mine = next((at for at, (process, _) in held.items() if process == self._process), None)
+            if mine is None:
+                mine = self._free_slot(slots)
+            if mine is not None:
+                self._put(mine, tag, held.get(mine, (self._process, 0))[1] + 1)
+            return True
+
+    def leave(self, key: str) -> None:
+        """Give a place back."""
+        tag, slots = self._table.slots(key)
+        with self._table.locked():
+            for at in slots:
+                process, count = self._place(at)
+                if self._table.tag(at) == tag and process == self._process:
+                    self._put(at, tag if count > 1 else 0, count - 1)
+
+    def _free_slot(self, slots: range) -> int | None:
+        for again in (False, True):
+            if again:
+                self._free_dead(slots)
+            for at in slots:
+                if self._table.tag(at) == 0:
+                    return at
+        return None
+
+    def _free_dead(self, slots: range) -> None:
+        for at in slots:
+            if self._table.tag(at) and not Path("/proc", str(self._place(at)[0])).exists():
+                self._put(at, 0, 0)
+
+    def _place(self, at: int) -> tuple[int, int]:
+        process, count = _PLACE.unpack_from(self._table.memory, at + _TAG.size)
+        return process, count
+
+    def _put(self, at: int, tag: int, count: int) -> None:
+        _TAG.pack_into(self._table.memory, at, tag)
+        _PLACE.pack_into(self._table.memory, at + _TAG.size, self._process, count)
+
+
+if TYPE_CHECKING:
+    _: type[Marks] = SharedMarks
+    __: type[Places] = SharedPlaces

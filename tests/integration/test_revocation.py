@@ -1,0 +1,103 @@
+"""A key that is revoked while everybody uses it: no worker of no replica lets it in once the revocation is done."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from roadstead.testing.client import Client
+from roadstead.testing.server import RoadsteadServer
+
+CONFIG = """
+[auth]
+accounts = true
+
+[database]
+url = "URL"
+"""
+ROUNDS = 6
+TRIED_FOR_S = 0.3
+
+
+@pytest.fixture
+def replicas(tmp_path: Path, postgres_url: str) -> Iterator[list[RoadsteadServer]]:
+    """Two servers of two workers each on one database."""
+    config = CONFIG.replace("URL", postgres_url)
+    with ExitStack() as stack:
+        yield [stack.enter_context(RoadsteadServer(tmp_path / name, config=config)) for name in ("a", "b")]
+
+
+def roadstead(server: RoadsteadServer, *words: str, given: str = "") -> str:
+    command = [sys.executable, "-m", "roadstead", *words, str(server.directory / "roadstead.toml"), "--data",
+               str(server.data)]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, input=given, timeout=60)
+    return done.stdout
+
+
+def basic(name: str, secret: str) -> Mapping[str, str]:
+    return {"Authorization": f"Basic {b64encode(f'{name}:{secret}'.encode()).decode()}"}
+
+
+class Users:
+    """Clients that ask with a key without a pause, each on a connection of its own; notes when each asked and heard."""
+
+    def __init__(self, clients: list[Client], headers: Mapping[str, str]) -> None:
+        self._over = threading.Event()
+        self.heard: list[tuple[float, int]] = []  # when the request was begun, and the status
+        self._threads = [threading.Thread(target=self._ask, args=(client, headers)) for client in clients]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(30)
+
+    def _ask(self, client: Client, headers: Mapping[str, str]) -> None:
+        while not self._over.is_set():
+            began = time.monotonic()
+            self.heard.append((began, client.get("/v2/team/app/tags/list", headers).status))
+
+    def wait_for(self, condition: Callable[[list[tuple[float, int]]], bool]) -> None:
+        """Wait until what was heard fulfils a condition."""
+        end = time.monotonic() + 30
+        while not condition(list(self.heard)):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+def test_a_revoked_key_is_refused_everywhere_at_once(replicas: list[RoadsteadServer]) -> None:
+    """Whoever asks after the revocation is done is refused, whichever worker it is; before it, nobody does."""
+    roadstead(replicas[0], "user", "add", "ci", "--robot")
+    clients = [server.client_of(worker) for server in replicas for worker in server.workers]
+    assert len(clients) == 4
+    asked = 0
+    for number in range(ROUNDS):
+        key = json.loads(roadstead(replicas[0], "key", "create", "ci", "--json"))
+        with Users(clients, basic("ci", key["key"])) as users:
+            users.wait_for(lambda heard: len(heard) > 100)
+            begun = time.monotonic()
+            roadstead(replicas[number % 2], "key", "revoke", key["id"])
+            done = time.monotonic()
+            users.wait_for(lambda heard, done=done: heard[-1][0] > done + TRIED_FOR_S)  # type: ignore[misc]
+        late = {status for at, status in users.heard if at > done}
+        early = {status for at, status in users.heard if at < begun - TRIED_FOR_S}
+        asked += len(users.heard)
+        # Who goes on with what is no longer good is soon taken for somebody who guesses.
+        assert late <= {401, 429}
+        assert early == {404}  # let in: there is no such repository
+    assert asked > 1000
+
