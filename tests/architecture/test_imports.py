@@ -19,7 +19,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "secret", "lease"}),
     frozenset({"oci"}),
     frozenset({"storage", "upstream", "tls"}),
-    frozenset({"registry", "auth", "augment", "build", "watch", "events", "deploy", "doctor"}),
+    frozenset({"registry", "auth", "augment", "build", "watch", "events", "deploy", "doctor", "layers"}),
     frozenset({"http"}),
     frozenset({"web"}),
     frozenset({"supervisor", "background"}),  # processes and loops, whatever runs in them
