@@ -3,18 +3,26 @@
 import json
 import os
 import secrets
+import sys
+import tempfile
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
+from roadstead.errors import RoadsteadError
+from roadstead.layers import apt, s3_mount
+from roadstead.layers.deb import Package
+from roadstead.layers.errors import PackageMissingError
 from roadstead.oci.layer import LayerInvalidError, PackedLayer
 from roadstead.oci.layer import pack as pack_layer
 
 _FAILED, _USAGE = 1, 2
 
 EXAMPLE = "Example: roadstead layer pack ./site --output site.tar.gz && tar -tzf site.tar.gz"
+MOUNT_EXAMPLE = "Example: roadstead layer s3-mount --output s3-mount.tar.gz"
 
 app = typer.Typer(name="layer", no_args_is_help=True)
 
@@ -50,6 +58,67 @@ def pack(
         _fail(f"{output} can't be written: {error.strerror or error}", "check its directory, permissions and space")
     typer.echo(json.dumps(packed.as_json() | {"location": location}))
     typer.echo(f"packed {directory} into {output}: {packed.gzip_size} bytes, {packed.tar_size} unpacked", err=True)
+
+
+class Architecture(StrEnum):
+    """What a layer with programs in it can be made for."""
+
+    AMD64 = "amd64"
+    ARM64 = "arm64"
+
+
+@app.command("s3-mount", epilog=MOUNT_EXAMPLE)
+def s3_mount_layer(
+    location: Annotated[str, typer.Option("--output", "-o", metavar="FILE", help="The layer to write, a .tar.gz.")],
+    architecture: Annotated[
+        Architecture, typer.Option(help="Which machines' images it is for. Any machine can make either.")
+    ] = Architecture.AMD64,
+    packages: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder of Debian's packages to make it from; else apt fetches them."),
+    ] = None,
+) -> None:
+    """Make the layer that mounts S3 buckets in any image; its JSON goes to standard output.
+
+    It is made from Debian's programs, fetched by apt from the sources this machine is set to, or taken from a folder.
+    The same packages give the same layer, and it lists their versions. On a terminal the rule that uses it is shown.
+    """
+    output = Path(location)
+    if output.is_dir():
+        _fail(f"{output} is a directory", "name a file, for example s3-mount.tar.gz", _USAGE)
+    if packages is not None and not packages.is_dir():
+        _fail(f"{packages} is not a directory", "name the folder in which the .deb files are", _USAGE)
+    try:
+        with tempfile.TemporaryDirectory(prefix="roadstead-layer-") as folder:
+            root = Path(folder) / "root"
+            root.mkdir()
+            used = s3_mount.assemble(_packages(packages, architecture, Path(folder)), architecture, root)
+            packed = _write(root, output)
+    except RoadsteadError as error:
+        _fail(f"the layer can't be made: {error}", error.advice())
+    except OSError as error:
+        _fail(f"{error.filename or output} can't be read or written: {error.strerror or error}", "check its directory")
+    typer.echo(json.dumps(packed.as_json() | {"location": location}))
+    made_from = f"{len(used)} packages, s3fs {next(package.version for package in used if package.name == 's3fs')}"
+    typer.echo(f"made {output} from {made_from}: {packed.gzip_size} bytes, {packed.tar_size} unpacked", err=True)
+    if sys.stdout.isatty():
+        typer.echo(f"\nA rule that uses it, for roadstead.toml:\n\n{_rule(location, architecture)}", err=True)
+
+
+def _packages(folder: Path | None, architecture: Architecture, scratch: Path) -> list[Package]:
+    """Read packages from a folder, or have apt fetch them into *scratch* first."""
+    if folder is None:
+        typer.echo("fetching packages with apt", err=True)
+        return [Package.read(path) for path in apt.fetch(s3_mount.PACKAGES, architecture, scratch)]
+    paths = sorted(folder.glob("*.deb"))
+    if not paths:
+        raise PackageMissingError("a name that ends in .deb", architecture)
+    return [Package.read(path) for path in paths]
+
+
+def _rule(location: str, architecture: Architecture) -> str:
+    layer = f"{{ path = {json.dumps(location)}, platform = \"linux/{architecture}\" }}"
+    return f'[[augment.rules]]\nmatch = "team/*"\nlayers = [{layer}]\nentrypoint = ["{s3_mount.ENTRYPOINT}"]\n'
 
 
 def _write(directory: Path, output: Path) -> PackedLayer:

@@ -1,7 +1,7 @@
 """The ASGI application: find the route, run its handler, send what it gives, tell the observer."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import dataclass
 from time import perf_counter
@@ -23,7 +23,7 @@ from roadstead.http.context import Services
 from roadstead.http.errors import respond
 from roadstead.http.forwarded import TrustedProxies
 from roadstead.http.outside import Outside
-from roadstead.http.routes import MethodUnknownError, Router
+from roadstead.http.routes import MethodUnknownError, Route, Router
 from roadstead.http.upstreams import answered_for, check_writable, routed
 from roadstead.registry.pump import BodyBrokenError
 
