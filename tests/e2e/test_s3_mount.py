@@ -126,7 +126,9 @@ SHELL = ("/bin/busybox", "sh", "-c")
 def test_objects_are_files(run: Runner) -> None:
     """What is in the bucket is read, what is written is in the bucket when the container has ended."""
     folder = f"/fusion/s3/{run.bucket}"
-    script = f"cd {folder} && cat hello.txt deep/er/in.txt && echo one >new.txt && echo two >>new.txt && cp new.txt deep/"
+    script = (
+        f"cd {folder} && cat hello.txt deep/er/in.txt && echo one >new.txt && echo two >>new.txt && cp new.txt deep/"
+    )
 
     done = run(*SHELL, script)
 
@@ -219,7 +221,9 @@ def test_signals_reach_the_program(run: Runner, name: str) -> None:
     """The program gets it, once, may tidy up and decides on the status; what it then writes is in the bucket."""
     container = f"mount-{uuid4().hex[:12]}"
     folder = f"/fusion/s3/{run.bucket}"
-    script = f"trap 'echo {name} >>{folder}/got; exit 7' {name}; echo ready >{folder}/ready; while :; do sleep 0.1; done"
+    script = (
+        f"trap 'echo {name} >>{folder}/got; exit 7' {name}; echo ready >{folder}/ready; while :; do sleep 0.1; done"
+    )
     run.engine.docker("run", "--detach", "--name", container, *run.arguments(MAY_MOUNT, {}), *SHELL, script)
     try:
         _wait_for(run, "ready")
@@ -233,7 +237,9 @@ def test_signals_reach_the_program(run: Runner, name: str) -> None:
 
 def test_orphans_are_reaped(run: Runner) -> None:
     """A process whose parent has gone doesn't stay as a zombie."""
-    script = "(/bin/busybox sh -c '/bin/busybox sleep 0.1 & exit' &); /bin/busybox sleep 1; /bin/busybox ps -o stat,args"
+    script = (
+        "(/bin/busybox sh -c '/bin/busybox sleep 0.1 & exit' &); /bin/busybox sleep 1; /bin/busybox ps -o stat,args"
+    )
 
     done = run(*SHELL, script)
 
@@ -253,7 +259,7 @@ def test_an_entrypoint_with_blanks_and_quotes(
 
     for variables in ({}, {"NXF_FUSION_BUCKETS": None}):
         done = Runner(docker_engine, image, seaweedfs, bucket)("*", "last", **variables)
-        assert (done.returncode, done.stdout) == (0, "it's a \"b\" \\ $HOME\n é😀 * last\n"), done
+        assert (done.returncode, done.stdout) == (0, 'it\'s a "b" \\ $HOME\n é😀 * last\n'), done
 
     docker_engine.docker("rmi", "--force", image)
 

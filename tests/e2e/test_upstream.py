@@ -44,7 +44,9 @@ def test_an_upstreams_image_is_added_to(
         original = f"{server.host}/as-pushed/{upstream_image}:latest"
         docker_engine.docker("pull", image)
         try:
-            ran = docker_engine.docker("run", "--rm", "--network", "none", image, "/bin/busybox", "cat", "/greeting.txt")
+            ran = docker_engine.docker(
+                "run", "--rm", "--network", "none", image, "/bin/busybox", "cat", "/greeting.txt"
+            )
             assert ran.stdout == GREETING
             assert docker_engine.docker("run", "--rm", "--network", "none", image).stdout == "roadstead\n"
             docker_engine.docker("pull", original)

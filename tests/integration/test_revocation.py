@@ -100,4 +100,3 @@ def test_a_revoked_key_is_refused_everywhere_at_once(replicas: list[RoadsteadSer
         assert late <= {401, 429}
         assert early == {404}  # let in: there is no such repository
     assert asked > 1000
-

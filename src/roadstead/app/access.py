@@ -68,9 +68,7 @@ class Entrance:
     tokens: Door | None = None
 
 
-def build_entrance(
-    settings: Settings, database: Database, marks: Marks, refusals: Refusals | None = None
-) -> Entrance:
+def build_entrance(settings: Settings, database: Database, marks: Marks, refusals: Refusals | None = None) -> Entrance:
     """Return the way in that settings want; wrong passwords are counted in `marks`."""
     auth = settings.auth
     if not auth.is_on:

@@ -9,8 +9,8 @@ from roadstead.app.auditing import refusals_written
 from roadstead.app.plugs import CLOCK, metered, open_plugs
 from roadstead.app.services import build_services, build_uploads
 from roadstead.app.telling import telling
-from roadstead.http.api.mount import Mount
 from roadstead.app.upstreams import pulling_through
+from roadstead.http.api.mount import Mount
 from roadstead.http.application import Application
 from roadstead.http.context import Services
 from roadstead.http.forwarded import TrustedProxies

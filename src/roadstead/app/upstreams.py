@@ -16,8 +16,6 @@ from roadstead.registry.uploads import Uploads
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import Settings, StorageDriver, UpstreamSettings
 
-
-
 RETENTION_EVERY = timedelta(hours=1)
 
 

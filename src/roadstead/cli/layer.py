@@ -117,7 +117,7 @@ def _packages(folder: Path | None, architecture: Architecture, scratch: Path) ->
 
 
 def _rule(location: str, architecture: Architecture) -> str:
-    layer = f"{{ path = {json.dumps(location)}, platform = \"linux/{architecture}\" }}"
+    layer = f'{{ path = {json.dumps(location)}, platform = "linux/{architecture}" }}'
     return f'[[augment.rules]]\nmatch = "team/*"\nlayers = [{layer}]\nentrypoint = ["{s3_mount.ENTRYPOINT}"]\n'
 
 

@@ -38,8 +38,8 @@ from roadstead.events.event import Source
 from roadstead.events.ports import OutboxStore
 from roadstead.events.rules import NOBODY, Interests
 from roadstead.lease import LeaseStore
-from roadstead.proxy.ports import PulledStore
 from roadstead.limits.ports import PullStore
+from roadstead.proxy.ports import PulledStore
 from roadstead.registry.ports import (
     AuditStore,
     BlobStore,

@@ -165,9 +165,7 @@ class Application:
             return tell(error)
 
 
-async def _admitted(
-    request: Request, route: Route, found: Mapping[str, str], services: Services
-) -> Mapping[str, str]:
+async def _admitted(request: Request, route: Route, found: Mapping[str, str], services: Services) -> Mapping[str, str]:
     """Return what a path says, once it is known that the caller may have it."""
     if services.proxy is not None:
         found = await routed(request, found, services)

@@ -31,7 +31,13 @@ class Counter:
         self._limits = limits
 
     async def serve(
-        self, request: Request, route: Route, found: Mapping[str, str], services: Any, admitted: Admitted, handled: Handled
+        self,
+        request: Request,
+        route: Route,
+        found: Mapping[str, str],
+        services: Any,
+        admitted: Admitted,
+        handled: Handled,
     ) -> AnyResponse:
         """Serve a request within the limits; raises TooMuchError, and what `admitted` and `handled` raise.
 

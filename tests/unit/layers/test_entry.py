@@ -31,7 +31,13 @@ def entry(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def _run(entry: list[str], *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*entry, *command], env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
+        [*entry, *command],
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
 
 
@@ -59,7 +65,9 @@ def test_waves_chain_may_be_a_bare_path(entry: list[str]) -> None:
     assert _run(entry, "a b", WAVE_ENTRY_CHAIN=json.dumps([printf, form])).stdout == "a b\0"
 
 
-@pytest.mark.parametrize("text", ["[", '["a"', '["a",]', "[1]", '["a"] x', '["\\q"]', '["\\u12"]', '["\\u0000"]', "[a]"])
+@pytest.mark.parametrize(
+    "text", ["[", '["a"', '["a",]', "[1]", '["a"] x', '["\\q"]', '["\\u12"]', '["\\u0000"]', "[a]"]
+)
 def test_a_chain_that_is_no_list_of_words_is_refused(entry: list[str], text: str) -> None:
     """Nothing runs, and nothing in it is taken for a command."""
     done = _run(entry, "/bin/echo", "ran", ROADSTEAD_ENTRY_CHAIN=text)

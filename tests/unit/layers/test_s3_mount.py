@@ -42,10 +42,12 @@ def make_elf(*needed: str, machine: str = "amd64", loader: str | None = None) ->
     return (header + table).ljust(64 + 3 * 56, b"\0") + strings + interpreter + dynamic
 
 
-def make_package(name: str, files: Mapping[str, bytes] = {}, links: Mapping[str, str] = {}, **facts: str) -> Package:  # noqa: B006
+def make_package(name: str, files: Mapping[str, bytes] = {}, links: Mapping[str, str] = {}, **facts: str) -> Package:
     """Return a package with a notice about its licence."""
     notice = {f"usr/share/doc/{name}/copyright": f"{name} is free\n".encode()}
-    return Package(name, "1-1", facts.get("architecture", "amd64"), facts.get("source", name), {**notice, **files}, links)
+    return Package(
+        name, "1-1", facts.get("architecture", "amd64"), facts.get("source", name), {**notice, **files}, links
+    )
 
 
 def make_packages() -> dict[str, Package]:
@@ -56,14 +58,18 @@ def make_packages() -> dict[str, Package]:
         make_package("coreutils", {"bin/env": make_elf("libc.so.6", loader=LOADER)}),
         make_package("busybox-static", {"bin/busybox": static}),
         make_package("tini", {"usr/bin/tini-static": static}),
-        make_package("ca-certificates", {"usr/share/ca-certificates/mozilla/A.crt": b"A", "usr/x": b""}, architecture="all"),
+        make_package(
+            "ca-certificates", {"usr/share/ca-certificates/mozilla/A.crt": b"A", "usr/x": b""}, architecture="all"
+        ),
         make_package("media-types", {"etc/mime.types": b"text/plain txt\n"}, architecture="all"),
         make_package("base-files", {"usr/share/common-licenses/GPL-2": b"GPL\n"}),
         make_package(
             "libc6", {"lib/x86_64-linux-gnu/ld.so.2": static, "lib/x86_64-linux-gnu/libc.so.6": make_elf("ld.so.2")}
         ),
         make_package(
-            "libone", {f"{LIBRARIES}/libone.so.1.2": make_elf("libc.so.6")}, {f"{LIBRARIES}/libone.so.1": "libone.so.1.2"}
+            "libone",
+            {f"{LIBRARIES}/libone.so.1.2": make_elf("libc.so.6")},
+            {f"{LIBRARIES}/libone.so.1": "libone.so.1.2"},
         ),
         make_package("unneeded", {f"{LIBRARIES}/libother.so.1": make_elf()}),
         make_package("foreign", {f"{LIBRARIES}/libone.so.1": b""}, architecture="arm64"),
