@@ -1,6 +1,7 @@
 """A database with as many tags, repositories and referrers as are wanted, written directly: nobody pushes for hours."""
 
 import hashlib
+import os
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
@@ -64,9 +65,10 @@ def _blob(number: int, files: Path | None, until: int) -> tuple[str, int, str, i
     digest = _digest(data)
     key = keys.blob(Digest.parse(digest))
     if files is not None:
-        path = files / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        folder = f"{files}/{key.rpartition('/')[0]}"
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103 -- there may be a million
+        with open(f"{folder}/data", "wb", buffering=0) as file:  # noqa: PTH123 -- as above
+            file.write(data)
     return digest, len(data), key, _MOMENT, until, _MOMENT
 
 

@@ -20,9 +20,7 @@ from roadstead.testing.postgres import PostgresServer
 from roadstead.testing.seaweedfs import SeaweedFS
 from roadstead.testing.server import RoadsteadServer
 
-ON_DISK = 5_000
-IN_BUCKET = 1_000
-"""Each push to distribution in a bucket takes a dozen requests of it."""
+MANIFESTS = 5_000
 
 
 def run_import(place: Place, home: Path) -> tuple[dict, float, int]:
@@ -52,7 +50,7 @@ def test_a_folder(tmp_path: Path) -> None:
             path.unlink()
         return place
 
-    adopt_and_give_back(place, forget, tmp_path, ON_DISK)
+    adopt_and_give_back(place, forget, tmp_path, MANIFESTS)
 
 
 @pytest.mark.soak
@@ -66,7 +64,7 @@ def test_a_bucket(tmp_path: Path, seaweedfs: SeaweedFS, postgres: PostgresServer
         config = place.config.replace(first, second)
         return Place(place.name, place.open_peer, place.open_driver, config, place.url)
 
-    adopt_and_give_back(place, forget, tmp_path, IN_BUCKET)
+    adopt_and_give_back(place, forget, tmp_path, MANIFESTS)
 
 
 def differences(

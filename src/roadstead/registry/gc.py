@@ -405,7 +405,8 @@ class Collector:
         if not batch:
             return 0
         now = self._clock.now()
-        return await self._store.adopt(batch, lease_until=now + STRAY_LEASE, now=now)
+        async with _giving_way():
+            return await self._store.adopt(batch, lease_until=now + STRAY_LEASE, now=now)
 
     async def is_adopted(self) -> bool:
         """Say whether somebody may still go back to another registry: until then nothing is collected."""

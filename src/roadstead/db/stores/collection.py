@@ -175,10 +175,12 @@ _AS_KNOWN = (
     .with_for_update()
 )
 _SPARE = update(blobs).where(_THESE).values(state=LIVE, state_since=bindparam("now"))
-_PUSHED = (
+# Blobs; and manifests, whose bytes have no row among them.
+_HELD = (
+    select(blobs.c.digest).where(_THESE),
     select(manifests.c.digest)
-    .where(manifests.c.digest == bindparam("digest"), manifests.c.derived.is_(false()))
-    .limit(1)
+    .where(manifests.c.digest.in_(bindparam("digests", expanding=True)), manifests.c.derived.is_(false()))
+    .distinct(),
 )
 _SCANNED_FOR = 10_000
 _LIE_AMONG = select(blobs.c.storage_key).where(blobs.c.storage_key.in_(bindparam("keys", expanding=True)))
@@ -318,7 +320,8 @@ class DatabaseCollection:
 
     async def adopt(self, strays: Sequence[BlobRecord], *, lease_until: datetime, now: datetime) -> int:
         """Make rows, condemned, for bytes in storage that have none; return how many were made."""
-        return await self._access.write(_adopt, strays, to_micros(lease_until), to_micros(now))
+        until, at = to_micros(lease_until), to_micros(now)
+        return sum([await self._access.write(_adopt, part, until, at) for part in parts(strays)])
 
     async def tag_ages(self, repository: RepositoryName, *, after: str, limit: int) -> Sequence[TagAge]:
         """Return up to `limit` tags greater than `after`."""
@@ -439,21 +442,25 @@ def _unused(connection: Connection, found: Sequence[Key]) -> Sequence[Key]:
 
 
 def _adopt(connection: Connection, strays: Sequence[BlobRecord], lease_until: int, now: int) -> int:
-    made = 0
-    for stray in strays:
-        if connection.execute(_PUSHED, {"digest": str(stray.digest)}).first() is not None:
-            continue  # a manifest's bytes, which have no row of their own
-        row = {
-            "digest": str(stray.digest),
-            "size": stray.size,
-            "storage_key": stray.key,
-            "state": CONDEMNED,
-            "state_since": now,
-            "lease_until": lease_until,
-            "created_at": now,
-        }
-        made += connection.execute(_ADOPT.on(connection), row).first() is not None
-    return made
+    digests = {"digests": [str(stray.digest) for stray in strays]}
+    known = {digest for rows in _HELD for digest in connection.execute(rows, digests).scalars()}
+    return sum(
+        connection.execute(
+            _ADOPT.on(connection),
+            {
+                "digest": str(stray.digest),
+                "size": stray.size,
+                "storage_key": stray.key,
+                "state": CONDEMNED,
+                "state_since": now,
+                "lease_until": lease_until,
+                "created_at": now,
+            },
+        ).first()
+        is not None
+        for stray in strays
+        if str(stray.digest) not in known
+    )
 
 
 def _expire_tag(connection: Connection, repository: RepositoryName, tag: TagAge, now: int) -> bool:
