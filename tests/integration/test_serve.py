@@ -46,13 +46,18 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 
 def until(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
-    """Read standard error until a line has the pattern."""
+    """Read standard error until a line has the pattern; a server that never says it is killed, and the test fails."""
     assert process.stderr is not None
     seen = []
-    for line in process.stderr:
-        seen.append(line)
-        if found := re.search(pattern, line):
-            return found
+    patience = threading.Timer(_PATIENCE_S, process.kill)
+    patience.start()
+    try:
+        for line in process.stderr:
+            seen.append(line)
+            if found := re.search(pattern, line):
+                return found
+    finally:
+        patience.cancel()
     raise AssertionError(f"ended without {pattern!r}: {''.join(seen)}")
 
 
@@ -68,7 +73,7 @@ def test_it_says_where_it_is_and_what_to_try(serve: Serve, tmp_path: Path) -> No
     process = serve("--listen", "127.0.0.1:0")
 
     port = int(until(process, r"listens at http://127\.0\.0\.1:(\d+) with 2 workers")[1])
-    until(process, rf"docker push 127\.0\.0\.1:{port}/")
+    until(process, rf"docker push localhost:{port}/team/app")
     assert get(port, "/v2/")[0] == 200
     process.send_signal(signal.SIGTERM)
 
