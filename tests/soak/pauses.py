@@ -71,7 +71,10 @@ class Pauses:
         thread = self._thread()
         if thread is None:
             return False
-        return all(_state(path) in "tT" for path in Path(f"/proc/{thread}/task").iterdir())
+        try:
+            return all(_state(path) in "tT" for path in Path(f"/proc/{thread}/task").iterdir())
+        except OSError:  # it has ended, which somebody else asked of it
+            return False
 
     def go_on(self) -> None:
         """Let the process that stands still go on."""
