@@ -58,10 +58,12 @@ clean: ## Remove the environment and caches; data stays
 # What is needed to develop includes what is needed to run.
 
 $(VENV)/installed-to-run: $(VENV)/made $(INPUTS)
+	@echo 'Installing what Roadstead needs into $(VENV); the first time this takes a minute or two.'
 	$(INSTALL) --editable .
 	@touch $@
 
 $(VENV)/installed-to-develop: $(VENV)/made $(INPUTS)
+	@echo 'Installing what Roadstead and its tests need into $(VENV); the first time this takes a few minutes.'
 	$(INSTALL) --editable '.[dev]'
 	@touch $@ $(VENV)/installed-to-run
 

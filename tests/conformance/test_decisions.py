@@ -70,7 +70,15 @@ def test_what_a_tag_never_was(client: Client, name: str) -> None:
     assert "was deleted since" in told(format_moment(pushed))[2]
     assert told("yesterday")[:2] == (400, "NAME_INVALID")
     assert client.get("/v2/as-of/2026-11-22/manifests/latest").code == "NAME_INVALID"
-    assert client.get(f"/v2/as-of/2026-11-22/{name}/tags/list").status == 400
+
+
+def test_names_that_only_read_list_the_tags_of_now(client: Client, name: str) -> None:
+    """Clients that inspect an image by such a name ask for the list, and give up without one."""
+    push_image(client, name, "latest")
+
+    for prefix in ("as-pushed/", "as-of/2026-11-22/"):
+        answer = client.get(f"/v2/{prefix}{name}/tags/list")
+        assert answer.json() == {"name": f"{prefix}{name}", "tags": ["latest"]}
 
 
 WRITES = [

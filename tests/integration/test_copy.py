@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from roadstead.cli.main import app
 from roadstead.errors import RoadsteadError
 from roadstead.oci.mediatypes import MANIFESTS, OCI_INDEX
+from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.testing import scripted_upstream as scripted
 from roadstead.testing.client import Client
 from roadstead.testing.components import require
@@ -27,6 +28,10 @@ from roadstead.testing.images import TestImage, TestIndex, make_artifact, make_a
 from roadstead.testing.registry_peer import RegistryPeer, open_registry_peer
 from roadstead.testing.scripted_upstream import answers, gives, scripted_upstream, stalls
 from roadstead.testing.server import RoadsteadServer
+from roadstead.upstream.address import RegistryAddress
+from roadstead.upstream.client import RegistryClient
+from roadstead.upstream.repository import RemoteRepository
+from roadstead.upstream.transport import Transport
 
 _SOURCE = str(Path(__file__).parents[2] / "src")
 USER, PASSWORD = "ana", "pass:word"
@@ -367,6 +372,52 @@ def test_a_whole_registry(tmp_path: Path) -> None:
 
         some = copied("--all", old.host, "--to", new.url, "--match", "team/*:latest")
         assert (some["repositories"], some["tags"]) == (3, 3)
+
+
+RULES = '[[augment.rules]]\nmatch = "team/**"\nenv = ["ADDED=1"]\n'
+
+
+def test_a_target_with_rules_is_done_after_one_run(tmp_path: Path, registry_peer: RegistryPeer, name: str) -> None:
+    """What is served under a tag isn't what was pushed there: the next run writes nothing, and tells no webhook."""
+    push(registry_peer.host, name, many(), "1")
+    push(registry_peer.host, name, make_image(seed="single"), "2")
+    with RoadsteadServer(tmp_path, config=RULES, workers=1) as new:
+        for arguments in (
+            (f"{registry_peer.host}/{name}:1", f"{new.host}/{name}"),
+            ("--all", registry_peer.host, "--match", name, "--to", new.url),
+        ):
+            copied(*arguments)
+            with Client(new.host) as client:
+                served = client.head(f"/v2/{name}/manifests/1").headers["docker-content-digest"]
+            assert served != str(many().digest)
+
+            assert copied(*arguments)["manifests"] == 0
+
+
+def test_originals_move_out_of_a_registry_with_rules(tmp_path: Path, here: RoadsteadServer, name: str) -> None:
+    """The whole of a Roadstead is what was pushed to it, not what its rules make of that."""
+    with RoadsteadServer(tmp_path, config=RULES, workers=1) as old:
+        push(old.host, name, many(), "1")
+
+        copied("--all", old.host, "--to", here.url)
+
+    assert manifest(here.host, name, "1") == many().raw
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+async def test_other_registries_are_asked_for_originals_once(status: int) -> None:
+    """They know no such names, and whatever they answer is no error."""
+    image = make_image(seed="theirs")
+    async with scripted_upstream() as upstream, Transport() as transport:
+        upstream.hold("team/app", image, "1")
+        upstream.will("HEAD", "/as-pushed/", answers(status))
+        client = RegistryClient(RegistryAddress.parse(upstream.host), transport)
+        source = RemoteRepository(client, RepositoryName.parse("team/app"), originals=True)
+
+        found = [await source.find(Tag("1")) for _ in range(2)]
+
+        assert [one and one.digest for one in found] == [image.digest] * 2
+        assert len(upstream.seen("HEAD", "/as-pushed/")) == 1
 
 
 def test_referrers_of_a_native_registry_move(tmp_path: Path, here: RoadsteadServer, name: str) -> None:

@@ -243,6 +243,22 @@ def test_settings_and_ports(server: RoadsteadServer, tmp_path: Path) -> None:
     assert found["storage"][0] in WORKS
 
 
+def test_what_has_no_effect_is_a_note(tmp_path: Path) -> None:
+    """A distribution file says many a thing that nothing follows from here: that needs nobody's look."""
+    path = tmp_path / "config.yml"
+    text = (
+        f"version: 0.1\nhttp: {{addr: '127.0.0.1:{free_port()}'}}\n"
+        f"storage: {{filesystem: {{rootdirectory: '{tmp_path}/root', maxthreads: 50}}}}\n"
+    )
+    path.write_text(text)
+    noted = examined(str(path))[1]["settings"]
+    path.write_text(f"{text}nonsense: 1\n")
+    warned = examined(str(path))[1]["settings"]
+
+    assert noted[0] == "ok"
+    assert (warned[0], "unknown key" in warned[1]) == ("warn", True)
+
+
 def test_wrong_usage() -> None:
     """An address that is none is wrong usage."""
     command = [sys.executable, "-m", "roadstead", "doctor", "--url", "registry.example"]

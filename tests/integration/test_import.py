@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -70,8 +72,8 @@ class Adopted:
     def serve(self, name: str = "server", more: str = "") -> RoadsteadServer:
         return RoadsteadServer(self.home / name, config=self.config + more)
 
-    def import_tree(self, *arguments: str) -> dict:
-        return import_tree(str(self.root), "--config", self.config_file, *arguments)
+    def import_tree(self, *arguments: str, status: int = 0) -> dict:
+        return import_tree(str(self.root), "--config", self.config_file, *arguments, status=status)
 
 
 @pytest.fixture
@@ -143,7 +145,7 @@ def test_what_is_damaged_is_told_and_the_rest_is_served(adopted: Adopted) -> Non
     data.write_bytes(b"")
     (repositories / "Upper/_manifests/tags/a/current").mkdir(parents=True)
 
-    report = adopted.import_tree()
+    report = adopted.import_tree(status=1)
 
     assert findings(report) == {
         "blob_damaged": 1,
@@ -297,6 +299,23 @@ def answers(server: RoadsteadServer) -> bool:
         return False
 
 
+def gc(adopted: Adopted, *arguments: str) -> str:
+    """Run the command and return what it said beside its report."""
+    command = [sys.executable, "-m", "roadstead", "gc", adopted.config_file, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("--dry-run",), ("--dry-run", "--json")])
+def test_collection_says_that_it_waits_for_the_end(adopted: Adopted, arguments: tuple[str, ...]) -> None:
+    """What would go doesn't, as long as somebody may go back; then nothing is said any more."""
+    adopted.import_tree()
+
+    assert "roadstead import --finish" in gc(adopted, *arguments)
+
+    adopted.import_tree("--finish")
+    assert "--finish" not in gc(adopted, *arguments)
+
+
 def test_an_adoption_ends_when_it_is_said(adopted: Adopted) -> None:
     """Not before the import; then it is remembered."""
     early = import_tree(str(adopted.root), "--config", adopted.config_file, "--finish", check=False)
@@ -325,7 +344,7 @@ def test_verify_reads_every_blob(adopted: Adopted) -> None:
 
     assert findings(adopted.import_tree()).get("blob_damaged", 0) == 0
     (adopted.root / "roadstead.db").unlink()
-    assert findings(adopted.import_tree("--verify"))["blob_damaged"] == 1
+    assert findings(adopted.import_tree("--verify", status=1))["blob_damaged"] == 1
 
 
 def test_only_the_storage_of_the_settings_is_taken_up(adopted: Adopted, tmp_path: Path) -> None:

@@ -197,6 +197,27 @@ def test_what_a_source_is_can_be_said(tmp_path: Path) -> None:
     assert [one["repository"] for one in named["images"]] == ["library/app"]
 
 
+def test_no_registry_is_made_where_nobody_named_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The images would lie where no server looks; a registry that is there, or that settings name, gets them."""
+    image = make_image(seed="nowhere")
+    write(tmp_path / "layout", layout_files([(image, {"org.opencontainers.image.ref.name": "app:1"})]))
+    (tmp_path / "named.toml").write_text('[storage]\npath = "named"\n')
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+
+    refused = bring(tmp_path / "layout", check=False)
+    left = list(Path().iterdir())
+    named = bring(tmp_path / "layout", "--config", tmp_path / "named.toml")
+    Path("roadstead-data").mkdir()
+    there = bring(tmp_path / "layout")
+
+    assert refused["status"] == 1
+    assert "--data DIR" in refused["error"]
+    assert left == []
+    assert len(named["images"]) == len(there["images"]) == 1
+    assert (tmp_path / "named" / "roadstead.db").exists()
+
+
 def test_what_does_not_come_whole_fails(tmp_path: Path) -> None:
     """Status 1, and the report on standard output all the same."""
     image = make_image(seed="damaged")
@@ -212,7 +233,7 @@ def test_what_does_not_come_whole_fails(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 1
-    assert "1 images of which something is missing, left out" in done.stdout
+    assert "images of which something is missing, left out: 1" in done.stdout
     assert str(image.config_digest) in done.stdout
 
 

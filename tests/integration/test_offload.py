@@ -110,6 +110,21 @@ def test_the_same_as_from_us(front: Front, method: str, headers: dict[str, str])
     assert "x-accel-redirect" not in theirs.headers
 
 
+def test_no_header_comes_twice(front: Front) -> None:
+    """nginx adds headers of its own to what we say of a blob: none of them is there already."""
+    connection = HTTPConnection(front.nginx.host, timeout=30)
+    try:
+        connection.request("GET", PATH)
+        response = connection.getresponse()
+        response.read()
+        names = [name.lower() for name, _ in response.getheaders()]
+    finally:
+        connection.close()
+
+    assert "accept-ranges" in names
+    assert sorted(names) == sorted(set(names))
+
+
 def plain(body: bytes) -> bytes | list[bytes]:
     """Return a body; of one in parts, the parts' bytes: boundaries are everybody's own."""
     if not body.startswith(b"\r\n--"):

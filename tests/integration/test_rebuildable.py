@@ -277,6 +277,17 @@ def test_collection_goes_on_after_the_database_was_lost(bucket: Bucket) -> None:
     assert "waits for the end" not in bucket.command("four", "gc", "CONFIG").stderr
 
 
+async def test_a_command_lets_go_of_the_bucket_at_its_end(bucket: Bucket) -> None:
+    """Another machine's server, or its next command, has nothing to wait for."""
+    assert bucket.command("one", "gc", "CONFIG").returncode == 0
+
+    driver = bucket.driver()
+    found = await look(driver)
+    await driver.close()
+    assert found is not None
+    assert found.released
+
+
 # The right in the bucket
 
 

@@ -1,6 +1,7 @@
 """Tag history and immutable tags, as they are used beside a running server."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,9 +37,32 @@ def test_tags_are_put_back_and_kept(tmp_path: Path) -> None:
         assert client.get("/v2/team/app/manifests/v1").body == first.raw
         assert run("tag", "restore", "team/app:v1", "--position", "1", *where).returncode == 1
         assert run("tag", "history", "team/app:never", *where).returncode == 1
+        no_line = run("tag", "restore", "team/app:latest", "--position", "99999", *where)
+        assert (no_line.returncode, "has no line 99999" in no_line.stderr) == (1, True)
         with_host = run("tag", "history", "registry.example/team/app:latest", *where)
         assert with_host.stderr.endswith("If registry.example is the registry, leave it out: team/app:latest\n")
         assert run("tag", "history", "team/app", *where).returncode == 2
+
+
+def test_a_time_that_was_printed_means_that_change(tmp_path: Path) -> None:
+    """Changes within one second are told apart, by the time in a line and by the one in the name to pull."""
+    artifacts = [make_artifact(content=str(number).encode()) for number in range(3)]
+    with RoadsteadServer(tmp_path / "server") as server:
+        client = server.client()
+        for artifact in artifacts:
+            for data in artifact.blobs.values():
+                client.push_blob("team/app", data)
+            client.push_manifest("team/app", "latest", artifact.raw, artifact.media_type)
+        where = [str(server.directory / "roadstead.toml"), "--data", str(server.data)]
+
+        history = run("tag", "history", "team/app:latest", *where)
+        printed = [" ".join(line.split()[1:3]) for line in history.stdout.splitlines()]
+        named = re.search(r"as-of/([^/]+)/", history.stderr)
+        assert named is not None
+
+        for moment, artifact in [*zip(printed, reversed(artifacts), strict=True), (named[1], artifacts[1])]:
+            done = run("tag", "restore", "team/app:latest", "--at", moment, *where)
+            assert str(artifact.digest) in done.stdout, (moment, done.stdout, done.stderr)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

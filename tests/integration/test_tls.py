@@ -19,6 +19,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from tests.certificates import Authority, key_pem, pem, replace_text
 
+from roadstead.testing.scripted_upstream import answers, scripted_upstream
+from roadstead.testing.server import RoadsteadServer
+from roadstead.upstream.address import RegistryAddress
+from roadstead.upstream.client import RegistryClient
+from roadstead.upstream.errors import OtherProtocolError
+from roadstead.upstream.transport import Transport
+
 _PATIENCE_S = 30
 
 Serve = Callable[..., "Served"]
@@ -124,6 +131,46 @@ def authority(tmp_path: Path) -> Authority:
 
 
 FILES = '[tls]\ncertificate = "certificate.pem"\nkey = "key.pem"\n'
+
+
+def test_copy_says_who_speaks_tls(serve: Serve, authority: Authority, tmp_path: Path) -> None:
+    """Plain HTTP that meets TLS, and TLS that meets plain HTTP, is told as such, with what to try."""
+    server = serve(config=FILES)
+    (tmp_path / "plain").mkdir()
+
+    def told(port: int, *arguments: str) -> str:
+        command = ["copy", f"127.0.0.1:{port}/team/app:1", f"oci:{tmp_path / 'layout'}", *arguments]
+        done = subprocess.run(
+            [sys.executable, "-m", "roadstead", *command],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        assert done.returncode == 1
+        return done.stderr
+
+    plainly = told(server.port)
+    with RoadsteadServer(tmp_path / "plain", workers=1) as plain:
+        over_tls = told(int(plain.host.partition(":")[2]), "--ca", str(tmp_path / "authority.pem"))
+
+    assert "seems to speak TLS" in plainly
+    assert "--ca FILE" in plainly
+    assert "seems to speak plain HTTP" in over_tls
+    assert f"--plain-http {plain.host}" in over_tls
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"Client sent an HTTP request to an HTTPS server.\n", b"<h1>The plain HTTP request was sent to HTTPS port</h1>"],
+)
+async def test_servers_that_tell_of_tls_in_plain_http(answer: bytes) -> None:
+    """Go's server and nginx answer 400 with a sentence: the same to whoever copies."""
+    async with scripted_upstream() as upstream, Transport() as transport:
+        upstream.will("GET", "/v2/", answers(400, body=answer))
+        with pytest.raises(OtherProtocolError, match="seems to speak TLS"):
+            await RegistryClient(RegistryAddress.parse(upstream.host), transport).ping()
 
 
 def test_plain_http_gets_no_answer(serve: Serve, authority: Authority) -> None:

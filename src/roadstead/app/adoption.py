@@ -66,7 +66,8 @@ async def taking_up(
 async def finish_import(settings: Settings) -> None:
     """End the adoption; raises NotImportedError."""
     async with open_for_command(settings, migrate=True) as plugs:
-        if await must_rebuild(plugs.database.imports, plugs.driver, CLOCK.now()):
+        # A database that doesn't last begins empty each time; any other says so if nothing was taken up yet.
+        if settings.is_rebuildable and await must_rebuild(plugs.database.imports, plugs.driver, CLOCK.now()):
             await take_up_if_begun(plugs, settings)
         await finish(plugs.database.imports)
         await keep_finished(plugs, settings)

@@ -137,6 +137,7 @@ async def open_for_command(settings: Settings, *, migrate: bool) -> AsyncGenerat
         with working_alone(settings, patience=timedelta(0)):
             async with taking_the_right(settings), open_plugs(settings, migrate=migrate or alone) as plugs:
                 yield plugs
+            await give_the_right_back(settings)
     except DatabaseInUseError:
         async with open_plugs(settings, migrate=migrate) as plugs:
             yield plugs

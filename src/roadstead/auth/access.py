@@ -19,14 +19,15 @@ class Access:
         self._limiter = limiter
 
     async def identify(self, authorization: str | None, client: str) -> Caller:
-        """Return who sent a request, from its Authorization header; NOBODY where it has none.
+        """Return who sent a request, from its Authorization header; NOBODY where it says nothing.
 
         So it is where there is no way of signing in: credentials that nobody can check say nothing. Raises
         CredentialsWrongError, AttemptsTooManyError, UnavailableError.
         """
         if authorization is None or not self._authenticators:
             return NOBODY
-        return await self.sign_in(parse_authorization(authorization, client))
+        credentials = parse_authorization(authorization, client)
+        return NOBODY if credentials is None else await self.sign_in(credentials)
 
     async def sign_in(self, credentials: Credentials) -> Caller:
         """Return who has these credentials; raises what `identify` does.

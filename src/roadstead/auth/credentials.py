@@ -33,8 +33,11 @@ class Bearer:
 Credentials = Password | Bearer
 
 
-def parse_authorization(text: str, client: str) -> Credentials:
-    """Return what the header holds; raises CredentialsWrongError for what can't be read or isn't known here."""
+def parse_authorization(text: str, client: str) -> Credentials | None:
+    """Return what the header holds; raises CredentialsWrongError for what can't be read or isn't known here.
+
+    None: neither a name nor a password stands in it (``curl -u :``), so nobody says who they are.
+    """
     scheme, _, rest = text.strip().partition(" ")
     rest = rest.strip()
     if len(text) > MAX_HEADER or not rest:
@@ -48,7 +51,7 @@ def parse_authorization(text: str, client: str) -> Credentials:
             raise CredentialsWrongError("the Authorization header can't be read: expected Basic or Bearer")
 
 
-def _basic(encoded: str, client: str) -> Password:
+def _basic(encoded: str, client: str) -> Password | None:
     try:
         raw = b64decode(encoded, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -60,4 +63,6 @@ def _basic(encoded: str, client: str) -> Password:
     username, colon, password = text.partition(":")
     if not colon or "\0" in text or len(password) > MAX_PASSWORD:
         raise CredentialsWrongError("the Authorization header can't be read: Basic wants NAME:PASSWORD")
+    if not username and not password:
+        return None
     return Password(username, Secret(password), client)

@@ -79,7 +79,10 @@ def copy(
         typer.Option(metavar="HOST", help="Ask this registry without TLS, as loopback is; may be given again."),
     ] = None,
     ca: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Certificates to trust, PEM; loopback is asked over TLS then.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Certificates to trust, PEM; loopback is asked over TLS then, but for --plain-http."
+        ),
     ] = None,
     trust_realm: Annotated[
         list[str] | None,

@@ -20,7 +20,7 @@ from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
 from roadstead.oci.pattern import Pattern
 from roadstead.oci.reference import ImageReference, Tag, TagInvalidError
-from roadstead.settings.quantity import rounded_size
+from roadstead.settings.quantity import counted, rounded_size
 from roadstead.upstream.address import RegistryAddress
 from roadstead.upstream.client import RegistryClient
 from roadstead.upstream.copying import Copier, Tally
@@ -223,7 +223,9 @@ def _shown(copier: Copier, *, quiet: bool) -> Iterator[Show]:
 
 def _progress_line(copier: Copier) -> str:
     tally = copier.tally
-    done = f"{tally.manifests:,} manifests and {tally.blobs:,} blobs copied, {rounded_size(tally.bytes)}"
+    done = (
+        f"{counted(tally.manifests, 'manifest')} and {counted(tally.blobs, 'blob')} copied, {rounded_size(tally.bytes)}"
+    )
     there = tally.manifests_present + tally.blobs_present + tally.blobs_mounted
     return f"{done}; {there:,} were there; {len(copier.transfers)} under way"
 
@@ -249,7 +251,7 @@ def _tell_move(report: Report, tally: Tally, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({**asdict(report), **asdict(tally)}, indent=2))
     else:
-        typer.echo(f"{report.repositories:,} repositories and {report.tags:,} tags are there")
+        typer.echo(f"there now: {counted(report.repositories, 'repository')} and {counted(report.tags, 'tag')}")
         typer.echo(_counts(tally))
         if report.failures:
             typer.echo(f"{len(report.failures):,} failed:")
@@ -268,5 +270,5 @@ def _counts(tally: Tally) -> str:
         f"blobs: {tally.blobs_mounted:,} mounted, {tally.blobs_present:,} were there",
     ]
     if tally.blobs_elsewhere:
-        lines.append(f"{tally.blobs_elsewhere:,} foreign layers left where their manifests say")
+        lines.append(f"{counted(tally.blobs_elsewhere, 'foreign layer')} left where the manifests say")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ import typer
 
 from roadstead.doctor.verdict import Level, Verdict, exit_status, fail, ok, warn
 from roadstead.settings.check import check_settings
-from roadstead.settings.findings import Finding
+from roadstead.settings.findings import NO_EFFECT, Finding
 from roadstead.settings.load import LoadedSettings, load_with_findings
 from roadstead.settings.model import Settings
 
@@ -78,8 +78,11 @@ async def _everything(loaded: LoadedSettings, findings: Sequence[Finding], url: 
 
 def _of_settings(loaded: LoadedSettings, findings: Sequence[Finding]) -> list[Verdict]:
     verdicts = [fail("settings", str(finding), finding.advice) for finding in findings]
-    verdicts += [warn("settings", str(finding), finding.advice) for finding in loaded.warnings]
-    return verdicts or [ok("settings", "the settings are fine")]
+    notes = [ok("settings", str(finding)) for finding in loaded.warnings if finding.id == NO_EFFECT]
+    verdicts += [
+        warn("settings", str(finding), finding.advice) for finding in loaded.warnings if finding.id != NO_EFFECT
+    ]
+    return [*notes, *(verdicts or [ok("settings", "the settings are fine")])]
 
 
 def _line(verdict: Verdict) -> str:

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 from roadstead.errors import NotFoundError
-from roadstead.settings.load import load
+from roadstead.settings.load import LoadedSettings, load
 from roadstead.settings.model import Settings, StorageDriver
+from roadstead.settings.origin import OriginKind
 
 
 class DataMissingError(NotFoundError):
@@ -29,8 +30,24 @@ def load_existing(config: Path | None, data: Path | None) -> Settings:
 
 def configured(config: Path | None, data: Path | None) -> Settings:
     """Return the settings, with `data` as storage.path if it is given, whether anything is there or not."""
+    return _loaded(config, data).settings
+
+
+def configured_by_name(config: Path | None, data: Path | None) -> Settings:
+    """Return the settings of a registry that may not be there yet, if somebody has named where it shall be.
+
+    DataMissingError where nobody has and nothing is at the default place: a new registry beside the one that is meant
+    would be found by nobody.
+    """
+    loaded = _loaded(config, data)
+    if loaded.origins["storage.path"].kind is OriginKind.DEFAULT:
+        require_data(loaded.settings)
+    return loaded.settings
+
+
+def _loaded(config: Path | None, data: Path | None) -> LoadedSettings:
     overrides = {} if data is None else {"storage.path": str(data)}
-    return load(config, environment=os.environ, overrides=overrides).settings
+    return load(config, environment=os.environ, overrides=overrides)
 
 
 def require_data(settings: Settings) -> None:

@@ -14,7 +14,7 @@ import typer
 from roadstead.cli.existing import load_existing
 from roadstead.registry.gc import Collector, Explained, Fate
 from roadstead.settings.model import LogFormat, Settings
-from roadstead.settings.quantity import rounded_size
+from roadstead.settings.quantity import counted, rounded_size
 from roadstead.telemetry.logs import configure_logging
 
 EXAMPLE = "Example: roadstead gc --dry-run roadstead.toml"
@@ -46,26 +46,28 @@ def collect(settings: Settings, *, dry_run: bool, as_json: bool = False) -> None
 
 async def _collect(settings: Settings, as_json: bool) -> None:
     async def run(collector: Collector) -> None:
+        await _tell_adoption(collector)
         strays = await collector.sweep()
         tally = await collector.run()
         if as_json:
             typer.echo(json.dumps({**asdict(tally), "strays": strays}))
             return
         if tally.tags:
-            typer.echo(f"{tally.tags} tags removed, which retention keeps no longer")
-        typer.echo(f"{tally.manifests} manifests removed")
-        typer.echo(f"{tally.condemned} blobs condemned: they go in a minute or later, with the next pass")
-        typer.echo(f"{tally.blobs} blobs removed, {rounded_size(tally.freed)} freed")
+            typer.echo(f"{counted(tally.tags, 'tag')} removed, which retention keeps no longer")
+        typer.echo(f"{counted(tally.manifests, 'manifest')} removed")
+        typer.echo(f"{counted(tally.condemned, 'blob')} condemned, to go in a minute or later, with the next pass")
+        typer.echo(f"{counted(tally.blobs, 'blob')} removed, {rounded_size(tally.freed)} freed")
         if strays:
-            typer.echo(f"{strays} files found that a crash had left; they go in an hour or later")
+            typer.echo(f"{counted(strays, 'file')} found that a crash had left, to go in an hour or later")
         if tally.postponed:
-            typer.echo(f"{tally.postponed} blobs left to a later pass; see the log above")
+            typer.echo(f"{counted(tally.postponed, 'blob')} left to a later pass; see the log above")
 
     await _with_collector(settings, run)
 
 
 async def _explain(settings: Settings, as_json: bool) -> None:
     async def run(collector: Collector) -> None:
+        await _tell_adoption(collector)
         counts: Counter[tuple[str, Fate]] = Counter()
         sizes: Counter[tuple[str, Fate]] = Counter()
         async with aclosing(collector.explain(name_needs=as_json)) as explained:
@@ -81,14 +83,23 @@ async def _explain(settings: Settings, as_json: bool) -> None:
     await _with_collector(settings, run)
 
 
+async def _tell_adoption(collector: Collector) -> None:
+    """Say on standard error that nothing goes before the adoption has ended."""
+    if await collector.is_adopted():
+        typer.echo(
+            "nothing is collected while somebody may go back to the registry that this was taken up from; "
+            "when nobody will: roadstead import --finish",
+            err=True,
+        )
+
+
 def _summary(counts: Counter[tuple[str, Fate]], sizes: Counter[tuple[str, Fate]]) -> list[str]:
     lines = []
     for goes in (True, False):
         found = [key for key in counts if key[1].goes is goes]
         lines.append("goes:" if goes else "stays:")
         lines += [
-            f"  {counts[key]} {key[0]}{'s' if counts[key] != 1 else ''}, {rounded_size(sizes[key])}: {key[1].reason}"
-            for key in sorted(found)
+            f"  {counted(counts[key], key[0])}, {rounded_size(sizes[key])}: {key[1].reason}" for key in sorted(found)
         ] or ["  nothing"]
     lines.append("what only a manifest needs that goes now, goes with the passes after it")
     return lines

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from pathlib import Path
 
 import typer
@@ -11,14 +10,8 @@ from roadstead.oci.reference import RepositoryName
 from roadstead.registry.bundle import open_bundle
 from roadstead.registry.loader import LoadReport, Progress
 from roadstead.registry.saved_images import Format, Saved, detect, read_saved
-from roadstead.settings.load import load
 from roadstead.settings.model import Settings
-
-
-def storage_settings(config: Path | None, data: Path | None) -> Settings:
-    """Return the settings of the registry that images go to."""
-    overrides = {} if data is None else {"storage.path": str(data)}
-    return load(config, environment=os.environ, overrides=overrides).settings
+from roadstead.settings.quantity import counted
 
 
 def load_images(
@@ -52,11 +45,15 @@ def print_report(report: LoadReport, *, as_json: bool) -> None:
 
 
 def _text(report: LoadReport) -> str:
-    stored = f"{report.blobs:,} blobs of {report.blob_bytes:,} bytes stored, {report.blobs_there:,} were there"
+    stored = f"{counted(report.blobs, 'blob')} of {counted(report.blob_bytes, 'byte')} stored"
+    there = f"{report.blobs_there:,} {'was' if report.blobs_there == 1 else 'were'} there"
     images = [f"{image}  {image.digest}" if image.tag else str(image) for image in report.images]
-    return "\n".join([*images, f"{len(report.images):,} images: {stored}", *report.findings_as_text()])
+    return "\n".join(
+        [*images, f"{counted(len(report.images), 'image')}: {stored}, {there}", *report.findings_as_text()]
+    )
 
 
 def described(report: LoadReport) -> str:
     """Return how far it is, for a line that changes."""
-    return f"{len(report.images):,} images, {report.blobs:,} blobs of {report.blob_bytes:,} bytes"
+    blobs = f"{counted(report.blobs, 'blob')} of {counted(report.blob_bytes, 'byte')}"
+    return f"{counted(len(report.images), 'image')}, {blobs}"

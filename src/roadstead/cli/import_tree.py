@@ -14,6 +14,7 @@ from roadstead.registry.importer import Report
 from roadstead.settings.load import LoadedSettings, load
 from roadstead.settings.model import Settings, StorageDriver
 from roadstead.settings.origin import OriginKind
+from roadstead.settings.quantity import counted
 
 Tell = Callable[[str, Report], None]
 
@@ -43,13 +44,17 @@ def finish(settings: Settings, *, as_json: bool) -> None:
 
 
 def print_report(report: Report, *, as_json: bool) -> None:
-    """Print what was taken up; what couldn't be is told, and is no failure: nobody asked for it by name."""
+    """Print what was taken up, and end with status 1 if something was left out or isn't whole."""
     typer.echo(json.dumps(report.as_json(), indent=2) if as_json else _text(report))
+    if not report.is_whole:
+        raise typer.Exit(1)
 
 
 def described(report: Report) -> str:
     """Return how far it is, for a line that changes."""
-    return f"{report.blobs:,} blobs, {report.manifests:,} manifests, {report.tags:,} tags"
+    return ", ".join(
+        [counted(report.blobs, "blob"), counted(report.manifests, "manifest"), counted(report.tags, "tag")]
+    )
 
 
 def logged() -> Tell:
@@ -110,6 +115,7 @@ async def _finish(settings: Settings) -> None:
 
 
 def _text(report: Report) -> str:
-    images = f"{report.repositories:,} repositories, {report.manifests:,} manifests, {report.tags:,} tags"
-    lines = [f"{images}, {report.blobs:,} blobs of {report.blob_bytes:,} bytes", *report.findings_as_text()]
-    return "\n".join(lines)
+    repositories, size = counted(report.repositories, "repository"), counted(report.blob_bytes, "byte")
+    manifests, tags = counted(report.manifests, "manifest"), counted(report.tags, "tag")
+    taken_up = f"{repositories}, {manifests}, {tags}, {counted(report.blobs, 'blob')} of {size}"
+    return "\n".join([taken_up, *report.findings_as_text()])

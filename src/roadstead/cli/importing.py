@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from roadstead.cli import import_images, import_tree
+from roadstead.cli.existing import configured_by_name
 from roadstead.errors import InvalidError
 from roadstead.oci.reference import RepositoryName
 from roadstead.registry.bundle import MAX_UNPACKED_BYTES
@@ -79,8 +80,8 @@ def import_(
     """Take up the images of Docker's registry (distribution) where they lie, or bring in images from files.
 
     A tree isn't copied; stop its registry first. An import that was interrupted goes on when it is run again. What
-    can't be taken up is told and left as it is. Images from files may come while the server runs; where one can't be
-    brought in whole it is left out and told, and the status is 1.
+    can't be taken up, or brought in whole, is left out and told, and the status is 1. Images from files may come while
+    the server runs.
     """
     found = Source.TREE if finish else kind or detect_source(source)
     if found is Source.TREE:
@@ -88,7 +89,7 @@ def import_(
             raise typer.BadParameter("--data and --repository are for images in files; a tree is its own storage")
         _import_tree(import_tree.tree_settings(source, config), finish=finish, verify=verify, as_json=as_json)
         return
-    settings = import_images.storage_settings(config, data)
+    settings = configured_by_name(config, data)
     _configure_logging(settings)
     name = None if repository is None else RepositoryName.parse(repository)
     with _progress(import_images.described, lambda: _silent) as tell:

@@ -12,7 +12,8 @@ import typer
 
 from roadstead.cli.existing import load_existing
 from roadstead.oci.reference import NameInvalidError, RepositoryName, Tag
-from roadstead.registry.history import TagHistory, as_of
+from roadstead.registry.history import MomentInvalidError, TagHistory, as_of
+from roadstead.registry.history import parse_moment as parse_name_moment
 from roadstead.registry.ports import TagChange
 from roadstead.settings.model import Settings
 
@@ -70,7 +71,8 @@ def restore(
     at: Annotated[
         str | None,
         typer.Option(
-            metavar="TIME", help="Where it pointed then: 2026-11-22, or 2026-11-22T08:00:00Z; UTC if not said."
+            metavar="TIME",
+            help="Where it pointed then: 2026-11-22, 2026-11-22T08:00:00Z (UTC if not said), or as the history has it.",
         ),
     ] = None,
     position: Annotated[
@@ -106,19 +108,25 @@ def _parse(image: str) -> tuple[RepositoryName, Tag]:
 
 
 def parse_moment(text: str) -> datetime:
-    """Read a date, or a date with a time, in UTC if no zone is said; typer's error for wrong usage."""
+    """Read a date, or a date with a time, in UTC if no zone is said; typer's error for wrong usage.
+
+    Times as names have them (``2026-11-22t08.00.00z``) are printed by `history`, so they are read, too.
+    """
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text} is not a time: write it like 2026-11-22T08:00:00Z", param_hint="--at"
-        ) from error
+    except ValueError:
+        try:
+            return parse_name_moment(text)
+        except MomentInvalidError as error:
+            raise typer.BadParameter(
+                f"{text} is not a time: write it like 2026-11-22T08:00:00Z", param_hint="--at"
+            ) from error
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _line(change: TagChange) -> str:
     where = "nowhere" if change.digest is None else str(change.digest)
-    return f"{change.position:>8}  {change.at:%Y-%m-%d %H:%M:%S}  {change.origin.value:<9}  {where}"
+    return f"{change.position:>8}  {change.at:%Y-%m-%d %H:%M:%S.%f}  {change.origin.value:<9}  {where}"
 
 
 def _described(change: TagChange, repository: RepositoryName, tag: Tag) -> dict[str, Any]:

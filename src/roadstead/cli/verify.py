@@ -12,7 +12,7 @@ import typer
 from roadstead.cli.existing import load_existing
 from roadstead.registry.verify import Checked, Finding
 from roadstead.settings.model import LogFormat, Settings
-from roadstead.settings.quantity import rounded_size
+from roadstead.settings.quantity import counted, rounded_size
 from roadstead.telemetry.logs import configure_logging
 
 EXAMPLE = "Example: roadstead verify roadstead.toml && echo everything is as it should be"
@@ -57,6 +57,6 @@ def _line(finding: Finding) -> str:
 
 def _summary(checked: Checked) -> str:
     return (
-        f"checked {checked.blobs} blobs, {rounded_size(checked.size)} at {checked.rate / 2**20:.0f} MiB/s, "
-        f"{checked.manifests} manifests and {checked.tags} tags"
+        f"checked {counted(checked.blobs, 'blob')}, {rounded_size(checked.size)} at {checked.rate / 2**20:.0f} MiB/s, "
+        f"{counted(checked.manifests, 'manifest')} and {counted(checked.tags, 'tag')}"
     )

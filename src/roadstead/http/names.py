@@ -36,7 +36,8 @@ class Named:
     def writable(self) -> RepositoryName:
         """Return the repository for a write; raises ReadOnlyNameError for a name that only reads."""
         if self.original or self.text.partition("/")[0] in RESERVED:
-            raise ReadOnlyNameError(self.text)
+            instead = str(self.repository) if self.original else None
+            raise ReadOnlyNameError(self.text, instead=instead)
         return self.repository
 
 

@@ -104,8 +104,8 @@ class TokenDoor:
         error.challenges = tuple(self._challenges.values((), host=request.header(b"host") or ""))
 
 
-def _basic(credentials: Credentials) -> Credentials:
-    if isinstance(credentials, Password):
+def _basic(credentials: Credentials | None) -> Credentials | None:
+    if credentials is None or isinstance(credentials, Password):
         return credentials
     raise CredentialsWrongError("tokens are given for a name and a password (Basic), not for another token")
 

@@ -154,11 +154,14 @@ class ReadOnlyError(DeniedError):
 
 
 class ReadOnlyNameError(DeniedError):
-    """A write to a name that only reads (`as-pushed/…`; UNSUPPORTED, 405)."""
+    """A write to a name that only reads (`as-pushed/…`, `as-of/TIME/…`; UNSUPPORTED, 405)."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"{name} shows originals and takes no writes; use the name without its first component")
+    def __init__(self, name: str, *, instead: str | None = None) -> None:
+        use = "" if instead is None else f"; push to {instead}"
+        super().__init__(f"{name} is only read, and takes no writes{use}")
         self.name = name
+        self.instead = instead
+        """The name that takes them; None where there is none."""
 
 
 class StoreBusyError(UnavailableError):

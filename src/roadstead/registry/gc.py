@@ -268,7 +268,7 @@ class Collector:
     async def run(self) -> Tally:
         """Do one pass: tags, manifests, blobs, then the bytes of those condemned long enough. Safe to cancel."""
         tally = Tally()
-        if await self._is_adopted():
+        if await self.is_adopted():
             _log.info("collection waits for the end of the adoption (roadstead import --finish)")
             return tally
         await self.expire_tags(tally)
@@ -377,7 +377,7 @@ class Collector:
         What was taken up from another registry is left alone until the adoption has ended.
         """
         await self.sweep_staged()
-        if await self._is_adopted():
+        if await self.is_adopted():
             return 0
         found = 0
         old = self._clock.now() - self._policy.stray_after
@@ -425,7 +425,8 @@ class Collector:
         now = self._clock.now()
         return await self._store.adopt(batch, lease_until=now + STRAY_LEASE, now=now)
 
-    async def _is_adopted(self) -> bool:
+    async def is_adopted(self) -> bool:
+        """Say whether somebody may still go back to another registry: until then nothing is collected."""
         if self._imports is None:
             return False
         return (await self._imports.status()).state in (ImportState.RUNNING, ImportState.DONE)

@@ -129,7 +129,11 @@ class TagHistory:
         TagImmutableError.
         """
         async with aclosing(self.changes(repository, tag)) as changes:
-            digest = await _find(changes, at=at, position=position)
+            change = await _find(changes, at=at, position=position)
+        if change is None and position is not None:
+            raise PastUnknownError(repository, tag, f"its history has no line {position}")
+        is_last = at is None and position is None
+        digest = None if change is None else change.previous if is_last else change.digest
         if digest is None:
             raise PastUnknownError(repository, tag, "it pointed nowhere then")
         restored = await self._manifests.restore(
@@ -140,10 +144,9 @@ class TagHistory:
         return digest
 
 
-async def _find(changes: AsyncIterator[TagChange], *, at: datetime | None, position: int | None) -> Digest | None:
+async def _find(changes: AsyncIterator[TagChange], *, at: datetime | None, position: int | None) -> TagChange | None:
+    """Return the change of that position, the last one up to that moment, or the last one."""
     async for change in changes:
-        if at is None and position is None:
-            return change.previous
         if (at is None or change.at <= at) and (position is None or change.position == position):
-            return change.digest
+            return change
     return None

@@ -110,6 +110,26 @@ class Finding(StrEnum):
     CONTENT_MISSING = "references of manifests to what is not there"
     UPLOADS = "unfinished uploads, ignored"
 
+    @property
+    def is_damage(self) -> bool:
+        """Say whether something is lost that the other registry had, or seemed to have.
+
+        Links to blobs that aren't there are no loss: its garbage collection leaves them behind.
+        """
+        return self not in _HARMLESS
+
+
+_HARMLESS = frozenset(
+    {
+        Finding.WITHOUT_MANIFESTS,
+        Finding.LAYER_MISSING,
+        Finding.SCHEMA_1,
+        Finding.UNUSUAL,
+        Finding.WITHOUT_REVISION,
+        Finding.UPLOADS,
+    }
+)
+
 
 @dataclass(slots=True)
 class Report(Told[Finding]):
@@ -122,6 +142,11 @@ class Report(Told[Finding]):
     manifests: int = 0
     tags: int = 0
     referrers: int = 0  # that only a fallback tag made known
+
+    @property
+    def is_whole(self) -> bool:
+        """Say whether nothing is damaged or was left out."""
+        return not any(finding.is_damage for finding in self.findings)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain data."""

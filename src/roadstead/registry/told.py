@@ -37,7 +37,7 @@ class Told(Generic[F]):
         """Return the findings as lines for people."""
         lines = []
         for finding, count in self.findings.items():
-            lines.append(f"{count:,} {finding.value}")
+            lines.append(f"{finding.value}: {count:,}")
             lines += [f"  {name}" for name in self.named[finding]]
             if count > len(self.named[finding]):
                 lines.append("  …")

@@ -288,7 +288,11 @@ def _auth(settings: Settings) -> Iterator[Finding]:
         yield Finding("auth.realm", "expected 1 to 255 printable characters of ASCII")
     if auth.htpasswd is not None:
         path = auth.htpasswd.path
-        if not path.is_file():
+        if path.is_dir():
+            yield Finding(
+                "auth.htpasswd", f"{path} is a directory", advice=f"Name the file, such as {path / 'htpasswd'}."
+            )
+        elif not path.is_file():
             yield Finding("auth.htpasswd", f"{path} does not exist", advice=f"Make it with: htpasswd -cB {path} NAME")
         elif not os.access(path, os.R_OK):
             yield Finding("auth.htpasswd", f"{path} cannot be read")

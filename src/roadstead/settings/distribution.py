@@ -26,7 +26,7 @@ from roadstead.settings.distribution_keys import (
     Key,
     Kind,
 )
-from roadstead.settings.findings import Finding, SettingsFileError, nearest
+from roadstead.settings.findings import NO_EFFECT, Finding, SettingsFileError, nearest
 from roadstead.settings.origin import Given, Origin, OriginKind
 from roadstead.settings.quantity import format_duration, parse_duration
 from roadstead.settings.references import ReferenceInvalidError, find_references, resolve_references
@@ -226,7 +226,7 @@ class _Reader:
         elif self._is_quiet(key, node):
             return
         elif key.fate is Fate.WARNED:
-            self._warn(key.path, node, f"has no effect here: {key.about}")
+            self._warn(key.path, node, f"has no effect here: {key.about}", NO_EFFECT)
         else:
             self._find(key.path, node, f"cannot be honoured: {key.about}", key.advice)
 
@@ -264,8 +264,8 @@ class _Reader:
     def _find(self, path: str, node: Node, message: str, advice: str | None = None) -> None:
         self._out.findings.append(Finding(path, message, self._where(node), advice))
 
-    def _warn(self, path: str, node: Node, message: str) -> None:
-        self._out.warnings.append(Finding(path, message, self._where(node)))
+    def _warn(self, path: str, node: Node, message: str, kind: str | None = None) -> None:
+        self._out.warnings.append(Finding(path, message, self._where(node), id=kind))
 
     def _where(self, node: Node) -> str:
         return node.origin.name if node.origin.kind is OriginKind.ENVIRONMENT else str(self._path)

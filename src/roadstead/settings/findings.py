@@ -7,6 +7,9 @@ from pathlib import Path
 
 from roadstead.errors import InvalidError
 
+NO_EFFECT = "no-effect"
+"""The id of findings about what another registry's settings say and nothing follows from here."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

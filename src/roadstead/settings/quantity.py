@@ -91,3 +91,10 @@ def rounded_size(size: int) -> str:
     units = ("KiB", "MiB", "GiB", "TiB")
     unit = next((unit for unit in units if round(size / _BYTES[unit], 1) < 1024), units[-1])
     return f"{size / _BYTES[unit]:.1f} {unit}"
+
+
+def counted(number: int, noun: str) -> str:
+    """Write how many there are, for people: ``1 image``, ``1,200 images``, ``2 repositories``."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {noun.removesuffix('y')}ies" if noun.endswith("y") else f"{number:,} {noun}s"

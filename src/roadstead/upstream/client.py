@@ -23,6 +23,7 @@ from roadstead.upstream.errors import (
     BadAnswerError,
     ContentMismatchError,
     UnreachableError,
+    UpstreamDeniedError,
     UpstreamNotFoundError,
     UpstreamRefusedError,
 )
@@ -55,6 +56,9 @@ MAX_PAGE = 32 << 20
 
 MAX_PAGES = 100_000
 PAGE_SIZE = 1000
+_AS_PUSHED = "as-pushed"
+"""First component of the names by which a Roadstead gives images as they were pushed (design decision 6)."""
+
 _PROGRESS = 1 << 20
 """Bytes after which a download that breaks off again counts as one that gets on."""
 
@@ -78,6 +82,7 @@ class RegistryClient:
         self._transport = transport
         self._session = Session(address, transport, tokens or Tokens(transport), credentials or Given(), trusted_realms)
         self._page_size: int | None = PAGE_SIZE
+        self._keeps_originals: bool | None = None  # until it is clear whether it's a Roadstead
 
     @property
     def host(self) -> str:
@@ -152,6 +157,38 @@ class RegistryClient:
         except UpstreamNotFoundError:
             return None
         return self._descriptor(fetched)
+
+    async def find_original(self, repository: RepositoryName, tag: Tag, *, writing: bool = False) -> Descriptor | None:
+        """Return what was pushed under a tag, where a Roadstead may serve what its rules make of it; None: unknown.
+
+        A Roadstead has it below ``as-pushed/``; other registries have no such repository. *writing* as for
+        ``find_manifest``.
+        """
+        if self._keeps_originals is False:
+            return None
+        call = Call(
+            "HEAD",
+            f"/v2/{_AS_PUSHED}/{repository}/manifests/{tag}",
+            f"the manifest {_AS_PUSHED}/{repository}:{tag}",
+            _push(repository) if writing else _pull(repository),
+            str(repository),
+            {"Accept": ", ".join((*ACCEPT, "*/*"))},
+            accepted=(200,),
+        )
+        try:
+            async with self._session.request(call) as answer:
+                digest, size = self._digest_of(answer), answer.size
+                found = Descriptor(answer.media_type, digest, size) if digest is not None and size is not None else None
+        except (UpstreamNotFoundError, UpstreamDeniedError, UpstreamRefusedError, InvalidError):
+            found = None
+        if found is not None:
+            self._keeps_originals = True
+        return found
+
+    def rule_out_originals(self) -> None:
+        """Note that a tag is served that is unknown below ``as-pushed/``: unless one was found, none is looked for."""
+        if self._keeps_originals is None:
+            self._keeps_originals = False
 
     async def put_manifest(
         self, repository: RepositoryName, reference: Tag | Digest, raw: bytes, media_type: str

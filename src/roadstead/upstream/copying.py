@@ -177,6 +177,8 @@ class Copier:
             at_tag = await target.find(tag) if tag is not None else None
             tagged = at_tag is not None and at_tag.digest == digest
             there = at_tag if tagged else await target.find(digest)
+            if tag is not None and not tagged and there is not None:
+                tagged = await target.is_tagged(tag, digest, served=at_tag is not None)
             if there is not None and (tag is None or tagged) and not (self.referrers and _may_be_index(there)):
                 self.tally.manifests_present += 1
                 return [digest]

@@ -12,6 +12,7 @@ UpstreamError
 └── UpstreamUnavailableError  the same call may work later
     ├── RateLimitedError      it asks us to slow down
     ├── UnreachableError      no connection, no answer in time, or an answer that breaks off
+    │   └── OtherProtocolError    one side speaks TLS and the other doesn't
     ├── BadAnswerError        an answer that isn't the distribution API's
     └── ContentMismatchError  bytes that aren't what their digest or length says
 """
@@ -123,6 +124,24 @@ class UnreachableError(UpstreamUnavailableError):
 
         self.asked_to_wait_s = retry_after_s
         """What its ``Retry-After`` said, in seconds."""
+
+
+class OtherProtocolError(UnreachableError):
+    """One side speaks TLS and the other doesn't."""
+
+    def __init__(self, host: str, *, over_tls: bool) -> None:
+        spoken = "it doesn't answer in TLS: it seems to speak plain HTTP"
+        super().__init__(host, spoken if over_tls else "its answer isn't HTTP: it seems to speak TLS", lasting=True)
+        self.over_tls = over_tls
+
+    def advice(self) -> str:
+        """Say how it is asked in the other way."""
+        if self.over_tls:
+            return f"Ask it without TLS: --plain-http {self.host}"
+        return (
+            "Loopback is asked over TLS when --ca FILE names the certificate to trust; "
+            "one beside it that speaks plain HTTP is named with --plain-http HOST."
+        )
 
 
 class BadAnswerError(UpstreamUnavailableError):

@@ -83,6 +83,10 @@ class Layout:
         parsed = (await self.manifest(reference)).parsed()
         return Descriptor(parsed.media_type, reference, parsed.size)
 
+    async def is_tagged(self, tag: Tag, digest: Digest, *, served: bool) -> bool:
+        """Return False: what `find` gives is what is there."""
+        return False
+
     async def manifest(self, reference: Tag | Digest) -> FetchedManifest:
         """Return a manifest, checked. Raises LayoutImageUnknownError, LayoutInvalidError."""
         digest, media_type = reference, ""

@@ -105,7 +105,7 @@ class Move:
 
     async def _move_repository(self, name: RepositoryName) -> None:
         # Fallback tags are tags and come along as such.
-        source = RemoteRepository(self.source, name, fallback=False)
+        source = RemoteRepository(self.source, name, fallback=False, originals=True)
         target = RemoteRepository(self.target, name, writing=True)
 
         async def move(tag: Tag) -> None:

@@ -147,6 +147,10 @@ class ImageTarget(Protocol):
         """Return what a name points at, None if nothing is there."""
         ...
 
+    async def is_tagged(self, tag: Tag, digest: Digest, *, served: bool) -> bool:
+        """Tell whether a manifest was pushed under a tag, although `find` gives another one, or none (not *served*)."""
+        ...
+
     async def push_blob(
         self, digest: Digest, size: int, source: Source, mount_from: RepositoryName | None
     ) -> PushOutcome:

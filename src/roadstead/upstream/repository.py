@@ -26,6 +26,9 @@ class RemoteRepository:
     writing: bool = False
     """Whether it's copied to; see ``RegistryClient.find_manifest``."""
 
+    originals: bool = False
+    """Whether tags mean what was pushed under them, where a Roadstead serves what its rules make of it."""
+
     _native: bool = True  # until the registry turns out to have no referrers API
     _fallback_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -41,7 +44,22 @@ class RemoteRepository:
 
     async def find(self, reference: Tag | Digest) -> Descriptor | None:
         """Return what a name points at, None if nothing is there."""
-        return await self.client.find_manifest(self.repository, reference, writing=self.writing)
+        if not self.originals or isinstance(reference, Digest):
+            return await self.client.find_manifest(self.repository, reference, writing=self.writing)
+        original = await self.client.find_original(self.repository, reference, writing=self.writing)
+        if original is not None:
+            return original
+        served = await self.client.find_manifest(self.repository, reference, writing=self.writing)
+        if served is not None:
+            self.client.rule_out_originals()
+        return served
+
+    async def is_tagged(self, tag: Tag, digest: Digest, *, served: bool) -> bool:
+        """Tell whether a manifest was pushed under a tag, although another one is served under it, or none."""
+        original = await self.client.find_original(self.repository, tag, writing=self.writing)
+        if original is None and served:
+            self.client.rule_out_originals()
+        return original is not None and original.digest == digest
 
     async def manifest(self, reference: Tag | Digest) -> FetchedManifest:
         """Return a manifest, checked."""

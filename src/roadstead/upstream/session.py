@@ -13,6 +13,7 @@ from roadstead.upstream.challenge import Challenge, parse_challenges, preferred
 from roadstead.upstream.credentials import Credentials, CredentialSource, Password
 from roadstead.upstream.errors import (
     BadAnswerError,
+    OtherProtocolError,
     RateLimitedError,
     RealmUntrustedError,
     UnreachableError,
@@ -174,8 +175,12 @@ class Session:
             raise RealmUntrustedError(self.host, urlsplit(challenge.realm).netloc)
 
     async def _error(self, call: Call, answer: "Answer") -> UpstreamError:
-        code, message = _told(await answer.read_start(_MESSAGE))
+        body = await answer.read_start(_MESSAGE)
+        code, message = _told(body)
         status = answer.status
+        if status == 400 and answer.url.startswith("http:") and b"HTTPS" in body:
+            # Go's server and nginx say so in plain HTTP; others send a TLS alert, which isn't HTTP at all.
+            return OtherProtocolError(self.host, over_tls=False)
         if status == 429:
             return RateLimitedError(self.host, call.what, retry_after_s(answer))
         if status in RETRYABLE or not same_origin(self.address.url, answer.url):

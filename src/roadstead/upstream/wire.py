@@ -18,7 +18,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from roadstead.upstream.egress import EgressPolicy, check_public
-from roadstead.upstream.errors import AddressForbiddenError, BadAnswerError, UnreachableError
+from roadstead.upstream.errors import AddressForbiddenError, BadAnswerError, OtherProtocolError, UnreachableError
 from roadstead.upstream.transport import masked
 
 READ_BUFFER = 256 << 10
@@ -218,6 +218,8 @@ class Wire:
                     raise streamed.error from error
             if forbidden := _forbidden(error):
                 raise forbidden from error
+            if _is_other_protocol(error):
+                raise OtherProtocolError(host, over_tls=url.startswith("https:")) from error
             raise UnreachableError(host, _reason(error), lasting=_is_lasting(error)) from error
 
     async def close(self) -> None:
@@ -226,6 +228,10 @@ class Wire:
 
 
 _ADDRESS = re.compile(r"https?://[^\s'\"]++")
+_NOT_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+_TLS_ALERT = r"\x15\x03"
+"""How aiohttp shows the beginning of an alert (RFC 8446 §5.1) that it took for a status line."""
+
 _BROKEN = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
 
@@ -290,6 +296,13 @@ def _reason(error: BaseException) -> str:
             return "it didn't answer in time"
         case _:
             return _ADDRESS.sub(lambda found: masked(found[0]), " ".join(str(error).split())) or type(error).__name__
+
+
+def _is_other_protocol(error: BaseException) -> bool:
+    """Tell whether TLS met plain HTTP: a record where a status line should be, or the other way round."""
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return any(sign in str(error) for sign in _NOT_TLS)
+    return isinstance(error, aiohttp.ClientResponseError) and _TLS_ALERT in error.message
 
 
 def _is_lasting(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 from roadstead.db.engine import Database, open_database
 from roadstead.testing.contracts.collection_store import CollectionStoreContract
+from roadstead.testing.contracts.database import PATIENCE
 
 
 class OnDatabase:
@@ -16,14 +17,14 @@ class OnDatabase:
     @pytest.fixture
     async def stores(self, url: str) -> AsyncIterator[Database]:
         """A database of the test's own, with nothing in it."""
-        database = await open_database(url, migrate=False, pool_size=4)
+        database = await open_database(url, migrate=False, pool_size=4, busy_timeout=PATIENCE)
         yield database
         await database.close()
 
     @pytest.fixture
     async def elsewhere(self, stores: Database, url: str) -> AsyncIterator[Database]:
         """The same database as another process reaches it."""
-        database = await open_database(url, migrate=False, pool_size=4)
+        database = await open_database(url, migrate=False, pool_size=4, busy_timeout=PATIENCE)
         yield database
         await database.close()
 

@@ -7,7 +7,7 @@ import pytest
 
 from roadstead.db.engine import Database, open_database
 from roadstead.lease import LeaseStore
-from roadstead.testing.contracts.database import DatabaseContract
+from roadstead.testing.contracts.database import PATIENCE, DatabaseContract
 from roadstead.testing.contracts.derivation_store import DerivationStoreContract
 from roadstead.testing.contracts.lease_store import LeaseStoreContract
 from roadstead.testing.contracts.registry_stores import (
@@ -34,7 +34,7 @@ def fresh_url(tmp_path: Path) -> str:
 @pytest.fixture
 async def stores(url: str) -> AsyncIterator[Database]:
     """A database of the test's own, with nothing in it."""
-    database = await open_database(url, migrate=True)
+    database = await open_database(url, migrate=True, busy_timeout=PATIENCE)
     yield database
     await database.close()
 
@@ -42,7 +42,7 @@ async def stores(url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 async def elsewhere(stores: Database, url: str) -> AsyncIterator[Database]:
     """The same database as another process reaches it."""
-    database = await open_database(url, migrate=False)
+    database = await open_database(url, migrate=False, busy_timeout=PATIENCE)
     yield database
     await database.close()
 

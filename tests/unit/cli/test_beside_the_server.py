@@ -56,6 +56,9 @@ def test_wrong_arguments_of_tag(monkeypatch: pytest.MonkeyPatch, arguments: Sequ
         ("2026-11-22 08:00:00", datetime(2026, 11, 22, 8, tzinfo=UTC)),
         ("2026-11-22T08:00:00Z", datetime(2026, 11, 22, 8, tzinfo=UTC)),
         ("2026-11-22T08:00:00+02:00", datetime(2026, 11, 22, 6, tzinfo=UTC)),
+        ("2026-11-22 08:00:00.250001", datetime(2026, 11, 22, 8, 0, 0, 250001, tzinfo=UTC)),
+        ("2026-11-22t08.00.00.250001z", datetime(2026, 11, 22, 8, 0, 0, 250001, tzinfo=UTC)),
+        ("2026-11-22t08.00z", datetime(2026, 11, 22, 8, tzinfo=UTC)),
     ],
 )
 def test_moments(text: str, moment: datetime) -> None:

@@ -9,6 +9,7 @@ import pytest
 import roadstead
 from roadstead.errors import RoadsteadError
 from roadstead.http.errors import ANSWERS, answer_for, respond
+from roadstead.http.names import parse_name
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
 from roadstead.registry.errors import ManifestBlobUnknownError, ReadOnlyNameError, UploadOffsetError
@@ -70,10 +71,28 @@ def test_what_is_not_ours_is_told_without_its_text() -> None:
 
 
 def test_a_name_that_only_reads_says_so() -> None:
-    """405 with Allow."""
-    response = respond(ReadOnlyNameError("as-pushed/a"))
+    """405 with Allow, and the name that takes writes where there is one."""
+    response = respond(ReadOnlyNameError("as-pushed/a", instead="a"))
 
     assert (response.status, dict(response.headers)[b"allow"]) == (405, b"GET, HEAD")
+    assert b"push to a" in response.body
+
+
+@pytest.mark.parametrize("prefix", ["as-pushed/", "as-of/2026-11-22/", "as-of/2026-11-22t10.00z/"])
+def test_a_name_that_only_reads_names_the_one_that_writes(prefix: str) -> None:
+    """However many components stand before the repository."""
+    with pytest.raises(ReadOnlyNameError) as refused:
+        parse_name(f"{prefix}team/app").writable()
+
+    assert refused.value.instead == "team/app"
+
+
+def test_other_reserved_names_have_no_writable_one() -> None:
+    """Nothing is suggested that wouldn't work."""
+    with pytest.raises(ReadOnlyNameError) as refused:
+        parse_name("wt/team/app").writable()
+
+    assert refused.value.instead is None
 
 
 @pytest.mark.parametrize("code", sorted({answer.code for answer in ANSWERS.values()}))

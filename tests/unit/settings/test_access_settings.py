@@ -62,6 +62,7 @@ def test_whoever_has_to_sign_in_may_come_from_anywhere(tmp_path: Path, auth: str
     ("text", "key", "said"),
     [
         ('[auth]\nhtpasswd = "nowhere"\n', "auth.htpasswd", "htpasswd -cB"),
+        ('[auth]\nhtpasswd = "."\n', "auth.htpasswd", "is a directory"),
         ('[auth]\nrealm = "é"\n', "auth.realm", "ASCII"),
         ("[auth]\nhtpaswd = 1\n", "auth.htpaswd", "did you mean htpasswd"),
         (POLICY.replace("user:ana", "person:ana"), "auth.policies[0].subjects[0]", "user:NAME"),

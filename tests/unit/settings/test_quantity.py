@@ -11,6 +11,7 @@ from roadstead.settings.quantity import (
     ByteSize,
     DurationInvalidError,
     SizeInvalidError,
+    counted,
     format_duration,
     format_size,
     parse_duration,
@@ -101,3 +102,18 @@ def test_sizes_are_written_exactly(size: int, text: str) -> None:
 def test_sizes_for_people(size: int, text: str) -> None:
     """Always with a unit."""
     assert rounded_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        (0, "image", "0 images"),
+        (1, "image", "1 image"),
+        (1200, "blob", "1,200 blobs"),
+        (1, "repository", "1 repository"),
+        (2, "repository", "2 repositories"),
+    ],
+)
+def test_counts_for_people(number: int, noun: str, text: str) -> None:
+    """One is one, and any other number is many."""
+    assert counted(number, noun) == text

@@ -5,13 +5,11 @@ from typing import Any
 
 import msgspec
 
-from roadstead.errors import InvalidError
 from roadstead.http.asgi import Request, Response
 from roadstead.http.context import Services
 from roadstead.http.headers import JSON, next_link
 from roadstead.http.names import parse_digest, parse_name
 from roadstead.oci import mediatypes
-from roadstead.oci.reference import RepositoryName
 from roadstead.registry.catalog import parse_page_size
 from roadstead.registry.ports import ReferrerRecord
 
@@ -19,18 +17,12 @@ MAX_REFERRERS_BYTES = 3 << 20
 """Clients read at most 4 MiB of an index; what doesn't fit goes on the next page."""
 
 
-class TagsThenError(InvalidError):
-    """Tags as they were are pulled one by one, and not listed."""
-
-    def __init__(self, repository: RepositoryName) -> None:
-        super().__init__(f"the tags that {repository} had at a time aren't listed, only those of now")
-
-
 async def tags(request: Request, found: Mapping[str, str], services: Services) -> Response:
-    """List a repository's tags in lexical order (end-8)."""
+    """List a repository's tags in lexical order (end-8).
+
+    Below ``as-of/TIME/`` too they are those of now: skopeo's ``inspect`` gives up where there is no list.
+    """
     name = parse_name(found["name"])
-    if name.at is not None:
-        raise TagsThenError(name.repository)
     n = parse_page_size(request.parameter("n"))
     page = await services.catalog.tags(name.repository, after=request.parameter("last") or "", n=n)
     headers = [JSON]

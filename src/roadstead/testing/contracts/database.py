@@ -7,6 +7,7 @@ at the address ``url``) and ``fresh_url`` (the address of a database without tab
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ from roadstead.registry.errors import ManifestBlobUnknownError, StoreBusyError
 from roadstead.testing.contracts.registry_stores import APP, LATEST, NOW, OTHER, layer, new_blob, new_manifest
 
 SOURCES = str(Path(roadstead.__path__[0]).parent)
+PATIENCE = timedelta(minutes=5)
+"""How long the stores of a contract wait for their turn: hundreds of writes stand in line, on a busy machine too."""
 
 _MIGRATE = """
 import asyncio, sys
