@@ -68,21 +68,15 @@ class Pauses:
 
     def stopped(self) -> bool:
         """Say whether a process stands still, with all its threads."""
-        thread = self._thread()
-        if thread is None:
-            return False
-        try:
-            return all(_state(path) in "tT" for path in Path(f"/proc/{thread}/task").iterdir())
-        except OSError:  # it has ended, which somebody else asked of it
-            return False
+        return any(_stands_still(thread) for thread in self._stops()[self._seen :])
 
     def go_on(self) -> None:
-        """Let the process that stands still go on."""
-        thread = self._thread()
-        if thread is not None:
-            self._seen = len(self._stops())
+        """Let all that stand still go on: each of several processes may have come to its N-th call meanwhile."""
+        stops = self._stops()
+        for thread in {thread for thread in stops[self._seen :] if _stands_still(thread)}:
             with suppress(ProcessLookupError):
                 os.kill(thread, signal.SIGCONT)
+        self._seen = len(stops)
 
     def point(self, database_url: str = "") -> str:
         """Return the name of the first call after which a process stood still; empty where none did."""
@@ -101,18 +95,22 @@ class Pauses:
                 return name
         return "other " + call.partition(" ")[2].strip().partition("(")[0]
 
-    def _stops(self) -> list[str]:
-        return _STOPPED.findall(self._trace.read_text(errors="replace"))
-
-    def _thread(self) -> int | None:
-        stops = self._stops()[self._seen :]
-        return int(stops[0]) if stops and Path(f"/proc/{stops[0]}/task").exists() else None
+    def _stops(self) -> list[int]:
+        return [int(thread) for thread in _STOPPED.findall(self._trace.read_text(errors="replace"))]
 
     def _is_attached(self) -> bool:
         if not self._pids:
             return True
         tasks = [path for pid in self._pids for path in Path(f"/proc/{pid}/task").iterdir()]
         return all("TracerPid:\t0" not in (path / "status").read_text() for path in tasks)
+
+
+def _stands_still(thread: int) -> bool:
+    """Say whether all threads of the thread's process are stopped."""
+    try:
+        return all(_state(path) in "tT" for path in Path(f"/proc/{thread}/task").iterdir())
+    except OSError:  # it has ended, which somebody else asked of it
+        return False
 
 
 def _state(task: Path) -> str:
