@@ -180,10 +180,11 @@ class Front:
         for client in self.clients:
             _pull(client, repository, reference, content)
 
-    def check_all(self) -> None:
-        """Pull everything that was acknowledged."""
+    def check_all(self, prefix: str = "") -> None:
+        """Pull everything that was acknowledged in repositories whose names begin so."""
         for (repository, reference), content in self.kept.items():
-            self.check(repository, reference, content)
+            if repository.startswith(prefix):
+                self.check(repository, reference, content)
 
     @property
     def needed(self) -> set[Digest]:

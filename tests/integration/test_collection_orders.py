@@ -110,9 +110,8 @@ async def test_every_order(site: Site, collection: Stepwise, script: Script) -> 
             ground(case)
         await run(case, script, order, collection)
 
-    site.front.check_all()
     await collection.to_the_end()
-    site.front.check_all()
+    site.front.check_all(f"{script}/")
     assert await collection.stored() == site.front.needed
     assert await collection.damaged() == set()
     assert site.front.sent_away > before, "no order came between the client and its manifest"
@@ -134,7 +133,7 @@ async def test_a_push_revives_what_is_condemned(case: Case, collection: Stepwise
     for step in ("take", "remove", "forget"):
         await collection.step(step)
     case.refer(case.home)
-    case.front.check_all()
+    case.front.check_all(f"{case.name}/")
 
 
 async def test_a_mount_of_what_is_condemned_revives_it(case: Case, collection: Stepwise) -> None:
@@ -150,7 +149,7 @@ async def test_a_mount_of_what_is_condemned_revives_it(case: Case, collection: S
     for step in ("take", "remove", "forget"):
         await collection.step(step)
     case.refer(case.away)
-    case.front.check_all()
+    case.front.check_all(f"{case.name}/")
 
 
 @pytest.mark.parametrize("steps", [("condemn", "take"), ("condemn", "take", "remove")], ids="-".join)
@@ -173,7 +172,7 @@ async def test_what_is_being_deleted_is_come_back_for(case: Case, collection: St
     case.send(case.home)
     case.refer(case.home)
     await collection.to_the_end()
-    case.front.check_all()
+    case.front.check_all(f"{case.name}/")
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -194,7 +193,7 @@ async def test_head_extends_the_lease(case: Case, database: Database, driver: Fi
         case.refer(case.home)
     for step in ("remove", "forget"):
         await later.step(step)
-    case.front.check_all()
+    case.front.check_all(f"{case.name}/")
 
 
 async def pushed_before(database: Database, driver: FilesystemDriver, case: Case, at: datetime) -> None:
@@ -223,7 +222,7 @@ async def test_a_manifest_looks_again(case: Case, collection: Stepwise, steps: i
     for client in case.front.clients:
         assert client.get(f"/v2/{case.home}/manifests/{case.tag}").status == 404
     await collection.to_the_end()
-    case.front.check_all()
+    case.front.check_all(f"{case.name}/")
 
 
 @pytest.mark.parametrize("bytes_gone", [True, False])
@@ -246,4 +245,4 @@ async def test_what_a_crash_left_is_cleared_later(case: Case, collection: Stepwi
     case.send(case.home)
     case.refer(case.home)
     await collection.to_the_end()
-    case.front.check_all()
+    case.front.check_all(f"{case.name}/")
