@@ -32,7 +32,7 @@ _LAYOUT = struct.Struct(f"<iii{_MOST_WATCHED}i100s")  # stop at, reached, who st
 _PATH_CALLS = ("rename", "mkdir", "unlink", "rmdir")
 _DESCRIPTOR_CALLS = ("fsync", "fdatasync", "pwrite", "ftruncate")
 _ROOMS = ("/docker/registry/v2/blobs", "/roadstead/uploads", "/roadstead/tmp")
-_STATEMENT = re.compile(r"\s*(\w+)(?:.*?\b(?:FROM|INTO|UPDATE)\s+(\w+))?", re.DOTALL | re.IGNORECASE)
+_STATEMENT = re.compile(r"\s*(?:(UPDATE)\s+(\w+)|(\w+)(?:.*?\b(?:FROM|INTO)\s+(\w+))?)", re.DOTALL)
 
 
 class Plan:
@@ -121,7 +121,7 @@ def _before_files(plan: Plan) -> None:
         setattr(os, call, _before_file(plan, call, getattr(os, call), _path_of))
     take = fcntl.flock
 
-    def flock(descriptor: int, operation: int) -> None:
+    def flock(descriptor: Any, operation: int) -> None:
         if plan.is_watched() and operation & fcntl.LOCK_EX:
             plan.reach(f"lock of {Path(_path_of(descriptor)).suffix or 'upload'}")
         take(descriptor, operation)
@@ -202,9 +202,9 @@ def _before_postgres(plan: Plan) -> None:
 
 
 def _statement(sql: str) -> str:
+    """Return a statement's verb and its first table."""
     found = _STATEMENT.match(sql)
-    words = (found[1].upper(), found[2] or "") if found else ("?", "")
-    return " ".join(words).strip()
+    return " ".join(word for word in found.groups() if word) if found else "statement"
 
 
 def _stands_still(pid: int) -> bool:

@@ -6,7 +6,7 @@ later, by its own clock, it removes that.
 
 import asyncio
 import sys
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -17,12 +17,14 @@ from roadstead.registry.gc import CONDEMNED_FOR, Collector, Policy, Untagged
 from roadstead.storage.drivers.filesystem import FilesystemDriver
 from roadstead.testing.clock import FrozenClock
 
+NEVER = timedelta(days=3650)  # every blob would be a step: what has no row is looked for elsewhere
+
 
 async def serve(database_url: str, data: Path) -> None:
     """Collect whenever a line comes, until none does."""
     database = await open_database(database_url, migrate=False, pool_size=4)
     driver = FilesystemDriver(data)
-    policy = Policy(untagged=Untagged.DELETE, untagged_after=CONDEMNED_FOR, stray_after=CONDEMNED_FOR)
+    policy = Policy(untagged=Untagged.DELETE, untagged_after=CONDEMNED_FOR, stray_after=NEVER)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     _tell("ready")
     while line := await asyncio.to_thread(sys.stdin.readline):

@@ -216,6 +216,7 @@ async def worker_stopped(
         for _ in persist(script, case):
             pass
     case.check()
+    case.leave()
     return was_stopped
 
 
@@ -262,9 +263,8 @@ def mount_too(case: Case) -> None:
 
 
 def delete_too(case: Case) -> None:
-    """Delete the image, and the blob from its repository."""
+    """Delete the image: not its blob, which is taken from the repository at once, whatever a manifest says."""
     case.delete()
-    case.front.ask("DELETE", f"{case.home}/blobs/{case.digest}", expect=(202, 404))
 
 
 def move_the_tag(case: Case) -> None:
@@ -305,6 +305,7 @@ async def worker_stopped_by_a_rival(
         if (repository, case.tag) not in case.front.kept:
             case.front.clients[0].delete(f"/v2/{repository}/manifests/{case.tag}")
     case.check()
+    case.leave()
     return was_stopped
 
 
@@ -315,9 +316,13 @@ def _once(rival: Callable[[Case], None], case: Case) -> None:
 
 def _check_whole_or_absent(case: Case) -> None:
     """Whatever a tag names can be pulled."""
-    contents = {content.raw: content for content in (case.image, case.made("other"), case.made("rival"))}
-    index = make_index([case.image])
-    contents[index.raw] = index
+    candidates: Sequence[Content] = (
+        case.image,
+        case.made("other"),
+        case.made("rival"),
+        make_index([case.image]),
+    )
+    contents = {content.raw: content for content in candidates}
     for repository in (case.home, case.away):
         answer = case.front.clients[0].get(f"/v2/{repository}/manifests/{case.tag}")
         assert answer.status in (200, 404), answer
@@ -381,6 +386,7 @@ async def collector_stopped(scene: Scene, collector: CollectorProcess, script: S
     for _ in talk:
         pass
     case.check()
+    case.leave()
     return was_stopped
 
 

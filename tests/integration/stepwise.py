@@ -271,6 +271,13 @@ class Case:
             if repository in (self.home, self.away) and reference in (self.tag, f"{self.tag}-other"):
                 self.front.check(repository, reference, content)
 
+    def leave(self) -> None:
+        """Delete what was acknowledged in this order: the next collection has it to remove."""
+        for (repository, reference), content in list(self.front.kept.items()):
+            if repository in (self.home, self.away) and reference in (self.tag, f"{self.tag}-other"):
+                assert self.front.clients[0].delete(f"/v2/{repository}/manifests/{content.digest}").status == 202
+                del self.front.kept[repository, reference]
+
     # One request each
 
     def send(self, repository: str) -> None:
