@@ -1,6 +1,7 @@
 """A database with as many tags, repositories and referrers as are wanted, written directly: nobody pushes for hours."""
 
 import hashlib
+import os
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
@@ -41,8 +42,11 @@ def fill(database: Path, *, tag_count: int, repository_count: int, referrer_coun
         driver.execute("COMMIT")
 
 
-def fill_blobs(database: Path, count: int, *, lease_until: datetime) -> None:
-    """Give a database, made where there is none, as many blobs that nothing needs; their bytes aren't anywhere."""
+def fill_blobs(database: Path, count: int, *, lease_until: datetime, files: Path | None = None) -> None:
+    """Give a database, made where there is none, as many blobs that nothing needs.
+
+    With `files`, the root of a storage, their bytes are there, too; without it they aren't anywhere.
+    """
     sqlite.migrate(database)
     driver = sqlite3.connect(database, isolation_level=None)
     until = int(lease_until.timestamp()) * 1_000_000
@@ -50,14 +54,22 @@ def fill_blobs(database: Path, count: int, *, lease_until: datetime) -> None:
         driver.execute("BEGIN")
         driver.executemany(
             "INSERT INTO blobs (digest, size, storage_key, state, state_since, lease_until, created_at) "
-            "VALUES (?, 1000, ?, 'live', ?, ?, ?)",
-            ((digest, keys.blob(Digest.parse(digest)), _MOMENT, until, _MOMENT) for digest in _blobs(count)),
+            "VALUES (?, ?, ?, 'live', ?, ?, ?)",
+            (_blob(number, files, until) for number in range(count)),
         )
         driver.execute("COMMIT")
 
 
-def _blobs(count: int) -> Iterable[str]:
-    return (_digest(b"blob %d" % number) for number in range(count))
+def _blob(number: int, files: Path | None, until: int) -> tuple[str, int, str, int, int, int]:
+    data = b"blob %d" % number
+    digest = _digest(data)
+    key = keys.blob(Digest.parse(digest))
+    if files is not None:
+        folder = f"{files}/{key.rpartition('/')[0]}"
+        os.makedirs(folder, exist_ok=True)  # noqa: PTH103 -- there may be a million
+        with open(f"{folder}/data", "wb", buffering=0) as file:  # noqa: PTH123 -- as above
+            file.write(data)
+    return digest, len(data), key, _MOMENT, until, _MOMENT
 
 
 def _insert(connection: Connection, table: object, rows: Iterable[dict[str, object]]) -> None:

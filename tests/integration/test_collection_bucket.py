@@ -1,6 +1,6 @@
 """Collection in a bucket: what a crash leaves there, and many deletes in few requests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -83,7 +83,7 @@ class CountingS3(S3Driver):
 
     requests = 0
 
-    async def delete_many(self, gone: Sequence[Key]) -> None:
+    async def delete_many(self, gone: Sequence[Key]) -> Mapping[Key, str]:
         """Count, and delete."""
         self.requests += 1
-        await super().delete_many(gone)
+        return await super().delete_many(gone)

@@ -6,32 +6,32 @@ collected at once (default 1,000,000), SOAK_KILLS how often everything is killed
 
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from benchmarks.contents import Image
 from benchmarks.fill import fill_blobs
+from tests.soak.passes import Pass, push_rate
 from tests.soak.pushing import LastingPusher
 from tests.soak.walk import Walk
 
 from roadstead.db.engine import open_database
-from roadstead.registry.gc import Collector, Policy
-from roadstead.storage.drivers.filesystem import FilesystemDriver
 from roadstead.storage.drivers.memory import MemoryDriver
 from roadstead.testing.client import Client
-from roadstead.testing.clock import FrozenClock
 from roadstead.testing.server import RoadsteadServer
 
 STEPS = int(os.environ.get("SOAK_STEPS", "100000"))
 BLOBS = int(os.environ.get("SOAK_BLOBS", "1000000"))
 KILLS = int(os.environ.get("SOAK_KILLS", "20"))
 SEEDS = 10
+REST_S = 65
+LINKS_OFF = {"ROADSTEAD_STORAGE_LINKS": "off"}
 FLAT = 32 << 20  # bytes that a pass may take more than before, however many blobs there are
 
 
@@ -52,38 +52,40 @@ async def test_a_walk_beside_a_model(tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.soak
-async def test_a_million_blobs(tmp_path: Path) -> None:
-    """All that nothing needs goes in two passes; memory doesn't grow with how many there are."""
-    path = tmp_path / "roadstead.db"
-    fill_blobs(path, BLOBS, lease_until=datetime(2026, 1, 1, tzinfo=UTC))
-    database = await open_database(f"sqlite:///{path}", migrate=False)
-    driver = FilesystemDriver(tmp_path / "data")  # without the bytes: removing what isn't there is no error
-    clock = FrozenClock(datetime(2026, 3, 1, tzinfo=UTC))
-    collector = Collector(database.collection, database.catalog, driver, clock, Policy())
+def test_a_million_blobs(tmp_path: Path) -> None:
+    """All that nothing needs goes in two passes, its bytes too, while images are pushed; nothing that is pushed goes.
 
-    before = peak_memory()
-    began = time.monotonic()
-    condemned = (await collector.run()).condemned
-    condemned_s = time.monotonic() - began
-    clock.advance(timedelta(minutes=2))
-    began = time.monotonic()
-    removed = (await collector.run()).blobs
-    removed_s = time.monotonic() - began
-    grown = peak_memory() - before
-    print(
-        f"\n{condemned} condemned in {condemned_s:.0f} s ({condemned / condemned_s:.0f}/s), "
-        f"{removed} removed in {removed_s:.0f} s ({removed / removed_s:.0f}/s), {grown >> 20} MiB more at the most"
-    )
-    await database.close()
-    await driver.close()
+    Prints how fast, what is left of the rate of pushes meanwhile, and the memory, which doesn't grow with the blobs.
+    """
+    with RoadsteadServer(tmp_path / "empty"):
+        pass
+    usual = Pass(tmp_path / "empty" / "data").wait().memory
 
-    assert (condemned, removed) == (BLOBS, BLOBS)
-    assert grown < FLAT
-
-
-def peak_memory() -> int:
-    """Return how much memory this process has had at the most, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    server = RoadsteadServer(tmp_path / "server", config="[gc]\nenabled = false\n", environment=LINKS_OFF)
+    server.data.mkdir(parents=True)
+    database = server.data / "roadstead.db"
+    fill_blobs(database, BLOBS, lease_until=datetime(2026, 1, 1, tzinfo=UTC), files=server.data)
+    pushed: list[Image] = []
+    with server:
+        for name in ("condemned", "removed"):
+            begun = time.monotonic()  # a minute, too, for what is condemned to be removable
+            at_rest = push_rate(server, pushed, lambda begun=begun: time.monotonic() - begun > REST_S)
+            collection = Pass(server.data)
+            rate = push_rate(server, pushed, lambda collection=collection: collection.is_over)
+            outcome = collection.wait()
+            count = getattr(outcome, name)
+            print(
+                f"\n{count} {name} in {outcome.seconds:.0f} s ({count / outcome.seconds:.0f}/s); {rate:.0f} images/s "
+                f"pushed meanwhile, {rate / at_rest:.2f} of the rate at rest; "
+                f"{(outcome.memory - usual) >> 20} MiB more than over an empty registry"
+            )
+            assert count == BLOBS
+            assert outcome.memory - usual < FLAT
+    found = {path.name for path in server.data.glob("docker/registry/v2/blobs/sha256/*/*")}
+    assert found == {blob.digest.removeprefix("sha256:") for image in pushed for blob in image.blobs}
+    verified = subprocess.run([sys.executable, "-m", "roadstead", "verify", "--data", server.data], check=False)
+    assert verified.returncode == 0
+    print(f"{len(pushed)} images pushed meanwhile, all there")
 
 
 @pytest.mark.soak
@@ -91,10 +93,9 @@ def test_kills_while_collection_runs(tmp_path: Path) -> None:
     """kill -9 of the server and of a collector that gives nobody time: what was acknowledged can be pulled."""
     choice = random.Random(7)
     config = "[gc]\nenabled = false\n"
-    environment = {"ROADSTEAD_STORAGE_LINKS": "off"}
     pushers = [LastingPusher(seed) for seed in (1, 2, 3)]
     for _ in range(KILLS):
-        server = RoadsteadServer(tmp_path / "server", config=config, environment=environment)
+        server = RoadsteadServer(tmp_path / "server", config=config, environment=LINKS_OFF)
         with server:
             command = [sys.executable, "-m", "tests.soak.collector", str(server.data)]
             collector = subprocess.Popen(command, cwd=Path(__file__).parents[2], env=dict(os.environ))
@@ -112,7 +113,7 @@ def test_kills_while_collection_runs(tmp_path: Path) -> None:
                 thread.join()
             collector.wait()
             server.kill()
-    with RoadsteadServer(tmp_path / "server", config=config, environment=environment) as server:
+    with RoadsteadServer(tmp_path / "server", config=config, environment=LINKS_OFF) as server:
         pulled = sum(pusher.check(Client(server.host)) for pusher in pushers)
     acknowledged = sum(pusher.count for pusher in pushers)
     print(f"\n{KILLS} kills, {acknowledged} pushes acknowledged, {pulled} tags pulled whole at the end")

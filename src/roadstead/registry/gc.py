@@ -36,7 +36,7 @@ from roadstead.registry.ports import (
 from roadstead.registry.retention import KEEP_ALL, Retention
 from roadstead.storage import keys
 from roadstead.storage.arrivals import MAX_ARRIVAL
-from roadstead.storage.ports import DeletesMany, Driver, Key, delete_all
+from roadstead.storage.ports import Driver, Key, delete_all
 
 CONDEMNED_FOR = timedelta(seconds=60)
 """How long a condemned blob waits at the least: a reader that found it before has opened it by then."""
@@ -62,8 +62,7 @@ LONGEST_WAIT = timedelta(seconds=1)
 """How long collection gives way after a batch at the most: a slow bucket isn't made slower still."""
 
 PAGE = 500
-CONCURRENT_DELETES = 16
-DELETES_A_REQUEST = 250  # where one request takes many: so few that a store answers promptly
+DELETED_AT_ONCE = 250  # so few that a bucket answers promptly
 STAGED_AT_ONCE = 10_000  # no index leads from a place to its blob: all rows are looked through, so for many at once
 PROGRESS_EVERY = 100_000
 
@@ -203,21 +202,23 @@ class Explained:
     needed_by: str | None = None  # REPOSITORY@DIGEST, a manifest that needs the blob
 
 
-async def remove_bytes(driver: Driver, clock: Clock, blob: DoomedBlob) -> bool:
-    """Remove the bytes of a blob that was taken; return whether they are gone, and nothing sent can follow."""
-    if clock.now() > blob.since + CLAIM:  # this process slept; somebody else may have it by now
-        return False
-    if keys.parse_blob_key(blob.key) not in (None, blob.digest):
-        return True  # bytes that are known by another digest first: they go with that one
+async def remove_bytes(driver: Driver, clock: Clock, taken: Sequence[DoomedBlob]) -> Sequence[DoomedBlob]:
+    """Remove the bytes of blobs that were taken; return those whose are gone, and that nothing sent can follow."""
+    mine = [blob for blob in taken if clock.now() <= blob.since + CLAIM]  # asleep meanwhile: somebody may have them
+    # The bytes of the others are known by another digest first, and go with that one.
+    own = [blob.key for blob in mine if keys.parse_blob_key(blob.key) in (None, blob.digest)]
     loop = asyncio.get_running_loop()
     started = loop.time()
     try:
-        await driver.delete(blob.key)
+        kept = await driver.delete_many(own)
     except UnavailableError as error:
-        _log.warning("a blob's bytes could not be removed yet", digest=str(blob.digest), reason=str(error))
-        return False
+        _log.warning("the bytes of blobs could not be removed yet", blobs=len(own), reason=str(error))
+        return ()
+    for key, reason in kept.items():
+        _log.warning("the bytes of a blob could not be removed yet", key=key, reason=reason)
     # A slow call may have sent its request twice, and the first may be carried out after the second was answered.
-    return loop.time() - started < PROMPT.total_seconds()
+    is_prompt = loop.time() - started < PROMPT.total_seconds()
+    return [blob for blob in mine if blob.key not in kept] if is_prompt else ()
 
 
 @asynccontextmanager
@@ -227,21 +228,6 @@ async def _giving_way() -> AsyncGenerator[None, None]:
     began = loop.time()
     yield
     await asyncio.sleep(min(loop.time() - began, LONGEST_WAIT.total_seconds()))
-
-
-async def _remove_together(driver: DeletesMany, clock: Clock, taken: Sequence[DoomedBlob]) -> Sequence[DoomedBlob]:
-    """Remove the bytes of many blobs in one request, as `remove_bytes` does of one."""
-    mine = [blob for blob in taken if clock.now() <= blob.since + CLAIM]
-    # The bytes of the others are known by another digest first, and go with that one.
-    own = [blob.key for blob in mine if keys.parse_blob_key(blob.key) in (None, blob.digest)]
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    try:
-        await driver.delete_many(own)
-    except UnavailableError as error:
-        _log.warning("the bytes of blobs could not be removed yet", blobs=len(own), reason=str(error))
-        return ()
-    return mine if loop.time() - started < PROMPT.total_seconds() else ()
 
 
 class Collector:
@@ -348,9 +334,8 @@ class Collector:
     async def remove(self, tally: Tally) -> None:
         """Remove the bytes and rows of blobs that were condemned long enough ago."""
         while taken := await self.take():
-            at_once = DELETES_A_REQUEST if isinstance(self._driver, DeletesMany) else CONCURRENT_DELETES
-            for start in range(0, len(taken), at_once):
-                part = taken[start : start + at_once]
+            for start in range(0, len(taken), DELETED_AT_ONCE):
+                part = taken[start : start + DELETED_AT_ONCE]
                 async with _giving_way():
                     gone = await self.remove_bytes(part)
                     tally.blobs += await self._store.forget(gone)
@@ -366,10 +351,7 @@ class Collector:
 
     async def remove_bytes(self, taken: Sequence[DoomedBlob]) -> Sequence[DoomedBlob]:
         """Remove the bytes of blobs that were taken; return those that are gone for certain."""
-        if isinstance(self._driver, DeletesMany):
-            return await _remove_together(self._driver, self._clock, taken)
-        gone = await asyncio.gather(*(remove_bytes(self._driver, self._clock, blob) for blob in taken))
-        return [blob for blob, is_gone in zip(taken, gone, strict=True) if is_gone]
+        return await remove_bytes(self._driver, self._clock, taken)
 
     async def sweep(self) -> int:
         """Find bytes in storage that have no row, left by a crash, and hand them to collection; return how many.
@@ -423,7 +405,8 @@ class Collector:
         if not batch:
             return 0
         now = self._clock.now()
-        return await self._store.adopt(batch, lease_until=now + STRAY_LEASE, now=now)
+        async with _giving_way():
+            return await self._store.adopt(batch, lease_until=now + STRAY_LEASE, now=now)
 
     async def is_adopted(self) -> bool:
         """Say whether somebody may still go back to another registry: until then nothing is collected."""

@@ -167,7 +167,7 @@ class Verifier:
             await self._collection.spare(taken, now=self._clock.now())
             return "it was pushed again meanwhile"
         moved = await self._quarantine(taken)
-        if not await remove_bytes(self._driver, self._clock, taken):
+        if not await remove_bytes(self._driver, self._clock, [taken]):
             return f"{moved}; collection removes them where they were"
         await self._collection.forget([taken])
         return f"{moved}; the next push of it heals every image that needs it"

@@ -18,7 +18,7 @@ plain value, ``Staged``, that the caller keeps (in the database), so that any pr
 The executable form of every promise below is ``roadstead.testing.contracts.driver.DriverContract``.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -222,6 +222,13 @@ class Driver(Protocol):
         """Remove the object; it isn't an error when there is none."""
         ...
 
+    async def delete_many(self, gone: Sequence[Key]) -> Mapping[Key, str]:
+        """Remove objects, as ``delete`` does; return those that the store doesn't let go, and why.
+
+        Costs less than as many ``delete``, most of all where keys lie in one folder. An error may leave any of them.
+        """
+        ...
+
     def iter_keys(self, prefix: str = "") -> AsyncGenerator[KeyInfo, None]:
         """Yield what is stored below ``prefix``; what lies in one folder of the tree comes together, in any order.
 
@@ -342,19 +349,7 @@ class KeepsNotes(Protocol):
         ...
 
 
-@runtime_checkable
-class DeletesMany(Protocol):
-    """A driver for which many deletes cost little more than one."""
-
-    async def delete_many(self, gone: Sequence[Key]) -> None:
-        """Remove the objects that there are among these; what is left after an error may be any of them."""
-        ...
-
-
 async def delete_all(driver: Driver, gone: Sequence[Key]) -> None:
-    """Remove objects, in as few requests as the driver can."""
-    if isinstance(driver, DeletesMany):
-        await driver.delete_many(gone)
-        return
-    for key in gone:
-        await driver.delete(key)
+    """Remove objects, or raise ``StorageFailedError`` where the store doesn't let one go."""
+    for key, reason in (await driver.delete_many(gone)).items():
+        raise StorageFailedError(f"{key} can't be deleted: {reason}")

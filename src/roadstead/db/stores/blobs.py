@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import Connection, bindparam, delete, literal_column, select, update
 
@@ -28,6 +28,8 @@ from roadstead.registry.errors import StoreBusyError
 from roadstead.registry.ports import BlobRecord, BlobState, BlobStore, UploadRecord
 from roadstead.storage.arrivals import MAX_ARRIVAL, Arrival
 from roadstead.storage.ports import Key
+
+T = TypeVar("T")
 
 LIVE, CONDEMNED, DELETING = BlobState.LIVE.value, BlobState.CONDEMNED.value, BlobState.DELETING.value
 
@@ -286,9 +288,9 @@ def held_among(connection: Connection, number: int, digests: Sequence[Digest]) -
     return held
 
 
-def parts(texts: Iterable[str]) -> Iterator[list[str]]:
+def parts(items: Iterable[T]) -> Iterator[list[T]]:
     """Yield lists short enough for one statement."""
-    rest = iter(texts)
+    rest = iter(items)
     while part := list(islice(rest, MAX_IN_LIST)):
         yield part
 

@@ -161,23 +161,26 @@ _REVIVE_NEEDED = (
     .returning(blobs.c.digest)
 )
 _TAKE = update(blobs).where(_THESE).values(state=DELETING, state_since=bindparam("now"))
-_FORGET = delete(blobs).where(blobs.c.digest == bindparam("digest"))
-_TAKEN_BY_US = (
-    select(blobs.c.digest)
-    .where(blobs.c.digest == bindparam("digest"), blobs.c.state == DELETING, blobs.c.state_since == bindparam("since"))
+_FORGET = delete(blobs).where(_THESE)
+_TAKEN = (
+    select(blobs.c.digest, blobs.c.state_since)
+    .where(_THESE, blobs.c.state == DELETING)
+    .order_by(blobs.c.digest)
     .with_for_update()
 )
-_UNLINK_ALL = delete(repository_blobs).where(repository_blobs.c.digest == bindparam("digest"))
+_UNLINK_ALL = delete(repository_blobs).where(repository_blobs.c.digest.in_(bindparam("digests", expanding=True)))
 _AS_KNOWN = (
     select(blobs.c.digest)
     .where(blobs.c.digest == bindparam("digest"), blobs.c.state == LIVE, blobs.c.storage_key == bindparam("key"))
     .with_for_update()
 )
 _SPARE = update(blobs).where(_THESE).values(state=LIVE, state_since=bindparam("now"))
-_PUSHED = (
+# Blobs; and manifests, whose bytes have no row among them.
+_HELD = (
+    select(blobs.c.digest).where(_THESE),
     select(manifests.c.digest)
-    .where(manifests.c.digest == bindparam("digest"), manifests.c.derived.is_(false()))
-    .limit(1)
+    .where(manifests.c.digest.in_(bindparam("digests", expanding=True)), manifests.c.derived.is_(false()))
+    .distinct(),
 )
 _SCANNED_FOR = 10_000
 _LIE_AMONG = select(blobs.c.storage_key).where(blobs.c.storage_key.in_(bindparam("keys", expanding=True)))
@@ -299,7 +302,7 @@ class DatabaseCollection:
 
     async def forget(self, doomed: Sequence[DoomedBlob]) -> int:
         """Remove rows of blobs whose bytes are gone; return how many."""
-        return await self._access.write(_forget, doomed)
+        return sum([await self._access.write(_forget, part) for part in parts(doomed)])
 
     async def take_damaged(self, blob: BlobRecord, *, now: datetime) -> DoomedBlob | None:
         """Take a live blob for deletion, needed or not."""
@@ -317,7 +320,8 @@ class DatabaseCollection:
 
     async def adopt(self, strays: Sequence[BlobRecord], *, lease_until: datetime, now: datetime) -> int:
         """Make rows, condemned, for bytes in storage that have none; return how many were made."""
-        return await self._access.write(_adopt, strays, to_micros(lease_until), to_micros(now))
+        until, at = to_micros(lease_until), to_micros(now)
+        return sum([await self._access.write(_adopt, part, until, at) for part in parts(strays)])
 
     async def tag_ages(self, repository: RepositoryName, *, after: str, limit: int) -> Sequence[TagAge]:
         """Return up to `limit` tags greater than `after`."""
@@ -396,21 +400,19 @@ def _take(
 
 
 def _forget(connection: Connection, doomed: Sequence[DoomedBlob]) -> int:
-    return sum(_forget_one(connection, blob) for blob in doomed)
+    ours = _taken_by_us(connection, doomed)
+    if ours:
+        # Only what was damaged is still linked; collection takes what isn't.
+        connection.execute(_UNLINK_ALL, {"digests": ours})
+        connection.execute(_FORGET, {"digests": ours})
+    return len(ours)
 
 
-def _forget_one(connection: Connection, doomed: DoomedBlob) -> bool:
-    if not _is_taken_by_us(connection, doomed):
-        return False
-    # Only what was damaged is still linked; collection takes what isn't.
-    connection.execute(_UNLINK_ALL, {"digest": str(doomed.digest)})
-    connection.execute(_FORGET, {"digest": str(doomed.digest)})
-    return True
-
-
-def _is_taken_by_us(connection: Connection, doomed: DoomedBlob) -> bool:
-    key = {"digest": str(doomed.digest), "since": to_micros(doomed.since)}
-    return connection.execute(_TAKEN_BY_US, key).first() is not None
+def _taken_by_us(connection: Connection, doomed: Sequence[DoomedBlob]) -> list[str]:
+    """Return the digests of those that nobody else has taken since, and lock their rows."""
+    since = {str(blob.digest): to_micros(blob.since) for blob in doomed}
+    rows = connection.execute(_TAKEN, {"digests": list(since)})
+    return [digest for digest, at in rows if at == since[digest]]
 
 
 def _take_damaged(connection: Connection, digest: str, key: str, now: int) -> bool:
@@ -421,7 +423,7 @@ def _take_damaged(connection: Connection, digest: str, key: str, now: int) -> bo
 
 
 def _spare(connection: Connection, doomed: DoomedBlob, now: int) -> bool:
-    if not _is_taken_by_us(connection, doomed):
+    if not _taken_by_us(connection, [doomed]):
         return False
     connection.execute(_SPARE, {"digests": [str(doomed.digest)], "now": now})
     return True
@@ -440,21 +442,25 @@ def _unused(connection: Connection, found: Sequence[Key]) -> Sequence[Key]:
 
 
 def _adopt(connection: Connection, strays: Sequence[BlobRecord], lease_until: int, now: int) -> int:
-    made = 0
-    for stray in strays:
-        if connection.execute(_PUSHED, {"digest": str(stray.digest)}).first() is not None:
-            continue  # a manifest's bytes, which have no row of their own
-        row = {
-            "digest": str(stray.digest),
-            "size": stray.size,
-            "storage_key": stray.key,
-            "state": CONDEMNED,
-            "state_since": now,
-            "lease_until": lease_until,
-            "created_at": now,
-        }
-        made += connection.execute(_ADOPT.on(connection), row).first() is not None
-    return made
+    digests = {"digests": [str(stray.digest) for stray in strays]}
+    known = {digest for rows in _HELD for digest in connection.execute(rows, digests).scalars()}
+    return sum(
+        connection.execute(
+            _ADOPT.on(connection),
+            {
+                "digest": str(stray.digest),
+                "size": stray.size,
+                "storage_key": stray.key,
+                "state": CONDEMNED,
+                "state_since": now,
+                "lease_until": lease_until,
+                "created_at": now,
+            },
+        ).first()
+        is not None
+        for stray in strays
+        if str(stray.digest) not in known
+    )
 
 
 def _expire_tag(connection: Connection, repository: RepositoryName, tag: TagAge, now: int) -> bool:

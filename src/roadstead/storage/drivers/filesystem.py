@@ -12,7 +12,7 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
@@ -56,6 +56,7 @@ _PIECE: Final = 1 << 20  # What one thread call reads: large enough that the hop
 _WRITTEN_AT_ONCE: Final = 16 << 10
 _FLUSHED_AT_ONCE: Final = 8 << 20  # How much of an upload the disk is told to begin with, while more arrives.
 _LISTED_AT_ONCE: Final = 1000  # How many keys one thread call lists.
+_DELETED_AT_ONCE: Final = 250  # How many files one thread call removes.
 _PUT_AT_ONCE: Final = 64  # How many small files are open at the same time.
 _INSTALL_ATTEMPTS: Final = 100  # How often a folder may be pruned from under a rename before we give up.
 _FILE_MODE: Final = 0o600
@@ -133,6 +134,14 @@ class FilesystemDriver:
         """Remove the file and the folders that it leaves empty, durably."""
         path = self._checked_path(key)
         await self._call(self._delete, key, path)
+
+    async def delete_many(self, gone: Sequence[Key]) -> Mapping[Key, str]:
+        """Remove files in few thread calls; each folder that is left is flushed once a call."""
+        placed = [(key, self._checked_path(key)) for key in gone]
+        kept: dict[Key, str] = {}
+        for start in range(0, len(placed), _DELETED_AT_ONCE):
+            kept |= await self._call(self._delete_many, placed[start : start + _DELETED_AT_ONCE])
+        return kept
 
     async def iter_keys(self, prefix: str = "") -> AsyncGenerator[KeyInfo, None]:
         """Yield the regular files whose names can be keys; links aren't followed."""
@@ -314,26 +323,49 @@ class FilesystemDriver:
 
     def _delete(self, what: str, path: str) -> None:
         with _translated(what):
+            folder = self._unlink(path)
+            if folder is not None:
+                flush_folder(folder)
+
+    def _delete_many(self, gone: Sequence[tuple[Key, str]]) -> Mapping[Key, str]:
+        kept: dict[Key, str] = {}
+        folders: dict[str, Key] = {}
+        for key, path in gone:
             try:
-                os.unlink(path)  # noqa: PTH108
+                with _translated(key):
+                    folder = self._unlink(path)
+            except UnavailableError as error:
+                kept[key] = str(error)
+                continue
+            if folder is not None:
+                folders[folder] = key
+        for folder, key in folders.items():
+            with _translated(key):
+                flush_folder(folder)
+        return kept
+
+    def _unlink(self, path: str) -> str | None:
+        """Remove a file and the folders that it leaves empty; return the folder to flush, None where no file was."""
+        try:
+            os.unlink(path)  # noqa: PTH108
+        except OSError as error:
+            if error.errno in _NOT_A_FILE:
+                return None
+            raise
+        # Distribution lists a tag by its folder, so empty ones must not stay; and knows a repository's list of tags
+        # by the folder around them, so that one must.
+        folder = _parent(path)
+        while folder not in self._fixed and len(folder) > len(self._root) and not folder.endswith(_TAGS):
+            try:
+                os.rmdir(folder)  # noqa: PTH106
+            except FileNotFoundError:
+                pass
             except OSError as error:
-                if error.errno in _NOT_A_FILE:
-                    return
-                raise
-            # Distribution lists a tag by its folder, so empty ones must not stay; and knows a repository's list of tags
-            # by the folder around them, so that one must.
-            folder = _parent(path)
-            while folder not in self._fixed and len(folder) > len(self._root) and not folder.endswith(_TAGS):
-                try:
-                    os.rmdir(folder)  # noqa: PTH106
-                except FileNotFoundError:
-                    pass
-                except OSError as error:
-                    if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
-                        raise
-                    break
-                folder = _parent(folder)
-            flush_folder(folder)
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                    raise
+                break
+            folder = _parent(folder)
+        return folder
 
     def _publish(self, upload_id: str, at: Staged, key: Key, target: str) -> None:
         source = self._upload_path(upload_id)

@@ -3,7 +3,7 @@
 Drivers over one ``MemoryStore`` see the same objects, as processes over one disk do.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -70,6 +70,12 @@ class MemoryDriver:
     async def delete(self, key: Key) -> None:
         """Forget the object."""
         self._store.objects.pop(keys.check_key(key), None)
+
+    async def delete_many(self, gone: Sequence[Key]) -> Mapping[Key, str]:
+        """Forget objects."""
+        for key in gone:
+            await self.delete(key)
+        return {}
 
     async def iter_keys(self, prefix: str = "") -> AsyncGenerator[KeyInfo, None]:
         """Yield the objects as they were when the iteration began."""

@@ -30,7 +30,6 @@ from roadstead.secret import Secret
 from roadstead.storage import keys
 from roadstead.storage.ports import (
     Bytes,
-    DeletesMany,
     Driver,
     KeepsNotes,
     Key,
@@ -356,9 +355,9 @@ class S3Driver:
         await self._delete_all(old)
         return purged + len(old)
 
-    async def delete_many(self, gone: Sequence[Key]) -> None:
+    async def delete_many(self, gone: Sequence[Key]) -> Mapping[Key, str]:
         """Delete objects, a thousand a request."""
-        await self._delete_all([keys.check_key(key) for key in gone])
+        return await self._delete_many([keys.check_key(key) for key in gone])
 
     async def read_note(self, key: Key) -> Note | None:
         """Return the object with its entity tag and its age by the store's clock."""
@@ -456,7 +455,12 @@ class S3Driver:
             )
 
     async def _delete_all(self, gone: list[Key]) -> None:
-        """Delete the objects that there are among these."""
+        """Delete the objects that there are among these, or raise StorageFailedError."""
+        for key, reason in (await self._delete_many(gone)).items():
+            raise StorageFailedError(f"{key} can't be deleted: {reason}")
+
+    async def _delete_many(self, gone: Sequence[Key]) -> Mapping[Key, str]:
+        kept: dict[Key, str] = {}
         for position in range(0, len(gone), _DELETED_AT_ONCE):
             batch = gone[position : position + _DELETED_AT_ONCE]
             with _translated(batch[0]):
@@ -467,7 +471,8 @@ class S3Driver:
                 objects = [{"Key": self._name(key)} for key in batch]
                 answer = await client.delete_objects(Bucket=self._bucket, Delete={"Objects": objects, "Quiet": True})
                 for failure in answer.get("Errors", ()):
-                    raise StorageFailedError(f"{failure.get('Key')} can't be deleted: {failure.get('Code')}")
+                    kept[Key(str(failure["Key"])[len(self._prefix) :])] = str(failure.get("Code"))
+        return kept
 
     async def _list(
         self, operation: str, field: str, prefix: str, **options: str
@@ -881,6 +886,6 @@ def _utc(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
-def _claims(driver: S3Driver) -> tuple[Driver, PresignsUrl, KeepsNotes, DeletesMany]:
+def _claims(driver: S3Driver) -> tuple[Driver, PresignsUrl, KeepsNotes]:
     """Tell the type checker what the driver is."""
-    return driver, driver, driver, driver
+    return driver, driver, driver

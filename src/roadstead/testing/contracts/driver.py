@@ -325,6 +325,18 @@ class DriverContract:
         await put(driver, KEY, b"again")
         assert await collect(driver.read(KEY)) == b"again"
 
+    async def test_many_are_deleted_together(self, driver: Driver) -> None:
+        """Those that aren't there don't matter; what isn't among them stays."""
+        folder = "docker/registry/v2/repositories/team/app/_layers/sha256"
+        names = [Key(f"{folder}/{number:064}/link") for number in range(1200)]
+        await driver.put([(key, b"link") for key in [*names, KEY]])
+
+        assert await driver.delete_many([*names, OTHER]) == {}
+        assert await driver.delete_many([]) == {}
+
+        assert await listed(driver, "docker/registry/v2/repositories/") == {}
+        assert await collect(driver.read(KEY)) == b"link"
+
     async def test_deleting_and_writing_neighbours_at_the_same_moment(self, driver: Driver) -> None:
         """Tidying up behind one object never takes the ground from under another."""
         folder = "docker/registry/v2/repositories/team/app/_manifests/tags"
