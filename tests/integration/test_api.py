@@ -141,6 +141,55 @@ def test_what_is_wrong_is_told(guarded: Guarded, client: Client) -> None:
     assert guarded.ask(client, ADMIN, "GET", "/tags?repository=NO")[0] == 400
 
 
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("n=1&n=2", "said more than once: n"),
+        ("since=538", "since is not a time"),
+        ("since=2026-02-30", "since is not a time"),
+        ("since=20261122", "since is not a time"),
+        ("since=2026-11-22T08:00:00%2B25:00", "since is not a time"),
+    ],
+)
+def test_parameters_mean_one_thing(guarded: Guarded, client: Client, query: str, said: str) -> None:
+    """A number isn't a time, and nobody has to know which of two counts."""
+    status, problem = guarded.ask(client, ADMIN, "GET", f"/audit?{query}")
+
+    assert status == 400
+    assert said in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("since", "found"),
+    [
+        ("2026-01-01", True),
+        ("2026-01-01T10:00Z", True),
+        ("2026-01-01t10:00:00.123456789z", True),
+        ("0001-01-01T00:00:00%2B23:59", True),
+        ("9999-12-31T23:59:59-23:59", False),
+    ],
+)
+def test_lines_since_a_time(guarded: Guarded, client: Client, since: str, found: bool) -> None:
+    """With or without a zone and a time of day, however far away."""
+    assert bool(lines(guarded, client, f"?since={since}&action=server.start")) == found
+
+
+def test_accounts_and_keys_are_listed_by_page(guarded: Guarded, client: Client) -> None:
+    """Each page says where the next begins."""
+    for name in ("page-a", "page-b"):
+        assert guarded.ask(client, ADMIN, "POST", "/users", {"name": name, "robot": True})[0] == 201
+    made = [guarded.ask(client, ADMIN, "POST", "/keys", {"owner": "page-a"})[1]["key"]["id"] for _ in range(3)]
+
+    status, first = guarded.ask(client, ADMIN, "GET", "/users?last=page&n=1")
+    assert (status, [user["name"] for user in first["users"]], first["next"]) == (200, ["page-a"], "page-a")
+    _, second = guarded.ask(client, ADMIN, "GET", "/users?last=page-a&n=1")
+    assert [user["name"] for user in second["users"]] == ["page-b"]
+    _, two = guarded.ask(client, ADMIN, "GET", "/keys?owner=page-a&n=2")
+    _, last = guarded.ask(client, ADMIN, "GET", f"/keys?owner=page-a&n=2&last={two['next']}")
+    assert [key["id"] for key in (*two["keys"], *last["keys"])] == sorted(made)
+    assert last["next"] is None
+
+
 def test_events_and_policies_are_told(guarded: Guarded, client: Client) -> None:
     """Those that wait are listed; what isn't said narrowly enough isn't sent again."""
     push(client, guarded, "team/told", "v1", b"told")

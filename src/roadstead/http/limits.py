@@ -16,7 +16,8 @@ from roadstead.limits.service import Limits, PullsLeft
 
 _BLOBS_IN = frozenset({"end-4", "end-5", "end-6"})
 _MANIFESTS = "end-3"
-_TOKEN = "token"  # noqa: S105 -- a route's name
+_COUNTED = frozenset({"token", "api"})
+"""Routes that name no right and are counted all the same: the API asks its guard, and for its user, itself."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -44,7 +45,7 @@ class Counter:
         The address is counted before anybody looks at credentials: that is what costs.
         """
         client = source(request.client or "unknown")
-        if route.needs is not None or route.name == _TOKEN:
+        if route.needs is not None or route.name in _COUNTED:
             self._limits.admit_client(client)
         found = await admitted(request, route, found, services)
         user = request.rights.holder
@@ -60,6 +61,10 @@ class Counter:
         if left is not None:
             response.headers = [*response.headers, *pull_headers(left, user or client)]
         return response
+
+    def admit_user(self, request: Request) -> None:
+        """Count a request of whoever has signed in; raises RateExceededError."""
+        self._limits.admit_user(request.rights.holder)
 
 
 def pull_headers(left: PullsLeft, whose: str) -> Headers:
