@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from tests.integration.api import ADMIN, ANA, JSON, Guarded
@@ -172,6 +173,36 @@ def test_parameters_mean_one_thing(guarded: Guarded, client: Client, query: str,
 def test_lines_since_a_time(guarded: Guarded, client: Client, since: str, found: bool) -> None:
     """With or without a zone and a time of day, however far away."""
     assert bool(lines(guarded, client, f"?since={since}&action=server.start")) == found
+
+
+def test_requests_count_against_limits(tmp_path: Path) -> None:
+    """Those of an address, wherever they go, and those of a user; 429 as a problem document."""
+    limits = "[limits]\nclient_rate = 1\nclient_burst = 60\nuser_rate = 1\nuser_burst = 10\n"
+    with RoadsteadServer(tmp_path, config=f"[auth]\naccounts = true\n{limits}") as server:
+        guarded = Guarded(server)
+        clients = [server.client_of(worker) for worker in server.workers]
+        of_ana = [guarded.ask(clients[number % 2], ANA, "GET", "/repositories") for number in range(30)]
+        others = guarded.ask(clients[0], ADMIN, "GET", "/users")[0]
+        of_all = [clients[number % 2].get("/api/schema") for number in range(60)]
+
+    refused = [problem for status, problem in of_ana if status == 429]
+    assert [status for status, _ in of_ana[:10]] == [200] * 10
+    assert refused
+    assert "user:ana" in refused[0]["detail"]
+    assert others == 200
+    assert {answer.status for answer in of_all} == {200, 429}
+    assert int(next(answer for answer in of_all if answer.status == 429).headers["retry-after"]) >= 1
+
+
+def test_an_upstreams_tags_stay_where_it_has_them(tmp_path: Path) -> None:
+    """What is kept here of another registry isn't put back by hand: 405, as for a push."""
+    upstream = '[[upstreams]]\nhost = "up.example"\nurl = "http://127.0.0.1:9"\ndefault_for = ["library/*"]\n'
+    with RoadsteadServer(tmp_path, config=f"[auth]\naccounts = true\n{upstream}", workers=1) as server:
+        guarded, client = Guarded(server), server.client()
+        for name in ("up.example/library/busybox", "library/busybox", "as-pushed/team/app"):
+            asked = {"repository": name, "tag": "1"}
+            assert guarded.ask(client, ADMIN, "POST", "/tags/restore", asked)[0] == 405, name
+        assert guarded.ask(client, ADMIN, "POST", "/tags/restore", {"repository": "team/app", "tag": "1"})[0] == 404
 
 
 def test_accounts_and_keys_are_listed_by_page(guarded: Guarded, client: Client) -> None:
