@@ -29,11 +29,8 @@ Before = Annotated[
 async def repositories(call: NamedDependency[Call], last: Last = "", n: Number = 100) -> wire.Repositories:
     """List the repositories that hold a manifest and that the caller may pull from. Needs `catalog`."""
     await call.needs(Action.CATALOG)
-    rights = call.request.rights
     n = min(n, call.services.catalog.max_repositories)
-    page = await call.services.catalog.repositories(
-        after=last, n=n, visible=rights.may_see if rights.is_limited else None
-    )
+    page = await call.services.catalog.repositories(after=last, n=n, visible=call.request.rights.sight())
     return wire.Repositories(list(page.items), page.items[-1] if page.more else None)
 
 
