@@ -1,7 +1,9 @@
 """The API over HTTP, and the audit log of what it and the command line do: the real server, with two workers."""
 
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -173,6 +175,30 @@ def test_parameters_mean_one_thing(guarded: Guarded, client: Client, query: str,
 def test_lines_since_a_time(guarded: Guarded, client: Client, since: str, found: bool) -> None:
     """With or without a zone and a time of day, however far away."""
     assert bool(lines(guarded, client, f"?since={since}&action=server.start")) == found
+
+
+def test_what_cannot_be_written_down_is_not_done(tmp_path: Path) -> None:
+    """503, and nothing has changed; pushes and pulls go on, refusals stay refusals, and a start isn't held up."""
+    with RoadsteadServer(tmp_path, config="[auth]\naccounts = true\n", workers=1) as server:
+        guarded, client = Guarded(server), server.client()
+        digest = push(client, guarded, "team/app", "v1", b"one")
+        with closing(sqlite3.connect(server.data / "roadstead.db")) as connection:
+            connection.execute("CREATE TRIGGER full BEFORE INSERT ON acts BEGIN SELECT RAISE(ABORT, 'full'); END")
+
+        assert guarded.ask(client, ADMIN, "POST", "/users", {"name": "eve", "robot": True})[0] == 503
+        assert [user["name"] for user in guarded.ask(client, ADMIN, "GET", "/users")[1]["users"]] == [ANA, ADMIN]
+        for reference in ("v1", str(digest)):
+            path = f"/v2/team/app/manifests/{reference}"
+            assert client.request("DELETE", path, headers=guarded.headers(ANA)).status == 503
+            assert client.get(path, guarded.headers(ANA)).status == 200
+        push(client, guarded, "team/app", "v2", b"two")
+        assert guarded.ask(client, ANA, "GET", "/users")[0] == 403
+        server.stop()
+
+        server.start()
+
+        assert server.client().get("/v2/team/app/manifests/v2", guarded.headers(ANA)).status == 200
+        assert "a line of the audit log can't be written" in server.log
 
 
 def test_requests_count_against_limits(tmp_path: Path) -> None:
