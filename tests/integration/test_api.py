@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.api import ADMIN, ANA, JSON, Guarded
@@ -27,9 +28,15 @@ def client(guarded: Guarded) -> Client:
     return guarded.server.client()
 
 
-def push(client: Client, guarded: Guarded, repository: str, tag: str, text: bytes) -> Digest:
-    """Push an artifact as ana; return its digest."""
-    headers = guarded.headers(ANA)
+@pytest.fixture(scope="module")
+def uncontrolled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RoadsteadServer]:
+    with RoadsteadServer(tmp_path_factory.mktemp("uncontrolled"), workers=1) as server:
+        yield server
+
+
+def push(client: Client, guarded: Guarded, repository: str, tag: str, text: bytes, who: str = ANA) -> Digest:
+    """Push an artifact; return its digest."""
+    headers = guarded.headers(who)
     artifact = make_artifact(content=text)
     for blob in artifact.blobs.values():
         target = f"/v2/{repository}/blobs/uploads/?digest={Digest.of(blob)}"
@@ -101,15 +108,100 @@ def test_accounts_are_administered(guarded: Guarded, client: Client) -> None:
     ]
 
 
-def test_others_do_not_administer(guarded: Guarded, client: Client) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/users", None),
+        ("POST", "/users", {"name": "eve", "robot": True}),
+        ("POST", "/users", {"name": ANA, "groups": ["admins"], "replace": True}),
+        ("DELETE", f"/users/{ADMIN}", None),
+        ("GET", "/keys", None),
+        ("GET", f"/keys?owner={ANA}", None),
+        ("POST", "/keys", {"owner": ADMIN, "actions": ["admin"]}),
+        ("POST", "/keys", {"owner": ANA, "actions": ["admin"]}),
+        ("DELETE", "/keys/aaaaaaaaaaaaaaaa", None),
+        ("GET", "/events", None),
+        ("POST", "/events/replay", {"state": "dead"}),
+        ("GET", "/audit", None),
+        ("GET", "/auth/explain?action=catalog", None),
+    ],
+)
+def test_others_do_not_administer(guarded: Guarded, client: Client, method: str, path: str, body: Any) -> None:
     """403, told why, and in the audit log."""
-    for path in ("/users", "/keys", "/events", "/audit", "/auth/explain?action=catalog"):
-        status, problem = guarded.ask(client, ANA, "GET", path)
-        assert (status, problem["title"], problem["detail"]) == (
-            403,
-            "Forbidden",
-            "user:ana may not admin the registry",
-        )
+    status, problem = guarded.ask(client, ANA, method, path, body)
+
+    assert (status, problem["title"], problem["detail"]) == (403, "Forbidden", "user:ana may not admin the registry")
+
+
+POLICIES = """
+[auth]
+accounts = true
+
+[[auth.policies]]
+subjects = ["group:admins"]
+repositories = ["**"]
+actions = ["admin", "push", "pull"]
+
+[[auth.policies]]
+subjects = ["user:ana"]
+repositories = ["team/*"]
+actions = ["pull", "push"]
+
+[[auth.policies]]
+subjects = ["anonymous"]
+repositories = ["open/*"]
+actions = ["pull"]
+
+[[auth.policies]]
+subjects = ["anonymous", "user:ana"]
+repositories = ["**"]
+actions = ["catalog"]
+"""
+
+
+def test_nobody_learns_of_what_they_may_not_see(tmp_path: Path) -> None:
+    """A repository that is there and one that isn't are answered alike; lists have what may be pulled."""
+    with RoadsteadServer(tmp_path, config=POLICIES, workers=1) as server:
+        guarded, client = Guarded(server), server.client()
+        push(client, guarded, "team/app", "v1", b"one")
+        for name in ("secret/app", "open/app"):
+            push(client, guarded, name, "v1", name.encode(), who=ADMIN)
+
+        for query in ("/repository?", "/tags?", "/tags/history?tag=v1&"):
+            told = {guarded.ask(client, ANA, "GET", f"{query}repository=secret/{name}")[0] for name in ("app", "no")}
+            assert told == {403}
+            asked = {client.get(f"/api/v1{query}repository=secret/{name}").status for name in ("app", "no")}
+            assert asked == {401}
+            assert client.get(f"/api/v1{query}repository=open/app").status == 200
+        restore = {"repository": "open/app", "tag": "v1"}
+        assert guarded.ask(client, ANA, "POST", "/tags/restore", restore)[0] == 403
+        assert guarded.ask(client, ANA, "GET", "/repositories")[1]["repositories"] == ["team/app"]
+        assert client.get("/api/v1/repositories").json()["repositories"] == ["open/app"]
+        assert guarded.ask(client, ADMIN, "GET", "/repositories")[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:5000"}, 200),
+        ({"Host": "[::1]"}, 200),
+        ({"Host": "rebound.example"}, 403),
+        ({"Host": "127.0.0.1.rebound.example"}, 403),
+        ({"Host": "localhost@rebound.example"}, 403),
+        ({"X-Forwarded-For": "192.0.2.1"}, 403),
+        ({"Forwarded": "for=192.0.2.1"}, 403),
+        ({"X-Real-IP": "192.0.2.1"}, 403),
+        ({"Via": "1.1 proxy"}, 403),
+    ],
+)
+def test_without_access_control_this_machine_administers(
+    uncontrolled: RoadsteadServer, headers: Mapping[str, str], status: int
+) -> None:
+    """Whoever comes through a proxy, or by a name that a page elsewhere was given, doesn't."""
+    with uncontrolled.client() as client:
+        assert client.get("/api/v1/audit", headers).status == status
+        assert client.get("/api/v1/repositories", headers).status == 200
 
 
 @pytest.mark.parametrize("headers", [
