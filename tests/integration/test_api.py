@@ -294,22 +294,19 @@ def test_what_cannot_be_written_down_is_not_done(tmp_path: Path) -> None:
 
 
 def test_requests_count_against_limits(tmp_path: Path) -> None:
-    """Those of an address, wherever they go, and those of a user; 429 as a problem document."""
-    limits = "[limits]\nclient_rate = 1\nclient_burst = 60\nuser_rate = 1\nuser_burst = 10\n"
-    with RoadsteadServer(tmp_path, config=f"[auth]\naccounts = true\n{limits}") as server:
+    """Those of a user, whom only the API's own guard knows; 429 as a problem document."""
+    config = "[auth]\naccounts = true\n[limits]\nuser_rate = 1\nuser_burst = 10\n"
+    with RoadsteadServer(tmp_path, config=config) as server:
         guarded = Guarded(server)
         clients = [server.client_of(worker) for worker in server.workers]
         of_ana = [guarded.ask(clients[number % 2], ANA, "GET", "/repositories") for number in range(30)]
         others = guarded.ask(clients[0], ADMIN, "GET", "/users")[0]
-        of_all = [clients[number % 2].get("/api/schema") for number in range(60)]
 
     refused = [problem for status, problem in of_ana if status == 429]
     assert [status for status, _ in of_ana[:10]] == [200] * 10
     assert refused
     assert "user:ana" in refused[0]["detail"]
     assert others == 200
-    assert {answer.status for answer in of_all} == {200, 429}
-    assert int(next(answer for answer in of_all if answer.status == 429).headers["retry-after"]) >= 1
 
 
 def test_an_upstreams_tags_stay_where_it_has_them(tmp_path: Path) -> None:

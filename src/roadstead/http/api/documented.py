@@ -20,7 +20,7 @@ _SAID = {
     413: "The body is too large.",
     414: "Path or query are too long.",
     415: "The body isn't `application/json`.",
-    429: "Too many requests, or too many wrong passwords, came from there; Retry-After says when to try again.",
+    429: "Too many wrong passwords came from there; Retry-After says when to try again.",
     500: "Something went wrong on the server's side.",
     503: "The database or the storage doesn't answer, or images are being taken up; see Retry-After.",
 }
