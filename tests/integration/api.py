@@ -23,8 +23,9 @@ JSON = {"Content-Type": "application/json"}
 class Guarded:
     """A server with an administrator, and ana, who isn't one; each has a key that is good for everything."""
 
-    def __init__(self, server: RoadsteadServer) -> None:
+    def __init__(self, server: RoadsteadServer, database_url: str | None = None) -> None:
         self.server = server
+        self._database_url = database_url or f"sqlite:///{server.data}/roadstead.db"
         self._keys = {name: asyncio.run(self._key(name, groups)) for name, groups in ((ADMIN, ["admins"]), (ANA, []))}
 
     def headers(self, name: str) -> Mapping[str, str]:
@@ -50,7 +51,7 @@ class Guarded:
         now = datetime.now(UTC)
         principal = Principal(PrincipalKind.USER, name, frozenset(groups))
         made = make_key(principal, Scope((RepositoryGlob("**"),), frozenset(Action)), now=now, expires_at=None)
-        database = await open_database(f"sqlite:///{self.server.data}/roadstead.db", migrate=False)
+        database = await open_database(self._database_url, migrate=False)
         try:
             await database.accounts.put_account(principal, None, replace=False, now=now)
             await database.accounts.put_key(made.row)

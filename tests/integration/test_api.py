@@ -1,7 +1,11 @@
 """The API over HTTP, and the audit log of what it and the command line do: the real server, with two workers."""
 
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.integration.api import ADMIN, ANA, JSON, Guarded
@@ -24,9 +28,15 @@ def client(guarded: Guarded) -> Client:
     return guarded.server.client()
 
 
-def push(client: Client, guarded: Guarded, repository: str, tag: str, text: bytes) -> Digest:
-    """Push an artifact as ana; return its digest."""
-    headers = guarded.headers(ANA)
+@pytest.fixture(scope="module")
+def uncontrolled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RoadsteadServer]:
+    with RoadsteadServer(tmp_path_factory.mktemp("uncontrolled"), workers=1) as server:
+        yield server
+
+
+def push(client: Client, guarded: Guarded, repository: str, tag: str, text: bytes, who: str = ANA) -> Digest:
+    """Push an artifact; return its digest."""
+    headers = guarded.headers(who)
     artifact = make_artifact(content=text)
     for blob in artifact.blobs.values():
         target = f"/v2/{repository}/blobs/uploads/?digest={Digest.of(blob)}"
@@ -98,15 +108,100 @@ def test_accounts_are_administered(guarded: Guarded, client: Client) -> None:
     ]
 
 
-def test_others_do_not_administer(guarded: Guarded, client: Client) -> None:
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/users", None),
+        ("POST", "/users", {"name": "eve", "robot": True}),
+        ("POST", "/users", {"name": ANA, "groups": ["admins"], "replace": True}),
+        ("DELETE", f"/users/{ADMIN}", None),
+        ("GET", "/keys", None),
+        ("GET", f"/keys?owner={ANA}", None),
+        ("POST", "/keys", {"owner": ADMIN, "actions": ["admin"]}),
+        ("POST", "/keys", {"owner": ANA, "actions": ["admin"]}),
+        ("DELETE", "/keys/aaaaaaaaaaaaaaaa", None),
+        ("GET", "/events", None),
+        ("POST", "/events/replay", {"state": "dead"}),
+        ("GET", "/audit", None),
+        ("GET", "/auth/explain?action=catalog", None),
+    ],
+)
+def test_others_do_not_administer(guarded: Guarded, client: Client, method: str, path: str, body: Any) -> None:
     """403, told why, and in the audit log."""
-    for path in ("/users", "/keys", "/events", "/audit", "/auth/explain?action=catalog"):
-        status, problem = guarded.ask(client, ANA, "GET", path)
-        assert (status, problem["title"], problem["detail"]) == (
-            403,
-            "Forbidden",
-            "user:ana may not admin the registry",
-        )
+    status, problem = guarded.ask(client, ANA, method, path, body)
+
+    assert (status, problem["title"], problem["detail"]) == (403, "Forbidden", "user:ana may not admin the registry")
+
+
+POLICIES = """
+[auth]
+accounts = true
+
+[[auth.policies]]
+subjects = ["group:admins"]
+repositories = ["**"]
+actions = ["admin", "push", "pull"]
+
+[[auth.policies]]
+subjects = ["user:ana"]
+repositories = ["team/*"]
+actions = ["pull", "push"]
+
+[[auth.policies]]
+subjects = ["anonymous"]
+repositories = ["open/*"]
+actions = ["pull"]
+
+[[auth.policies]]
+subjects = ["anonymous", "user:ana"]
+repositories = ["**"]
+actions = ["catalog"]
+"""
+
+
+def test_nobody_learns_of_what_they_may_not_see(tmp_path: Path) -> None:
+    """A repository that is there and one that isn't are answered alike; lists have what may be pulled."""
+    with RoadsteadServer(tmp_path, config=POLICIES, workers=1) as server:
+        guarded, client = Guarded(server), server.client()
+        push(client, guarded, "team/app", "v1", b"one")
+        for name in ("secret/app", "open/app"):
+            push(client, guarded, name, "v1", name.encode(), who=ADMIN)
+
+        for query in ("/repository?", "/tags?", "/tags/history?tag=v1&"):
+            told = {guarded.ask(client, ANA, "GET", f"{query}repository=secret/{name}")[0] for name in ("app", "no")}
+            assert told == {403}
+            asked = {client.get(f"/api/v1{query}repository=secret/{name}").status for name in ("app", "no")}
+            assert asked == {401}
+            assert client.get(f"/api/v1{query}repository=open/app").status == 200
+        restore = {"repository": "open/app", "tag": "v1"}
+        assert guarded.ask(client, ANA, "POST", "/tags/restore", restore)[0] == 403
+        assert guarded.ask(client, ANA, "GET", "/repositories")[1]["repositories"] == ["team/app"]
+        assert client.get("/api/v1/repositories").json()["repositories"] == ["open/app"]
+        assert guarded.ask(client, ADMIN, "GET", "/repositories")[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:5000"}, 200),
+        ({"Host": "[::1]"}, 200),
+        ({"Host": "rebound.example"}, 403),
+        ({"Host": "127.0.0.1.rebound.example"}, 403),
+        ({"Host": "localhost@rebound.example"}, 403),
+        ({"X-Forwarded-For": "192.0.2.1"}, 403),
+        ({"Forwarded": "for=192.0.2.1"}, 403),
+        ({"X-Real-IP": "192.0.2.1"}, 403),
+        ({"Via": "1.1 proxy"}, 403),
+    ],
+)
+def test_without_access_control_this_machine_administers(
+    uncontrolled: RoadsteadServer, headers: Mapping[str, str], status: int
+) -> None:
+    """Whoever comes through a proxy, or by a name that a page elsewhere was given, doesn't."""
+    with uncontrolled.client() as client:
+        assert client.get("/api/v1/audit", headers).status == status
+        assert client.get("/api/v1/repositories", headers).status == 200
 
 
 @pytest.mark.parametrize("headers", [
@@ -139,6 +234,106 @@ def test_what_is_wrong_is_told(guarded: Guarded, client: Client) -> None:
     assert (asked.status, "www-authenticate" in asked.headers) == (401, True)
     assert guarded.ask(client, ADMIN, "GET", "/tags?repository=no/where")[0] == 404
     assert guarded.ask(client, ADMIN, "GET", "/tags?repository=NO")[0] == 400
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("n=1&n=2", "said more than once: n"),
+        ("since=538", "since is not a time"),
+        ("since=2026-02-30", "since is not a time"),
+        ("since=20261122", "since is not a time"),
+        ("since=2026-11-22T08:00:00%2B25:00", "since is not a time"),
+    ],
+)
+def test_parameters_mean_one_thing(guarded: Guarded, client: Client, query: str, said: str) -> None:
+    """A number isn't a time, and nobody has to know which of two counts."""
+    status, problem = guarded.ask(client, ADMIN, "GET", f"/audit?{query}")
+
+    assert status == 400
+    assert said in problem["detail"]
+
+
+@pytest.mark.parametrize(
+    ("since", "found"),
+    [
+        ("2026-01-01", True),
+        ("2026-01-01T10:00Z", True),
+        ("2026-01-01t10:00:00.123456789z", True),
+        ("0001-01-01T00:00:00%2B23:59", True),
+        ("9999-12-31T23:59:59-23:59", False),
+    ],
+)
+def test_lines_since_a_time(guarded: Guarded, client: Client, since: str, found: bool) -> None:
+    """With or without a zone and a time of day, however far away."""
+    assert bool(lines(guarded, client, f"?since={since}&action=server.start")) == found
+
+
+def test_what_cannot_be_written_down_is_not_done(tmp_path: Path) -> None:
+    """503, and nothing has changed; pushes and pulls go on, refusals stay refusals, and a start isn't held up."""
+    with RoadsteadServer(tmp_path, config="[auth]\naccounts = true\n", workers=1) as server:
+        guarded, client = Guarded(server), server.client()
+        digest = push(client, guarded, "team/app", "v1", b"one")
+        with closing(sqlite3.connect(server.data / "roadstead.db")) as connection:
+            connection.execute("CREATE TRIGGER full BEFORE INSERT ON acts BEGIN SELECT RAISE(ABORT, 'full'); END")
+
+        assert guarded.ask(client, ADMIN, "POST", "/users", {"name": "eve", "robot": True})[0] == 503
+        assert [user["name"] for user in guarded.ask(client, ADMIN, "GET", "/users")[1]["users"]] == [ANA, ADMIN]
+        for reference in ("v1", str(digest)):
+            path = f"/v2/team/app/manifests/{reference}"
+            assert client.request("DELETE", path, headers=guarded.headers(ANA)).status == 503
+            assert client.get(path, guarded.headers(ANA)).status == 200
+        push(client, guarded, "team/app", "v2", b"two")
+        assert guarded.ask(client, ANA, "GET", "/users")[0] == 403
+        server.stop()
+
+        server.start()
+
+        assert server.client().get("/v2/team/app/manifests/v2", guarded.headers(ANA)).status == 200
+        assert "a line of the audit log can't be written" in server.log
+
+
+def test_requests_count_against_limits(tmp_path: Path) -> None:
+    """Those of a user, whom only the API's own guard knows; 429 as a problem document."""
+    config = "[auth]\naccounts = true\n[limits]\nuser_rate = 1\nuser_burst = 10\n"
+    with RoadsteadServer(tmp_path, config=config) as server:
+        guarded = Guarded(server)
+        clients = [server.client_of(worker) for worker in server.workers]
+        of_ana = [guarded.ask(clients[number % 2], ANA, "GET", "/repositories") for number in range(30)]
+        others = guarded.ask(clients[0], ADMIN, "GET", "/users")[0]
+
+    refused = [problem for status, problem in of_ana if status == 429]
+    assert [status for status, _ in of_ana[:10]] == [200] * 10
+    assert refused
+    assert "user:ana" in refused[0]["detail"]
+    assert others == 200
+
+
+def test_an_upstreams_tags_stay_where_it_has_them(tmp_path: Path) -> None:
+    """What is kept here of another registry isn't put back by hand: 405, as for a push."""
+    upstream = '[[upstreams]]\nhost = "up.example"\nurl = "http://127.0.0.1:9"\ndefault_for = ["library/*"]\n'
+    with RoadsteadServer(tmp_path, config=f"[auth]\naccounts = true\n{upstream}", workers=1) as server:
+        guarded, client = Guarded(server), server.client()
+        for name in ("up.example/library/busybox", "library/busybox", "as-pushed/team/app"):
+            asked = {"repository": name, "tag": "1"}
+            assert guarded.ask(client, ADMIN, "POST", "/tags/restore", asked)[0] == 405, name
+        assert guarded.ask(client, ADMIN, "POST", "/tags/restore", {"repository": "team/app", "tag": "1"})[0] == 404
+
+
+def test_accounts_and_keys_are_listed_by_page(guarded: Guarded, client: Client) -> None:
+    """Each page says where the next begins."""
+    for name in ("page-a", "page-b"):
+        assert guarded.ask(client, ADMIN, "POST", "/users", {"name": name, "robot": True})[0] == 201
+    made = [guarded.ask(client, ADMIN, "POST", "/keys", {"owner": "page-a"})[1]["key"]["id"] for _ in range(3)]
+
+    status, first = guarded.ask(client, ADMIN, "GET", "/users?last=page&n=1")
+    assert (status, [user["name"] for user in first["users"]], first["next"]) == (200, ["page-a"], "page-a")
+    _, second = guarded.ask(client, ADMIN, "GET", "/users?last=page-a&n=1")
+    assert [user["name"] for user in second["users"]] == ["page-b"]
+    _, two = guarded.ask(client, ADMIN, "GET", "/keys?owner=page-a&n=2")
+    _, last = guarded.ask(client, ADMIN, "GET", f"/keys?owner=page-a&n=2&last={two['next']}")
+    assert [key["id"] for key in (*two["keys"], *last["keys"])] == sorted(made)
+    assert last["next"] is None
 
 
 def test_events_and_policies_are_told(guarded: Guarded, client: Client) -> None:

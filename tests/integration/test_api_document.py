@@ -21,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from tests.integration.api import ADMIN, Guarded
 
+from roadstead.testing.postgres import PostgresServer
 from roadstead.testing.server import RoadsteadServer
 
 OPERATIONS = (
@@ -58,11 +59,24 @@ SETTINGS = {
 }
 
 
+CONFIG = "[auth]\naccounts = true\n"
+
+
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     """One worker with an administrator's key."""
-    with RoadsteadServer(tmp_path_factory.mktemp("document"), config="[auth]\naccounts = true\n", workers=1) as server:
+    with RoadsteadServer(tmp_path_factory.mktemp("document"), config=CONFIG, workers=1) as server:
         yield Guarded(server)
+
+
+@pytest.fixture(scope="module")
+def guarded_on_postgres(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) -> Iterator[Guarded]:
+    """The same on PostgreSQL, which takes less of what clients may send as text."""
+    url = postgres.create_database()
+    config = f'{CONFIG}[database]\nurl = "{url}"\n'
+    with RoadsteadServer(tmp_path_factory.mktemp("on-postgres"), config=config, workers=1) as server:
+        yield Guarded(server, url)
+    postgres.drop_database(url)
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +84,29 @@ def document(guarded: Guarded) -> schemathesis.BaseSchema:
     return schemathesis.openapi.from_url(f"{guarded.server.url}/api/schema")
 
 
+@pytest.fixture(scope="module")
+def document_on_postgres(guarded_on_postgres: Guarded) -> schemathesis.BaseSchema:
+    return schemathesis.openapi.from_url(f"{guarded_on_postgres.server.url}/api/schema")
+
+
 def test_every_operation_is_asked(document: schemathesis.BaseSchema) -> None:
     """The list here is the document's."""
     found = [result.ok() for result in document.get_all_operations()]
     assert sorted(f"{one.method.upper()} {one.path}" for one in found) == sorted(OPERATIONS)
+
+
+def ask_as_documented(
+    document: schemathesis.BaseSchema, guarded: Guarded, name: str, mode: GenerationMode, most: int
+) -> None:
+    method, _, path = name.partition(" ")
+    operation = document[path][method]
+
+    @hypothesis.settings(**SETTINGS, max_examples=min(most, EXAMPLES.get(name, most)))
+    @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+    def ask(case: schemathesis.Case) -> None:
+        case.call_and_validate(headers=dict(guarded.headers(ADMIN)), checks=CHECKS)
+
+    ask()
 
 
 @pytest.mark.parametrize(
@@ -83,15 +116,15 @@ def test_answers_are_as_documented(
     document: schemathesis.BaseSchema, guarded: Guarded, name: str, mode: GenerationMode
 ) -> None:
     """No 5xx, no status, type, header or member that isn't in the document; wrong requests aren't taken."""
-    method, _, path = name.partition(" ")
-    operation = document[path][method]
+    ask_as_documented(document, guarded, name, mode, 10)
 
-    @hypothesis.settings(**SETTINGS, max_examples=EXAMPLES.get(name, 10))
-    @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
-    def ask(case: schemathesis.Case) -> None:
-        case.call_and_validate(headers=dict(guarded.headers(ADMIN)), checks=CHECKS)
 
-    ask()
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_answers_are_as_documented_on_postgres(
+    document_on_postgres: schemathesis.BaseSchema, guarded_on_postgres: Guarded, name: str
+) -> None:
+    """The same there."""
+    ask_as_documented(document_on_postgres, guarded_on_postgres, name, GenerationMode.POSITIVE, 10)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -56,7 +56,7 @@ async def with_accounts_found(settings: Settings, accounts: AccountStore) -> Set
         return settings
     if settings.is_rebuildable:  # its accounts wouldn't last, and whoever relied on them would be open to all
         return replace(settings, auth=replace(settings.auth, accounts=False))
-    found = bool(await accounts.accounts())
+    found = bool(await accounts.accounts(limit=1))
     return replace(settings, auth=replace(settings.auth, accounts=found))
 
 

@@ -7,35 +7,59 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
-from roadstead.acts import ActKind, ActStore, Asked, Outcome, Told
+import structlog
+
+from roadstead.acts import Act, ActKind, ActStore, Asked, Outcome, Told
 from roadstead.auth.refusals import Refusals
 from roadstead.background import Loop
 from roadstead.clock import Clock
 from roadstead.db.engine import Database, open_database
-from roadstead.errors import RoadsteadError
+from roadstead.errors import RoadsteadError, UnavailableError
 from roadstead.settings.model import Settings
 from roadstead.settings.plain import as_shown
 
 PURGED_EVERY = timedelta(hours=1)
 
+_log = structlog.get_logger()
+
 
 @asynccontextmanager
 async def written_down(acts: ActStore, asked: Asked, kind: ActKind, target: str) -> AsyncGenerator[Told, None]:
-    """Write a line for what is done inside, which is more than one transaction; also where it fails."""
+    """Write a line for what is done inside, which is more than one transaction; also where it fails.
+
+    Raises what is raised inside, also where that can't be written either; else UnavailableError for a line that can't.
+    """
     told = Told()
     try:
         yield told
     except BaseException as error:  # also Ctrl-C: some of it may have been done
         reason = str(error) if isinstance(error, RoadsteadError) else type(error).__name__
-        await acts.record([asked.act(kind, target, outcome=Outcome.FAILED, reason=reason)])
+        await _try_to_record(acts, asked.act(kind, target, outcome=Outcome.FAILED, reason=reason))
         raise
     await acts.record([asked.act(kind, target, reason=told.reason)])
 
 
 async def write_start(acts: ActStore, settings: Settings, clock: Clock) -> None:
-    """Write down with which settings and policies the server starts."""
+    """Write down with which settings and policies the server starts; it starts without where that can't be written.
+
+    A disk that is full keeps nobody from pulling.
+    """
     started = Asked("server", clock.now())
-    await acts.record([started.act(ActKind.SERVER_START, str(settings.server.listen), reason=in_force(settings))])
+    await _try_to_record(
+        acts, started.act(ActKind.SERVER_START, str(settings.server.listen), reason=in_force(settings))
+    )
+
+
+async def _try_to_record(acts: ActStore, act: Act) -> None:
+    """Write a line, or the warning that it couldn't be."""
+    try:
+        await acts.record([act])
+    except UnavailableError as error:
+        _log.warning(
+            "a line of the audit log can't be written",
+            action=act.kind.value, subject=act.by, target=act.target, outcome=act.outcome.value, reason=act.reason,
+            error=str(error),
+        )  # fmt: skip
 
 
 def in_force(settings: Settings) -> str:

@@ -11,6 +11,7 @@ from roadstead.auth.policies import Decision, Policies
 from roadstead.auth.ports import Authenticator, TakesItsTime
 from roadstead.auth.principal import ANONYMOUS
 from roadstead.auth.refusals import Refusals, Refused
+from roadstead.auth.sight import Sight
 
 
 class Access:
@@ -68,6 +69,13 @@ class Access:
             self._limiter.failed(credentials.client, credentials.username)
             raise CredentialsWrongError
         raise CredentialsWrongError("the token is not valid here (any more)")
+
+    def sight(self, caller: Caller) -> Sight:
+        """Return which repositories a listing tells the caller of: those that they may pull from.
+
+        A token that grants the catalog names no repositories, and isn't asked about them.
+        """
+        return self.policies.sight(caller.principal, caller.scope, Action.PULL)
 
     def decide(self, caller: Caller, action: Action, repository: str | None) -> Decision:
         """Return whether the caller may do that to the repository, or to the registry as a whole (None)."""

@@ -52,6 +52,14 @@ class RepositoryGlob:
         """Say whether the repository falls under it when somebody of that name asks. Pure."""
         return _matches(self.text, repository, name if USER in self.text else "")
 
+    def compiled(self, name: str) -> Glob | None:
+        """Return what it comes to for somebody of that name; None where it fits nothing then. Pure."""
+        return _compiled(self.text, name if USER in self.text else "")
+
+    def beginning(self, name: str) -> str:
+        """Return what every name that it fits begins with, when somebody of that name asks. Pure."""
+        return self.text.replace(USER, name).partition("*")[0]
+
     def __str__(self) -> str:
         return self.text
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
 
-from roadstead.auth.caller import Action, Caller, RepositoryGlob
+from roadstead.auth.caller import Action, Caller, RepositoryGlob, Scope
 from roadstead.auth.principal import Grant, Principal, PrincipalKind
+from roadstead.auth.sight import Globs, Sight, common, shortest
 from roadstead.errors import InvalidError
 from roadstead.oci.pattern import Glob
 
@@ -19,6 +20,9 @@ ANYWHERE = "anywhere"
 """In an explanation, the place of an action that isn't done to a repository."""
 
 _REMEMBERED = 16_384  # decisions of one process: some MiB
+
+NOTHING = Sight((), (), None, ())
+"""No repository at all."""
 
 _WORDS = ("anonymous", "authenticated", "everyone")
 _NAMED = re.compile(r"(user|robot|group|issued):(\S{1,255})")
@@ -167,6 +171,23 @@ class Policies:
             return Decision(allowed=False, because=f"no policy allows {principal} to {action} {place}")
         return Decision(allowed=True, because=f"{allowing.name} allows {principal} to {action} {place}")
 
+    def sight(self, principal: Principal, key: Scope | None, action: Action) -> Sight:
+        """Return which repositories `decide` lets them do it to, for whoever asks about many. Pure."""
+        if key is not None and action not in key.actions:
+            return NOTHING
+        if principal.kind is PrincipalKind.ISSUED and not self.written:
+            allowing, denying = [RepositoryGlob("**")], []
+        else:
+            about = [policy for policy in self.all if policy.is_about(principal, action)]
+            allowing = [glob for policy in about if policy.effect is Effect.ALLOW for glob in policy.repositories]
+            denying = [glob for policy in about if policy.effect is Effect.DENY for glob in policy.repositories]
+        allowed, begins = _for(allowing, principal.name)
+        denied, _ = _for(denying, principal.name)
+        if key is None:
+            return Sight(allowed, denied, None, begins)
+        within, key_begins = _for(key.repositories, principal.name)
+        return Sight(allowed, denied, within, common(begins, key_begins))
+
     def may_do_anything(self, caller: Caller) -> bool:
         """Say whether there is anything at all that the caller may hope for, in some repository or other. Pure.
 
@@ -179,6 +200,12 @@ class Policies:
             for policy in self.all
             for action in policy.actions
         )
+
+
+def _for(globs: Iterable[RepositoryGlob], name: str) -> tuple[Globs, Sequence[str]]:
+    """Return globs as they are for somebody, and what begins the names that they fit."""
+    fitting = [(glob, compiled) for glob in globs if (compiled := glob.compiled(name)) is not None]
+    return tuple(compiled for _, compiled in fitting), shortest(glob.beginning(name) for glob, _ in fitting)
 
 
 def _narrowed(caller: Caller, action: Action, repository: str | None) -> Decision | None:

@@ -75,6 +75,10 @@ class ApiKey:
     description: str = ""
 
 
+EVERY = (1 << 31) - 1
+"""As many as there are: the most that every database takes as LIMIT."""
+
+
 class AccountStore(Protocol):
     """Users and robot accounts, and their keys. Every write is one transaction, every read sees the last one.
 
@@ -104,8 +108,8 @@ class AccountStore(Protocol):
         """Remove an account with its keys; False where there is none."""
         ...
 
-    async def accounts(self) -> Sequence[Account]:
-        """Return all accounts by name."""
+    async def accounts(self, *, after: str = "", limit: int = EVERY) -> Sequence[Account]:
+        """Return up to `limit` accounts by name, those behind `after`."""
         ...
 
     async def find_key(self, key_id: str) -> ApiKey | None:
@@ -120,8 +124,8 @@ class AccountStore(Protocol):
         """Remove a key; False where there is none."""
         ...
 
-    async def keys(self, owner: str | None = None) -> Sequence[ApiKey]:
-        """Return the keys of one account or of all, the oldest first."""
+    async def keys(self, owner: str | None = None, *, after: str = "", limit: int = EVERY) -> Sequence[ApiKey]:
+        """Return up to `limit` keys of one account or of all by their ids, those behind `after`."""
         ...
 
 

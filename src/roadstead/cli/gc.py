@@ -129,6 +129,8 @@ async def _with_collector(
     # Opening storage and database is what takes its time to import: --help need not wait for it.
     from roadstead.app.adoption import open_taken_up
     from roadstead.app.auditing import written_down
+
+    # As above.
     from roadstead.app.upkeep import collector
 
     async with open_taken_up(settings) as plugs:

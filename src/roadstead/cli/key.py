@@ -131,7 +131,7 @@ async def _keys(settings: Settings, owner: str | None) -> Sequence[ApiKey]:
     from roadstead.app.access import open_accounts
 
     async with open_accounts(settings, migrate=False) as accounts:
-        return await accounts.keys(owner)
+        return sorted(await accounts.keys(owner), key=lambda key: key.created_at)
 
 
 async def _revoke(settings: Settings, key_id: str) -> bool:

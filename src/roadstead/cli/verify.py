@@ -40,6 +40,8 @@ async def _verify(settings: Settings, repair: bool, as_json: bool) -> bool:
     # Opening storage and database is what takes its time to import: --help need not wait for it.
     from roadstead.app.adoption import open_taken_up
     from roadstead.app.auditing import written_down
+
+    # As above.
     from roadstead.app.upkeep import verifier
 
     fine = True

@@ -13,6 +13,7 @@ from roadstead.http.headers import JSON
 from roadstead.http.routes import PathUnknownError, Route
 
 _READ = ("GET", "HEAD")
+_OF_PROXIES = (b"x-forwarded-for", b"forwarded", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via")
 
 
 async def alive(request: Request, found: Mapping[str, str], services: Services) -> Response:
@@ -63,7 +64,7 @@ def side_table(metrics_path: str) -> Sequence[Route]:
 def is_local(request: Request) -> bool:
     """Tell whether the request was made on this machine and not handed on by a proxy here."""
     client = request.client
-    if client is None or request.header(b"x-forwarded-for") or request.header(b"forwarded"):
+    if client is None or any(request.header(name) for name in _OF_PROXIES):
         return False
     try:
         return ip_address(client).is_loopback

@@ -61,6 +61,10 @@ class Counter:
             response.headers = [*response.headers, *pull_headers(left, user or client)]
         return response
 
+    def admit_user(self, request: Request) -> None:
+        """Count a request of whoever has signed in after `serve` could know; raises RateExceededError."""
+        self._limits.admit_user(request.rights.holder)
+
 
 def pull_headers(left: PullsLeft, whose: str) -> Headers:
     """Return Docker Hub's headers."""

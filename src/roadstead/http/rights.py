@@ -1,10 +1,9 @@
 """What the sender of a request may do, as handlers ask it."""
 
-from dataclasses import replace
-
 from roadstead.auth.access import Access
 from roadstead.auth.caller import NOBODY, Action, Caller
 from roadstead.auth.principal import Principal
+from roadstead.auth.sight import Sight
 
 
 class Rights:
@@ -38,9 +37,9 @@ class Rights:
         """Say whether they may do that to the repository, or to the registry as a whole (None)."""
         return True
 
-    def may_see(self, repository: str) -> bool:
-        """Say whether a listing of repositories, which they may ask for, tells them of this one."""
-        return True
+    def sight(self) -> Sight | None:
+        """Return which repositories a listing, which they may ask for, tells them of; None for all."""
+        return None
 
 
 EVERYTHING = Rights()
@@ -69,7 +68,6 @@ class DecidedRights(Rights):
         """Ask the policies."""
         return self._access.decide(self.caller, action, repository).allowed
 
-    def may_see(self, repository: str) -> bool:
-        """Ask the policies; a token that grants the catalog names no repositories, and isn't asked about them."""
-        holder = replace(self.caller, grants=None) if self.caller.grants is not None else self.caller
-        return self._access.decide(holder, Action.PULL, repository).allowed
+    def sight(self) -> Sight | None:
+        """Ask the policies."""
+        return self._access.sight(self.caller)

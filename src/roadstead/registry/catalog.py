@@ -2,9 +2,9 @@
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
@@ -18,6 +18,19 @@ _ALL = (1 << 31) - 1  # the most that every database takes as LIMIT; no reposito
 
 _SCANNED = 1000
 """Names read at a time where not all may be shown."""
+
+
+class Visible(Protocol):
+    """Which repositories are shown to whoever asks."""
+
+    @property
+    def beginnings(self) -> Sequence[str]:
+        """Return what their names begin with: texts of which none begins with another, in any order."""
+        ...
+
+    def sees(self, repository: str) -> bool:
+        """Say whether this one is."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +82,7 @@ class Catalog:
         start = bisect_right(tags, after)
         return _page(tags[start : start + limit + 1], limit)
 
-    async def repositories(
-        self, *, after: str, n: int | None, visible: Callable[[str], bool] | None = None
-    ) -> Page[str]:
+    async def repositories(self, *, after: str, n: int | None, visible: Visible | None = None) -> Page[str]:
         """Return a page of repository names, only `visible` ones if that is given.
 
         More than the maximum is an error, as in distribution.
@@ -83,16 +94,26 @@ class Catalog:
             return _page(await self._store.repositories(after=after, limit=limit + 1), limit)
         return _page(await self._visible_repositories(after, limit + 1, visible), limit)
 
-    async def _visible_repositories(self, after: str, wanted: int, visible: Callable[[str], bool]) -> Sequence[str]:
+    async def _visible_repositories(self, after: str, wanted: int, visible: Visible) -> Sequence[str]:
         """Read on until there are as many visible names as wanted: a page that ends earlier would tell of a name that
         may not be seen, since a client goes on from there."""
         found: list[str] = []
+        for beginning in sorted(visible.beginnings, key=_place):
+            if len(found) < wanted and not _is_behind(after, beginning):
+                found += await self._visible_among(beginning, after, wanted - len(found), visible)
+        return found
+
+    async def _visible_among(self, beginning: str, after: str, wanted: int, visible: Visible) -> Sequence[str]:
+        """Return up to so many visible names among those that begin so."""
+        found: list[str] = []
+        after = max(after, _before(beginning), key=_place)
+        limit = min(wanted, _SCANNED)  # there are as many, if all of them are visible
         while len(found) < wanted:
-            names = await self._store.repositories(after=after, limit=_SCANNED)
-            found += [name for name in names if visible(name)]
-            if len(names) < _SCANNED:
+            names = await self._store.repositories(after=after, limit=limit)
+            found += [name for name in names if name.startswith(beginning) and visible.sees(name)]
+            if len(names) < limit or _is_behind(names[-1], beginning):
                 break
-            after = names[-1]
+            after, limit = names[-1], _SCANNED
             await asyncio.sleep(0)  # SQLite is read on the loop: others get their turn
         return found[:wanted]
 
@@ -105,6 +126,23 @@ class Catalog:
             repository, subject, artifact_type=artifact_type, after=after, limit=limit + 1
         )
         return _page(found, limit)
+
+
+def _place(name: str) -> str:
+    """Return what sorts names, and what they begin with, as `CatalogStore` does: component by component."""
+    return name.replace("/", "\x01")
+
+
+def _before(beginning: str) -> str:
+    """Return a text behind which a page starts with the first name that begins so, or a little before it."""
+    if not beginning or beginning.endswith("/"):  # no name ends so
+        return beginning
+    return f"{beginning[:-1]}{chr(ord(beginning[-1]) - 1)}\x7f"
+
+
+def _is_behind(after: str, beginning: str) -> bool:
+    """Say whether a page behind that text has no name that begins so."""
+    return not after.startswith(beginning) and _place(after) > _place(beginning)
 
 
 def _page(found: Sequence[_Item], limit: int) -> Page[_Item]:

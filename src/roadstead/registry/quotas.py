@@ -56,6 +56,10 @@ class UsageStore(Protocol):
         """Return the bytes of the blobs of each repository that has some and whose name begins so."""
         ...
 
+    async def bytes_of(self, repository: RepositoryName) -> int:
+        """Return the bytes of one repository's blobs; 0 for one that has none, or that isn't there."""
+        ...
+
 
 @dataclass(slots=True)
 class _Sum:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from roadstead.acts import Asked
-from roadstead.auth.ports import Account, AccountStore, ApiKey
+from roadstead.auth.ports import EVERY, Account, AccountStore, ApiKey
 from roadstead.auth.principal import Principal
 from roadstead.secret import Secret
 
@@ -45,9 +45,9 @@ class MemoryAccounts:
         self._keys = {key_id: key for key_id, key in self._keys.items() if key.owner.name != name}
         return self._accounts.pop(name, None) is not None
 
-    async def accounts(self) -> Sequence[Account]:
-        """Return all accounts by name."""
-        return [self._accounts[name] for name in sorted(self._accounts)]
+    async def accounts(self, *, after: str = "", limit: int = EVERY) -> Sequence[Account]:
+        """Return accounts by name."""
+        return [self._accounts[name] for name in sorted(self._accounts) if name > after][:limit]
 
     async def find_key(self, key_id: str) -> ApiKey | None:
         """Return the key with its owner as that is now."""
@@ -65,10 +65,11 @@ class MemoryAccounts:
         """Remove a key."""
         return self._keys.pop(key_id, None) is not None
 
-    async def keys(self, owner: str | None = None) -> Sequence[ApiKey]:
+    async def keys(self, owner: str | None = None, *, after: str = "", limit: int = EVERY) -> Sequence[ApiKey]:
         """Return the keys of one account or of all."""
-        found = [key for key_id in self._keys if (key := await self.find_key(key_id)) is not None]
-        return sorted((key for key in found if owner in (None, key.owner.name)), key=lambda key: key.created_at)
+        behind = sorted(key_id for key_id in self._keys if key_id > after)
+        found = [key for key_id in behind if (key := await self.find_key(key_id)) is not None]
+        return [key for key in found if owner in (None, key.owner.name)][:limit]
 
 
 _: AccountStore = MemoryAccounts()

@@ -1,5 +1,6 @@
 """Policies and what they come to."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -207,3 +208,20 @@ def test_the_order_of_policies_does_not_count(
         Policies(tuple(rules)).decide(caller, action, repository).allowed
         is Policies(tuple(shuffled)).decide(caller, action, repository).allowed
     )
+
+
+@given(st.lists(policies, max_size=6), callers, actions.filter(lambda action: action.of_repository), repositories)
+def test_what_is_decided_for_many_is_decided_for_each(
+    tables: list[dict[str, list[str]]], caller: Caller, action: Action, repository: str
+) -> None:
+    """A listing shows what would be given; its tokens don't count, and no name is missed for how it begins."""
+    rules = Policies(tuple(Policy.parse(f"p{at}", **table) for at, table in enumerate(tables)))  # type: ignore[arg-type]
+    caller = replace(caller, grants=None)
+
+    sight = rules.sight(caller.principal, caller.scope, action)
+
+    assert sight.sees(repository) is rules.decide(caller, action, repository).allowed
+    if sight.sees(repository):
+        assert any(repository.startswith(beginning) for beginning in sight.beginnings)
+    for one in sight.beginnings:
+        assert [other for other in sight.beginnings if one.startswith(other)] == [one]

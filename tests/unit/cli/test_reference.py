@@ -39,7 +39,7 @@ def _told_of_commands() -> dict[str, set[str]]:
     [block] = re.findall(r"^```text\n(roadstead .*?)^```$", page, re.MULTILINE | re.DOTALL)
     told: dict[str, set[str]] = {}
     for line in re.sub(r"\n +", " ", block).splitlines():
-        if name := re.match(r"roadstead( [a-z]+)+", line):
+        if name := re.match(r"roadstead( [a-z][a-z0-9-]*)+", line):
             told.setdefault(name[0], set()).update(re.findall(r"--[a-z-]+", line))
     return told
 

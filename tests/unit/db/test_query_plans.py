@@ -11,7 +11,8 @@ from sqlalchemy.dialects.sqlite.pysqlite import dialect as sqlite_dialect
 
 from roadstead.db.access import Query
 from roadstead.db.sqlite import connect_for_reading, migrate
-from roadstead.db.stores import blobs, catalog, derivations, instance, manifests, outbox, uploads
+from roadstead.db.stores import accounts, acts, blobs, catalog, derivations, instance, manifests, outbox, uploads, usage
+from roadstead.events.ports import LetterState
 
 QUERIES = {
     f"{module.__name__.rpartition('.')[2]}.{name}": query
@@ -69,6 +70,43 @@ def test_a_page_is_a_range_of_one_index(connection: sqlite3.Connection, name: st
     assert re.search(r"\b(name|sort_key|digest|id)[<>]\?", search), search
 
 
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        ((), "PRIMARY KEY"),
+        (("by",), "ix_acts_by"),
+        (("kind",), "ix_acts_kind"),
+        (("by", "since"), "ix_acts_by"),
+        (("by", "kind", "since"), "ix_acts_"),
+    ],
+)
+def test_the_audit_log_is_searched_by_what_is_asked(
+    connection: sqlite3.Connection, wanted: tuple[str, ...], index: str
+) -> None:
+    """A year of refusals isn't read to find what one administrator did, nor one day's lines."""
+    steps = plan(connection, acts.lines_query(*wanted).sqlite.text)
+
+    assert index in steps[0]
+    assert [step for step in steps if step.startswith("SCAN") or "B-TREE" in step] == []
+    assert ("since" in wanted) == any("ix_acts_at" in step for step in steps)
+
+
+def test_a_repositorys_size_is_a_sum_of_its_own_blobs(connection: sqlite3.Connection) -> None:
+    """Not of all whose names begin as its own does."""
+    steps = plan(connection, usage.BYTES_OF.sqlite.text)
+
+    assert [step for step in steps if step.startswith("SCAN") or "<" in step] == []
+
+
+@pytest.mark.parametrize("query", [accounts.ACCOUNTS, accounts.ALL_KEYS])
+def test_a_page_of_accounts_begins_behind_the_one_before(connection: sqlite3.Connection, query: Query) -> None:
+    """In the order of the index."""
+    steps = plan(connection, query.sqlite.text)
+
+    assert re.search(r"\b(name|key_id)>\?", steps[0]), steps
+    assert [step for step in steps if "B-TREE" in step] == []
+
+
 @pytest.mark.parametrize("name", sorted(STATEMENTS))
 def test_writes_search_an_index(connection: sqlite3.Connection, name: str) -> None:
     """What a write looks at inside its transaction is found as quickly."""
@@ -83,7 +121,9 @@ def test_writes_search_an_index(connection: sqlite3.Connection, name: str) -> No
         (outbox.DUE, "ix_outbox_pending"),
         (outbox.NEXT_DUE, "ix_outbox_held"),
         (outbox.PENDING, "ix_outbox_pending"),
-        (outbox.LETTERS, "PRIMARY KEY"),
+        (outbox.letters_query(None, of_endpoint=False), "PRIMARY KEY"),
+        (outbox.letters_query(None, of_endpoint=True), "PRIMARY KEY"),
+        (outbox.letters_query(LetterState.PENDING, of_endpoint=True), "ix_outbox_pending"),
     ],
 )
 def test_the_outbox_is_looked_into_by_what_waits(connection: sqlite3.Connection, query: Query, index: str) -> None:

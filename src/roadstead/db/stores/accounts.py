@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, bindparam, delete, select, update
+from sqlalchemy import Connection, Integer, bindparam, delete, select, update
 
 from roadstead.acts import ActKind, Asked
 from roadstead.auth.caller import Action, RepositoryGlob, Scope
-from roadstead.auth.ports import Account, AccountStore, ApiKey
+from roadstead.auth.ports import EVERY, Account, AccountStore, ApiKey
 from roadstead.auth.principal import Principal, PrincipalKind
 from roadstead.db.access import Access, Query, Row, Upsert
 from roadstead.db.moments import from_micros, to_micros
@@ -36,13 +36,25 @@ _KEY = (
     api_keys.c.created_at,
     api_keys.c.expires_at,
 )
-_KEYS = select(*_KEY).join(accounts, accounts.c.name == api_keys.c.owner).order_by(api_keys.c.created_at)
+_KEYS = select(*_KEY).join(accounts, accounts.c.name == api_keys.c.owner)
+_KEYS_BEHIND = (
+    _KEYS.where(api_keys.c.key_id > bindparam("after"))
+    .order_by(api_keys.c.key_id)
+    .limit(bindparam("limit", type_=Integer))
+)
 
 FIND_ACCOUNT = Query(select(*_ACCOUNT).where(accounts.c.name == bindparam("name")), "name")
-ALL_ACCOUNTS = Query(select(*_ACCOUNT).order_by(accounts.c.name))
+ACCOUNTS = Query(
+    select(*_ACCOUNT)
+    .where(accounts.c.name > bindparam("after"))
+    .order_by(accounts.c.name)
+    .limit(bindparam("limit", type_=Integer)),
+    "after",
+    "limit",
+)
 FIND_KEY = Query(_KEYS.where(api_keys.c.key_id == bindparam("key_id")), "key_id")
-KEYS_OF = Query(_KEYS.where(api_keys.c.owner == bindparam("owner")), "owner")
-ALL_KEYS = Query(_KEYS)
+KEYS_OF = Query(_KEYS_BEHIND.where(api_keys.c.owner == bindparam("owner")), "owner", "after", "limit")
+ALL_KEYS = Query(_KEYS_BEHIND, "after", "limit")
 
 _MAKE = Upsert(
     accounts, lambda insert: insert.on_conflict_do_nothing(index_elements=["name"]).returning(accounts.c.name)
@@ -88,9 +100,9 @@ class DatabaseAccounts:
         """Remove an account with its keys."""
         return await self._access.write(_remove, name, asked)
 
-    async def accounts(self) -> Sequence[Account]:
-        """Return all accounts by name."""
-        return [_account(row) for row in await self._access.rows(ALL_ACCOUNTS)]
+    async def accounts(self, *, after: str = "", limit: int = EVERY) -> Sequence[Account]:
+        """Return accounts by name."""
+        return [_account(row) for row in await self._access.rows(ACCOUNTS, after, limit)]
 
     async def find_key(self, key_id: str) -> ApiKey | None:
         """Return the key with its owner."""
@@ -105,10 +117,10 @@ class DatabaseAccounts:
         """Remove a key."""
         return await self._access.write(_remove_key, key_id, asked)
 
-    async def keys(self, owner: str | None = None) -> Sequence[ApiKey]:
+    async def keys(self, owner: str | None = None, *, after: str = "", limit: int = EVERY) -> Sequence[ApiKey]:
         """Return the keys of one account or of all."""
-        rows = await (self._access.rows(ALL_KEYS) if owner is None else self._access.rows(KEYS_OF, owner))
-        return [_key(row) for row in rows]
+        query, whose = (ALL_KEYS, ()) if owner is None else (KEYS_OF, (owner,))
+        return [_key(row) for row in await self._access.rows(query, *whose, after, limit)]
 
 
 def _put(

@@ -1,10 +1,11 @@
 """The audit log (``acts.ActStore``), and lines in the transaction of what they tell of."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, Connection, Integer, Text, bindparam, delete, insert, literal_column, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Integer, bindparam, delete, func, insert, select
 
 from roadstead.acts import Act, ActKind, ActStore, Asked, Line, Outcome, printable
 from roadstead.db.access import Access, Query, Row
@@ -14,32 +15,38 @@ from roadstead.db.schema import acts
 _LAST = (1 << 63) - 1
 _PURGED_AT_ONCE = 1000
 
-LINES = Query(
-    select(
-        acts.c.position,
-        acts.c.at,
-        acts.c.by,
-        acts.c.client,
-        acts.c.kind,
-        acts.c.target,
-        acts.c.outcome,
-        acts.c.reason,
-        acts.c.count,
-    )
-    .where(
-        acts.c.at >= bindparam("since", type_=BigInteger),
-        or_(bindparam("by", type_=Text) == literal_column("''"), acts.c.by == bindparam("by")),
-        or_(bindparam("kind", type_=Text) == literal_column("''"), acts.c.kind == bindparam("kind")),
-        acts.c.position < bindparam("before", type_=BigInteger),
-    )
-    .order_by(acts.c.position.desc())
-    .limit(bindparam("limit", type_=Integer)),
-    "since",
-    "by",
-    "kind",
-    "before",
-    "limit",
+_COLUMNS = (
+    acts.c.position,
+    acts.c.at,
+    acts.c.by,
+    acts.c.client,
+    acts.c.kind,
+    acts.c.target,
+    acts.c.outcome,
+    acts.c.reason,
+    acts.c.count,
 )
+_BEFORE = acts.c.position < bindparam("before", type_=BigInteger)
+_SINCE = bindparam("since", type_=BigInteger)
+# Lines are in the order of their positions, their moments nearly so: where the first one since then stands keeps the
+# search from going on through all that is older. The sum makes both databases find it by the moments; they would look
+# through all positions from the lowest on.
+_FIRST_SINCE = select(func.min(acts.c.position + 0)).where(acts.c.at >= _SINCE).scalar_subquery()
+_WANTED: Mapping[str, Sequence[ColumnElement[bool]]] = {
+    "by": [acts.c.by == bindparam("by")],
+    "kind": [acts.c.kind == bindparam("kind")],
+    "since": [acts.c.at >= _SINCE, acts.c.position >= _FIRST_SINCE],
+}
+
+
+@cache
+def lines_query(*wanted: str) -> Query:
+    """Return the query for lines of which these are asked; one for each choice, so that an index leads to them."""
+    conditions = [condition for name in wanted for condition in _WANTED[name]]
+    statement = select(*_COLUMNS).where(_BEFORE, *conditions).order_by(acts.c.position.desc())
+    return Query(statement.limit(bindparam("limit", type_=Integer)), *wanted, "before", "limit")
+
+
 _WRITE = insert(acts)
 
 
@@ -76,14 +83,15 @@ class DatabaseActs:
         limit: int,
     ) -> Sequence[Line]:
         """Return lines, the latest first."""
-        rows = await self._access.rows(
-            LINES,
-            -_LAST if since is None else to_micros(since),
-            "" if by is None else printable(by),
-            "" if kind is None else kind.value,
-            _LAST if before is None else before,
-            limit,
-        )
+        wanted: dict[str, str | int] = {}
+        if by is not None:
+            wanted["by"] = printable(by)
+        if kind is not None:
+            wanted["kind"] = kind.value
+        if since is not None:
+            wanted["since"] = to_micros(since)
+        last = _LAST if before is None else before
+        rows = await self._access.rows(lines_query(*wanted), *wanted.values(), last, limit)
         return [_line(row) for row in rows]
 
     async def purge(self, *, before: datetime) -> int:

@@ -10,20 +10,20 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Concatenate
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Connection,
     Integer,
-    Text,
     and_,
     bindparam,
     delete,
     func,
     insert,
     literal_column,
-    or_,
     select,
     text,
     update,
@@ -88,20 +88,18 @@ NEXT_DUE = Query(
     "endpoint",
 )
 PENDING = Query(select(outbox.c.endpoint, func.count()).where(_IS_PENDING).group_by(outbox.c.endpoint))
-LETTERS = Query(
-    select(*_COLUMNS)
-    .where(
-        or_(bindparam("endpoint", type_=Text) == literal_column("''"), outbox.c.endpoint == bindparam("endpoint")),
-        or_(bindparam("state", type_=Text) == literal_column("''"), outbox.c.state == bindparam("state")),
-        outbox.c.position < bindparam("before", type_=BigInteger),
-    )
-    .order_by(outbox.c.position.desc())
-    .limit(_LIMIT),
-    "endpoint",
-    "state",
-    "before",
-    "limit",
-)
+_BEFORE = outbox.c.position < bindparam("before", type_=BigInteger)
+
+
+@cache
+def letters_query(state: LetterState | None, *, of_endpoint: bool) -> Query:
+    """Return the query for letters, the latest first; one for each choice, so that an index leads to what waits."""
+    conditions: list[ColumnElement[bool]] = [outbox.c.endpoint == bindparam("endpoint")] if of_endpoint else []
+    if state is not None:
+        conditions.append(outbox.c.state == literal_column(f"'{state.value}'"))
+    statement = select(*_COLUMNS).where(_BEFORE, *conditions).order_by(outbox.c.position.desc()).limit(_LIMIT)
+    return Query(statement, *(["endpoint"] if of_endpoint else []), "before", "limit")
+
 
 _WRITE = insert(outbox)
 _ONE = outbox.c.position == bindparam("at")
@@ -235,8 +233,10 @@ class DatabaseOutbox:
         self, *, endpoint: str | None, state: LetterState | None, before: int | None, limit: int
     ) -> Sequence[Letter]:
         """Return letters, the latest first."""
-        asked = (endpoint or "", "" if state is None else state.value, _LAST if before is None else before, limit)
-        return [_letter(row) for row in await self._access.rows(LETTERS, *asked)]
+        query = letters_query(state, of_endpoint=endpoint is not None)
+        whose = () if endpoint is None else (endpoint,)
+        rows = await self._access.rows(query, *whose, _LAST if before is None else before, limit)
+        return [_letter(row) for row in rows]
 
     async def replay(
         self,

@@ -21,6 +21,14 @@ BYTES = Query(
     "first",
     "behind",
 )
+BYTES_OF = Query(
+    select(func.coalesce(func.sum(blobs.c.size), 0))
+    .select_from(repositories)
+    .join(repository_blobs, repository_blobs.c.repository_id == repositories.c.id)
+    .join(blobs, blobs.c.digest == repository_blobs.c.digest)
+    .where(repositories.c.name == bindparam("name")),
+    "name",
+)
 
 
 class DatabaseUsage:
@@ -33,6 +41,11 @@ class DatabaseUsage:
         """Return the bytes of the blobs of each repository whose name begins so."""
         rows = await self._access.rows(BYTES, beginning, beginning + _BEHIND)
         return [(RepositoryName.parse(name), int(size)) for name, size in rows]
+
+    async def bytes_of(self, repository: RepositoryName) -> int:
+        """Return the bytes of the repository's blobs."""
+        row = await self._access.row(BYTES_OF, repository.value)
+        return 0 if row is None else int(row[0])
 
 
 if TYPE_CHECKING:

@@ -22,20 +22,26 @@ from roadstead.http.api.errors import (
     ParametersInvalidError,
     ThingUnknownError,
 )
+from roadstead.http.api.images import Number
 from roadstead.secret import Secret
 
 NamePath = Annotated[str, PathParameter(pattern=wire.NAME, max_length=128, description="The account's name.")]
 OwnerQuery = Annotated[
     str | None, QueryParameter(pattern=wire.NAME, max_length=128, description="Of this account alone.", required=False)
 ]
+_BEHIND = "Begin behind this one: `next` of the page before."
+LastName = Annotated[str, QueryParameter(pattern=f"^$|{wire.NAME}", max_length=128, description=_BEHIND)]
+LastKey = Annotated[str, QueryParameter(pattern=f"^$|{wire.KEY_ID}", max_length=16, description=_BEHIND)]
 KeyPath = Annotated[str, PathParameter(pattern=wire.KEY_ID, description="The key's id.")]
 
 
 @get("/users", tags=["accounts"], summary="List users", responses=problems())
-async def users(call: NamedDependency[Call]) -> wire.Users:
+async def users(call: NamedDependency[Call], last: LastName = "", n: Number = 100) -> wire.Users:
     """List users and robot accounts with their groups. Needs `admin`."""
     await call.needs_admin()
-    return wire.Users([wire.user(account) for account in await call.administration.accounts.accounts()])
+    found = await call.administration.accounts.accounts(after=last, limit=n + 1)
+    shown = [wire.user(account) for account in found[:n]]
+    return wire.Users(shown, shown[-1].name if len(found) > n else None)
 
 
 @post("/users", tags=["accounts"], summary="Add or change a user", responses=problems(409, 415))
@@ -68,10 +74,12 @@ async def remove_user(call: NamedDependency[Call], name: NamePath) -> None:
 
 
 @get("/keys", tags=["accounts"], summary="List keys", responses=problems())
-async def keys(call: NamedDependency[Call], owner: OwnerQuery = None) -> wire.Keys:
+async def keys(call: NamedDependency[Call], owner: OwnerQuery = None, last: LastKey = "", n: Number = 100) -> wire.Keys:
     """List keys and what each is good for, never the keys themselves. Needs `admin`."""
     await call.needs_admin()
-    return wire.Keys([wire.key(key) for key in await call.administration.accounts.keys(owner)])
+    found = await call.administration.accounts.keys(owner, after=last, limit=n + 1)
+    shown = [wire.key(key) for key in found[:n]]
+    return wire.Keys(shown, shown[-1].id if len(found) > n else None)
 
 
 @post("/keys", tags=["accounts"], summary="Create a key", responses=problems(404, 415))

@@ -14,6 +14,9 @@ from roadstead.http.api.call import Call
 from roadstead.http.api.errors import ParametersInvalidError
 from roadstead.http.routes import MethodUnknownError, PathUnknownError
 
+MANY = frozenset({"group"})
+"""Parameters that may be there several times."""
+
 SECURITY: list[dict[str, list[str]]] = [{"basic": []}, {"bearer": []}, {}]
 
 
@@ -55,6 +58,11 @@ def build_application() -> Litestar:
 
 
 def _call(request: Request[Any, Any, Any]) -> Call:
+    """Return what handlers work with; what is said twice isn't taken, for who asks may mean either."""
+    said = [name for name, _ in request.query_params.multi_items()]
+    twice = sorted({name for name in said if name not in MANY and said.count(name) > 1}) if len(said) > 1 else []
+    if twice:
+        raise ParametersInvalidError("said more than once", twice)
     state = request.scope["state"]
     return Call(state["request"], state["services"])
 

@@ -27,9 +27,11 @@ class Call:
         return self.services.administration
 
     async def needs(self, action: Action, repository: RepositoryName | None = None) -> None:
-        """Let the caller through, or raise as the guard does for `/v2/`."""
+        """Let the caller through, or raise as the guard and the limits do for `/v2/`."""
         if self.services.guard is not None:
             await self.services.guard.admit_to(self.request, action, None if repository is None else str(repository))
+        if self.services.limits is not None:
+            self.services.limits.admit_user(self.request)
 
     async def needs_admin(self) -> None:
         """Let administrators through; where access isn't controlled, this machine alone. Raises NotAtHomeError too."""

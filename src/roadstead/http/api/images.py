@@ -12,6 +12,7 @@ from roadstead.http.api.call import Call
 from roadstead.http.api.documented import PAGE, problems
 from roadstead.http.api.errors import ParametersInvalidError
 from roadstead.http.names import parse_name
+from roadstead.http.upstreams import check_writable, routed
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.errors import ManifestUnknownError, ReadOnlyError
 
@@ -28,11 +29,8 @@ Before = Annotated[
 async def repositories(call: NamedDependency[Call], last: Last = "", n: Number = 100) -> wire.Repositories:
     """List the repositories that hold a manifest and that the caller may pull from. Needs `catalog`."""
     await call.needs(Action.CATALOG)
-    rights = call.request.rights
     n = min(n, call.services.catalog.max_repositories)
-    page = await call.services.catalog.repositories(
-        after=last, n=n, visible=rights.may_see if rights.is_limited else None
-    )
+    page = await call.services.catalog.repositories(after=last, n=n, visible=call.request.rights.sight())
     return wire.Repositories(list(page.items), page.items[-1] if page.more else None)
 
 
@@ -42,8 +40,7 @@ async def repository(call: NamedDependency[Call], repository: RepositoryQuery) -
     name = RepositoryName.parse(repository)
     await call.needs(Action.PULL, name)
     await call.services.catalog.tags(name, after="", n=1)  # says so if there is none
-    sizes = dict(await call.administration.usage.bytes_by_repository(str(name)))
-    return wire.Repository(str(name), sizes.get(name, 0))
+    return wire.Repository(str(name), await call.administration.usage.bytes_of(name))
 
 
 @get("/tags", tags=["images"], summary="List tags", responses=problems(404))
@@ -80,8 +77,10 @@ async def restore(call: NamedDependency[Call], data: JSONBody[wire.RestoreTag]) 
 
     Needs `push` on its repository.
     """
-    named, tag = parse_name(data.repository), Tag.parse(data.tag)
+    found = await routed(call.request, {"name": data.repository}, call.services)
+    named, tag = parse_name(found["name"]), Tag.parse(data.tag)
     await call.needs(Action.PUSH, named.repository)
+    check_writable(found)
     if call.administration.read_only:
         raise ReadOnlyError
     if data.at is not None and data.position is not None:

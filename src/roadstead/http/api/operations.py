@@ -1,6 +1,7 @@
 """What happened and why: events, the audit log, and what policies come to. For administrators."""
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 from typing import Annotated
 
 from litestar import get, post
@@ -18,6 +19,8 @@ from roadstead.http.api.errors import ParametersInvalidError
 from roadstead.http.api.images import Before, Number
 from roadstead.oci.reference import RepositoryName
 
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:[Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
+
 SUBJECT = r"^(anonymous|(user|robot|issued):[A-Za-z0-9][A-Za-z0-9._@+-]{0,127})$"
 
 Endpoint = Annotated[str | None, QueryParameter(max_length=128, description="Of this endpoint alone.", required=False)]
@@ -25,7 +28,15 @@ State = Annotated[
     LetterState | None,
     QueryParameter(name="state", description="In this state alone.", required=False),  # Litestar keeps the word
 ]
-Since = Annotated[datetime | None, QueryParameter(description="From then on; UTC if no zone is said.", required=False)]
+Since = Annotated[
+    str | None,  # Litestar would take a number for seconds since 1970
+    QueryParameter(
+        max_length=64,
+        description="From then on; UTC if no zone is said.",
+        schema_extra={"format": "date-time"},
+        required=False,
+    ),
+]
 OfSubject = Annotated[
     str | None,
     QueryParameter(max_length=255, description="Of one alone: `user:ana`, `shell:root`, `anonymous`.", required=False),
@@ -77,9 +88,8 @@ async def audit(
 ) -> wire.Audit:
     """List who did what to the registry, and who was refused, the latest first. Needs `admin`."""
     await call.needs_admin()
-    found = await call.administration.acts.lines(
-        since=wire.aware(since), by=subject, kind=action, before=before, limit=n + 1
-    )
+    moment = None if since is None else _moment(since)
+    found = await call.administration.acts.lines(since=moment, by=subject, kind=action, before=before, limit=n + 1)
     shown = [wire.audit_line(line) for line in found[:n]]
     return wire.Audit(shown, shown[-1].position if len(found) > n else None)
 
@@ -120,6 +130,18 @@ async def _principal(call: Call, subject: str, groups: list[str] | None) -> Prin
     principal = Principal(PrincipalKind(kind), name, frozenset(groups or ()))
     account = None if groups is not None else await call.administration.accounts.find_account(name)
     return account.principal if account is not None and account.principal.kind is principal.kind else principal
+
+
+def _moment(text: str) -> datetime:
+    """Return the moment of an RFC 3339 text, whose zone, or time of day, may be left out."""
+    if _MOMENT.fullmatch(text):
+        try:
+            moment = datetime.fromisoformat(text.upper())
+        except ValueError:  # the 31st of June
+            pass
+        else:
+            return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    raise ParametersInvalidError("since is not a time: write it like 2026-11-22T08:00:00Z")
 
 
 def _require_known(call: Call, endpoint: str | None) -> None:

@@ -107,9 +107,10 @@ class User(msgspec.Struct):
 
 
 class Users(msgspec.Struct):
-    """All accounts by name."""
+    """Accounts by name; ``next`` is the ``last`` of the next page."""
 
     users: list[User]
+    next: str | None
 
 
 class NewUser(msgspec.Struct, forbid_unknown_fields=True):
@@ -135,9 +136,10 @@ class Key(msgspec.Struct):
 
 
 class Keys(msgspec.Struct):
-    """Keys, the oldest first."""
+    """Keys by their ids; ``next`` is the ``last`` of the next page."""
 
     keys: list[Key]
+    next: str | None
 
 
 class NewKey(msgspec.Struct, forbid_unknown_fields=True):

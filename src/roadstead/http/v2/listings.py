@@ -1,6 +1,6 @@
 """Tags, repositories and referrers over HTTP (distribution-spec end-8, end-12; registry spec §1.11 to §1.13)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -44,16 +44,12 @@ async def tags(request: Request, found: Mapping[str, str], services: Services) -
 async def repositories(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """List repositories, component by component (Docker's ``_catalog``)."""
     n = parse_page_size(request.parameter("n"))
-    page = await services.catalog.repositories(after=request.parameter("last") or "", n=n, visible=_visible(request))
+    after = request.parameter("last") or ""
+    page = await services.catalog.repositories(after=after, n=n, visible=request.rights.sight())
     headers = [JSON]
     if page.more:
         headers.append(next_link("/v2/_catalog", {"last": page.items[-1], "n": str(len(page.items))}))
     return Response(200, headers, msgspec.json.encode({"repositories": page.items}))
-
-
-def _visible(request: Request) -> Callable[[str], bool] | None:
-    """Return what tells which repositories are shown: those that the caller may pull from; None where all are."""
-    return request.rights.may_see if request.rights.is_limited else None
 
 
 async def referrers(request: Request, found: Mapping[str, str], services: Services) -> Response:

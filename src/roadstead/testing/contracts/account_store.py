@@ -94,7 +94,7 @@ class AccountStoreContract:
     async def test_a_key_is_found_as_it_was_stored(
         self, accounts: AccountStore, accounts_elsewhere: AccountStore
     ) -> None:
-        """With its owner, what it is good for and when it ends; of several the oldest first."""
+        """With its owner, what it is good for and when it ends; several by their ids, page by page."""
         await accounts.put_account(ANA, None, replace=False, now=NOW)
         await accounts.put_account(ROBOT, None, replace=False, now=NOW)
         second = key("a", created_at=LATER, expires_at=LATER + timedelta(days=1))
@@ -104,8 +104,13 @@ class AccountStoreContract:
 
         assert await accounts_elsewhere.find_key("a") == second
         assert await accounts_elsewhere.find_key("A") is None
-        assert await accounts_elsewhere.keys("ana") == [key("b"), second]
-        assert await accounts_elsewhere.keys() == [key("b"), second, of_robot]
+        assert await accounts_elsewhere.keys("ana") == [second, key("b")]
+        assert await accounts_elsewhere.keys() == [second, key("b"), of_robot]
+        assert await accounts_elsewhere.keys("ana", after="a", limit=1) == [key("b")]
+        assert await accounts_elsewhere.keys(after="a", limit=1) == [key("b")]
+        assert await accounts_elsewhere.keys(after="c") == []
+        assert [found.principal.name for found in await accounts_elsewhere.accounts(limit=1)] == ["ana"]
+        assert [found.principal.name for found in await accounts_elsewhere.accounts(after="ana")] == ["builder"]
 
     async def test_a_key_needs_its_account(self, accounts: AccountStore) -> None:
         """There is none for somebody who isn't there."""

@@ -31,3 +31,13 @@ class UsageStoreContract:
         found = {str(name) for name, _ in await stores.usage.bytes_by_repository("a/b")}
 
         assert found == {"a/b", "a/b/c", "a/b-c", "a/bc"}
+
+    async def test_one_repository_is_summed_up_alone(self, stores: Database) -> None:
+        """Without those whose names begin as its own; what isn't there holds nothing."""
+        app, below = RepositoryName.parse("team/app"), RepositoryName.parse("team/app/test")
+        first, second = new_blob("first"), new_blob("second")
+        for repository, blob in ((app, first), (app, second), (below, first)):
+            await stores.blobs.commit(repository, blob, upload=None, now=NOW)
+
+        assert await stores.usage.bytes_of(app) == first.size + second.size
+        assert await stores.usage.bytes_of(RepositoryName.parse("team")) == 0
