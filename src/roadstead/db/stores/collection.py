@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import (
+    BindParameter,
     Connection,
     Integer,
     and_,
@@ -41,7 +42,7 @@ from roadstead.db.schema import (
 )
 from roadstead.db.stores import manifests as manifest_rows
 from roadstead.db.stores import repositories as repository_rows
-from roadstead.db.stores.blobs import CONDEMNED, DELETING, LIVE, parts
+from roadstead.db.stores.blobs import CONDEMNED, DELETING, LIVE, MAX_IN_LIST, parts
 from roadstead.db.stores.outbox import Announcer
 from roadstead.events.event import UNPROMPTED, Event, tag_deleted
 from roadstead.oci.digest import Digest
@@ -175,12 +176,12 @@ _AS_KNOWN = (
     .with_for_update()
 )
 _SPARE = update(blobs).where(_THESE).values(state=LIVE, state_since=bindparam("now"))
-# Blobs; and manifests, whose bytes have no row among them.
-_HELD = (
-    select(blobs.c.digest).where(_THESE),
-    select(manifests.c.digest)
-    .where(manifests.c.digest.in_(bindparam("digests", expanding=True)), manifests.c.derived.is_(false()))
-    .distinct(),
+_AMONG = tuple(f"digest_{number}" for number in range(MAX_IN_LIST))
+_ONES: list[BindParameter[str]] = [bindparam(name) for name in _AMONG]
+HELD_BLOBS = Query(select(blobs.c.digest).where(blobs.c.digest.in_(_ONES)), *_AMONG)
+HELD_MANIFESTS = Query(  # their bytes have no row among the blobs
+    select(manifests.c.digest).where(manifests.c.digest.in_(_ONES), manifests.c.derived.is_(false())).distinct(),
+    *_AMONG,
 )
 _SCANNED_FOR = 10_000
 _LIE_AMONG = select(blobs.c.storage_key).where(blobs.c.storage_key.in_(bindparam("keys", expanding=True)))
@@ -320,8 +321,18 @@ class DatabaseCollection:
 
     async def adopt(self, strays: Sequence[BlobRecord], *, lease_until: datetime, now: datetime) -> int:
         """Make rows, condemned, for bytes in storage that have none; return how many were made."""
-        until, at = to_micros(lease_until), to_micros(now)
-        return sum([await self._access.write(_adopt, part, until, at) for part in parts(strays)])
+        made = 0
+        for part in parts(strays):
+            held = await self._held([str(stray.digest) for stray in part])
+            rest = [stray for stray in part if str(stray.digest) not in held]
+            if rest:
+                made += await self._access.write(_adopt, rest, to_micros(lease_until), to_micros(now))
+        return made
+
+    async def _held(self, digests: Sequence[str]) -> set[str]:
+        """Return those that have a row, in a read: nearly all have, and the turn to write is for those who push."""
+        padded = [*digests, *[digests[-1]] * (MAX_IN_LIST - len(digests))]
+        return {text for query in (HELD_BLOBS, HELD_MANIFESTS) for (text,) in await self._access.rows(query, *padded)}
 
     async def tag_ages(self, repository: RepositoryName, *, after: str, limit: int) -> Sequence[TagAge]:
         """Return up to `limit` tags greater than `after`."""
@@ -442,25 +453,19 @@ def _unused(connection: Connection, found: Sequence[Key]) -> Sequence[Key]:
 
 
 def _adopt(connection: Connection, strays: Sequence[BlobRecord], lease_until: int, now: int) -> int:
-    digests = {"digests": [str(stray.digest) for stray in strays]}
-    known = {digest for rows in _HELD for digest in connection.execute(rows, digests).scalars()}
-    return sum(
-        connection.execute(
-            _ADOPT.on(connection),
-            {
-                "digest": str(stray.digest),
-                "size": stray.size,
-                "storage_key": stray.key,
-                "state": CONDEMNED,
-                "state_since": now,
-                "lease_until": lease_until,
-                "created_at": now,
-            },
-        ).first()
-        is not None
-        for stray in strays
-        if str(stray.digest) not in known
-    )
+    made = 0
+    for stray in strays:
+        row = {
+            "digest": str(stray.digest),
+            "size": stray.size,
+            "storage_key": stray.key,
+            "state": CONDEMNED,
+            "state_since": now,
+            "lease_until": lease_until,
+            "created_at": now,
+        }
+        made += connection.execute(_ADOPT.on(connection), row).first() is not None
+    return made
 
 
 def _expire_tag(connection: Connection, repository: RepositoryName, tag: TagAge, now: int) -> bool:
