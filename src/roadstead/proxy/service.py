@@ -279,7 +279,7 @@ class PullThrough:
         if record is not None:
             fill.leave()
             return record
-        return Arriving(digest, size, lambda start, part: fill.read(start=start, size=part), fill.leave)
+        return Arriving(digest, size, lambda start, part: fill.read(start=start, size=part, of=size), fill.leave)
 
     async def _begun(self, place: Place, digest: Digest, fill: Fill) -> None:
         """Return when something has arrived, or all of it is stored."""
