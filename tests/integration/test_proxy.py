@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from time import monotonic
 from typing import Any
 from uuid import uuid4
 
+import bcrypt
 import pytest
 from aiohttp import web
 from tests.integration.token_service import token_service
@@ -146,6 +148,63 @@ async def test_pushes_to_an_upstreams_names_are_refused(tmp_path: Path, name: st
             refused = await ask(server, f"/v2/{name}/{path}", {"Content-Type": "a/b"}, method)
             assert (refused.status, refused.code) == (405, "UNSUPPORTED")
         await asyncio.to_thread(push, server.host, "team/app", make_image(seed="elsewhere"), "1")
+
+
+async def test_an_upstreams_blobs_are_not_taken_for_ours(tmp_path: Path) -> None:
+    """Who pushes an image that the upstream has under the same name is told to send everything, and has it here."""
+    image = make_image(layers=2, seed="both")
+    async with scripted_upstream() as upstream:
+        upstream.hold("library/app", image, "1")
+        async with serving(tmp_path, upstream_config(upstream.url, "allow_push = true")) as server:
+            assert await asyncio.to_thread(pull, server.host, "library/app", "1")
+            for digest in image.blobs:
+                assert (await ask(server, f"/v2/library/app/blobs/{digest}", method="HEAD")).status == 404
+                assert (await ask(server, f"/v2/{SPACE}/library/app/blobs/{digest}", method="HEAD")).status == 200
+            await asyncio.to_thread(push, server.host, "library/app", image, "2")
+            upstream.requests.clear()
+            assert await asyncio.to_thread(pull, server.host, "library/app", "2")
+            assert not upstream.requests
+
+
+SIGNED = """
+[auth]
+htpasswd = "users"
+
+[auth.issue]
+service = "registry.test"
+
+[[auth.policies]]
+subjects = ["user:ana"]
+repositories = ["up.example/library/*"]
+actions = ["pull"]
+"""
+
+
+async def test_policies_and_tokens_for_an_upstreams_images(tmp_path: Path) -> None:
+    """Policies are about the name with the host; clients ask for tokens by the name that they know."""
+    (tmp_path / "users").write_text(f"ana:{bcrypt.hashpw(b'right', bcrypt.gensalt(4)).decode()}\n")
+    ana = {"Authorization": f"Basic {b64encode(b'ana:right').decode()}"}
+    image = make_image(seed="tokens for all")
+    async with scripted_upstream() as upstream, serving(tmp_path, upstream_config(upstream.url) + SIGNED) as server:
+        upstream.hold("library/app", image, "1")
+        for path in ("library/app", f"{SPACE}/library/app", "as-pushed/library/app"):
+            manifest = f"/v2/{path}/manifests/1"
+            nobody = await ask(server, manifest)
+            assert nobody.status == 401, path
+            assert f'scope="repository:{path.removeprefix("as-pushed/")}:pull"' in nobody.headers["www-authenticate"]
+            assert not upstream.requests, "nobody in particular causes nothing"
+            assert (await ask(server, manifest, ACCEPT | ana)).body == image.raw, path
+            asked = f"/auth/token?service=registry.test&scope=repository:{path}:pull,push"
+            for signed, status in ((ana, 200), ({}, 401)):
+                token = (await ask(server, asked, signed)).json()["token"]
+                answer = await ask(server, manifest, ACCEPT | {"Authorization": f"Bearer {token}"})
+                assert answer.status == status, (path, signed)
+            upstream.requests.clear()
+        other = (await ask(server, "/auth/token?scope=repository:library/other:pull", ana)).json()["token"]
+        refused = await ask(server, "/v2/library/app/manifests/1", ACCEPT | {"Authorization": f"Bearer {other}"})
+        assert refused.status == 401
+        named = await ask(server, f"/v2/library/app/manifests/1?ns={SPACE}")
+        assert f'scope="repository:{SPACE}/library/app:pull"' in named.headers["www-authenticate"]
 
 
 # Pulls
