@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -462,6 +464,95 @@ async def test_a_killed_server_leaves_nothing_half_made(tmp_path: Path) -> None:
             assert (await ask(server, f"/v2/library/app/blobs/{layer.digest}")).body == image.blobs[layer.digest]
         finally:
             await asyncio.to_thread(server.stop)
+
+
+async def test_a_worker_that_is_killed_breaks_off_what_others_read(tmp_path: Path) -> None:
+    """Who reads behind it in another worker gets no whole of a part; the next pull is whole."""
+    image = make_image(layers=1, size=LARGE, seed="worker")
+    layer = image.layers[0]
+    blob = f"/v2/library/app/blobs/{layer.digest}"
+    async with scripted_upstream() as upstream, serving(tmp_path, upstream_config(upstream.url), workers=2) as server:
+        upstream.hold("library/app", image, "1")
+        upstream.will("GET", "/blobs/", stalls(2_000_000, 50))
+        writer, reader = server.workers
+        clients = [await asyncio.to_thread(server.client_of, worker) for worker in (writer, reader)]
+        reading = []
+        for client, worker in zip(clients, (writer, reader), strict=True):
+            reading.append(asyncio.ensure_future(asyncio.to_thread(client.get, blob)))
+            await asyncio.to_thread(wait_until, lambda worker=worker: arrives_at(worker), timeout=timedelta(seconds=20))
+        assert len(upstream.seen("GET", "/blobs/")) == 1
+
+        os.kill(writer, signal.SIGKILL)
+        for each in reading:
+            with pytest.raises((ConnectionBrokenError, OSError)):
+                await each
+        assert (await ask(server, blob)).body == image.blobs[layer.digest]
+
+
+def arrives_at(worker: int) -> bool:
+    """Say whether a process has a blob open that is on its way."""
+    names = []
+    for link in Path(f"/proc/{worker}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed in this moment
+            names.append(link.readlink().name)
+    return any(name.endswith(".part") for name in names)
+
+
+async def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
+    """A blob that doesn't fit is cut off, told in the log, and leaves nothing; what fits is served."""
+    large, small = make_image(layers=1, size=LARGE, seed="too large"), make_image(layers=1, seed="small")
+    async with scripted_upstream() as upstream:
+        upstream.hold("library/app", large, "large")
+        upstream.hold("library/app", small, "small")
+        limited = ("prlimit", "--fsize=2000000")
+        server = RoadsteadServer(tmp_path, config=upstream_config(upstream.url), workers=1, command=limited)
+        await asyncio.to_thread(server.start)
+        try:
+            with pytest.raises(ConnectionBrokenError):
+                await ask(server, f"/v2/library/app/blobs/{large.layers[0].digest}")
+            assert "a download can't be kept: File too large" in server.log
+            assert not list((server.data / "arriving").iterdir())
+            assert await asyncio.to_thread(pull, server.host, "library/app", "small")
+        finally:
+            await asyncio.to_thread(server.stop)
+
+
+# Where it connects to
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+async def test_an_upstream_sends_us_nowhere_else(tmp_path: Path, trusted: bool) -> None:
+    """Neither by a redirect nor for a token to addresses that aren't public, unless they are named; never signed."""
+    image = make_image(layers=1, size=LARGE, seed="elsewhere")
+    layer = image.layers[0]
+    signed = f'username = "{USER}"\npassword = "{PASSWORD}"'
+    async with scripted_upstream() as elsewhere, scripted_upstream(auth="basic") as upstream:
+        upstream.hold("library/app", image, "1")
+        elsewhere.hold("library/app", image)
+        there = elsewhere.host.replace("127.0.0.1", "localhost")
+        config = upstream_config(upstream.url, signed + (f'\ntrusted_hosts = ["{there}"]' if trusted else ""))
+        async with serving(tmp_path, config) as server:
+            assert (await ask(server, "/v2/library/app/manifests/1")).status == 200
+            moved = answers(307, {"Location": f"http://{there}/v2/library/app/blobs/{layer.digest}"})
+            upstream.will("GET", "/blobs/", *[moved] * 9)
+            answer = await ask(server, f"/v2/library/app/blobs/{layer.digest}")
+            assert (answer.body == image.blobs[layer.digest]) is trusted
+            assert bool(elsewhere.requests) is trusted
+            assert not any("authorization" in one.headers for one in elsewhere.requests)
+            assert trusted or "it is this machine" in answer.body.decode()
+
+
+async def test_a_realm_elsewhere_gets_no_password(tmp_path: Path) -> None:
+    """A registry that asks for tokens to be had from a stranger is refused before the stranger hears anything."""
+    image = make_image(seed="realm")
+    async with scripted_upstream() as stranger, scripted_upstream(auth="bearer") as upstream:
+        upstream.hold("library/app", image, "1")
+        upstream.realm = f"http://localhost:{stranger.host.rpartition(':')[2]}/token"
+        signed = f'username = "{USER}"\npassword = "{PASSWORD}"'
+        async with serving(tmp_path, upstream_config(upstream.url, signed)) as server:
+            refused = await ask(server, "/v2/library/app/manifests/1")
+            assert refused.status in {403, 502, 503}
+            assert not stranger.requests
 
 
 # Rules
