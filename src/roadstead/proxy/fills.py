@@ -37,6 +37,9 @@ _ARRIVING, _WHOLE = b"\0", b"\1"
 _HEAD = len(_WHOLE)
 """Bytes before the blob's own."""
 
+_PIECE = 256 << 10
+"""Bytes that a reader holds: there may be many, and what they read has just been written."""
+
 
 class Fill(Protocol):
     """A blob that arrives."""
@@ -233,7 +236,7 @@ async def _read(
     try:
         while position < end:
             await fill.reach(position + 1)
-            piece = await asyncio.to_thread(os.pread, descriptor, min(PIECE_BYTES, end - position), _HEAD + position)
+            piece = await asyncio.to_thread(os.pread, descriptor, min(_PIECE, end - position), _HEAD + position)
             if not piece:
                 raise FillBrokenError(fill.digest)
             position += len(piece)
