@@ -659,6 +659,25 @@ def test_distributions_own_section(tmp_path: Path, registry_peer: RegistryPeer) 
         assert (refused.status, refused.code) == (405, "UNSUPPORTED")
 
 
+def test_a_cache_of_distributions_is_taken_over(tmp_path: Path, registry_peer: RegistryPeer) -> None:
+    """Its tree and its file: names mean what they did, and are asked for, whatever was kept of them."""
+    old, new, name = make_image(seed="kept"), make_image(seed="moved on"), f"team/{uuid4().hex[:12]}"
+    proxy = {"proxy": {"remoteurl": registry_peer.url}}
+    root = tmp_path / "root"
+    push(registry_peer.host, name, old, "1")
+    with open_registry_peer(root, more=proxy) as cache:
+        assert pull(cache.host, name, "1")
+    push(registry_peer.host, name, new, "1")
+    config = {"version": "0.1", "storage": {"filesystem": {"rootdirectory": str(root)}}, **proxy}
+    with RoadsteadServer(tmp_path, config=json.dumps(config), file="config.yml", workers=1) as server:
+        answer = fetch(server.host, f"/v2/{name}/manifests/1")
+        assert (answer.status, answer.body) == (200, new.raw)
+        assert pull(server.host, name, "1")
+        with Client(server.host) as client:
+            refused = client.post(f"/v2/{name}/blobs/uploads/")
+        assert (refused.status, refused.code) == (405, "UNSUPPORTED")
+
+
 # Retention
 
 

@@ -31,6 +31,7 @@ def _upstream(settings: Settings, upstream: UpstreamSettings) -> Upstream:
         revalidate=upstream.revalidate,
         keep=None if settings.registry.read_only else upstream.keep or None,
         allow_push=upstream.allow_push,
+        whole=upstream.whole,
         platforms=tuple(Platform.parse(text) for text in upstream.platforms),
     )
 

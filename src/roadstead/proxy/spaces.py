@@ -25,6 +25,7 @@ class Upstream:
     revalidate: timedelta = timedelta(minutes=5)
     keep: timedelta | None = None  # after the last pull; None for ever
     allow_push: bool = False
+    whole: bool = False  # what is here under its default names doesn't count
     platforms: tuple[Platform, ...] = ()  # for which rules add; all where there are none
 
 
@@ -78,7 +79,7 @@ class Spaces:
             known = namespace in self._by_host
             return Routed(f"{namespace}/{text}", text, namespace) if known else Routed(text)
         upstream = self._default_of(text)
-        if upstream is None or await self._store.is_known(RepositoryName(text)):
+        if upstream is None or (not upstream.whole and await self._store.is_known(RepositoryName(text))):
             return Routed(text)
         if not writing:
             return Routed(f"{upstream.host}/{text}", text)
