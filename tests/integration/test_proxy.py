@@ -209,6 +209,21 @@ async def test_policies_and_tokens_for_an_upstreams_images(tmp_path: Path) -> No
         assert f'scope="repository:{SPACE}/library/app:pull"' in named.headers["www-authenticate"]
 
 
+async def test_what_was_pushed_before_the_name_was_an_upstreams(tmp_path: Path) -> None:
+    """It isn't served any more, which is logged; and it isn't removed: without the upstream it is there again."""
+    image = make_image(seed="pushed before")
+    async with serving(tmp_path, "") as server:
+        await asyncio.to_thread(push, server.host, f"{SPACE}/team/app", image, "1")
+    async with scripted_upstream() as upstream:
+        config = upstream_config(upstream.url, 'keep = "1s"')
+        async with serving(tmp_path, config) as server:
+            assert (await ask(server, f"/v2/{SPACE}/team/app/manifests/1")).status == 404
+            told = "repositories that were pushed here can't be pulled"
+            assert await asyncio.to_thread(wait_until, lambda: told in server.log, timeout=timedelta(seconds=20))
+    async with serving(tmp_path, "") as server:
+        assert (await ask(server, f"/v2/{SPACE}/team/app/manifests/1")).body == image.raw
+
+
 # Pulls
 
 

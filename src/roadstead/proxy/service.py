@@ -208,7 +208,8 @@ class PullThrough:
         self._tally.asked(place.upstream.host, "tag")
         found = await self._remotes(place.upstream.host).find_manifest(place.remote, tag)
         if found is None:
-            await self._manifests.delete_tag(place.repository, tag, now=self._clock.now())
+            if known.checked_at is not None:  # else it was never there: somebody pushed it under this name once
+                await self._manifests.delete_tag(place.repository, tag, now=self._clock.now())
             raise ManifestUnknownError(place.repository, tag)
         if found.digest != known.digest:
             return await self._fetch(place, found.digest, tag)

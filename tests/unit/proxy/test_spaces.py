@@ -38,6 +38,10 @@ class Hosted:
         """Know nothing."""
         return ()
 
+    async def shadowed(self, space: str, *, limit: int) -> Sequence[RepositoryName]:
+        """Know nothing."""
+        return ()
+
 
 _: PulledStore = Hosted()
 
