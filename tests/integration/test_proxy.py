@@ -8,7 +8,7 @@ import subprocess
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -36,6 +36,7 @@ from roadstead.testing.scripted_upstream import (
     scripted_upstream,
     stalls,
 )
+from roadstead.testing.seaweedfs import SeaweedFS
 from roadstead.testing.server import RoadsteadServer
 from roadstead.testing.servers import wait_until
 
@@ -532,6 +533,39 @@ async def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
             await asyncio.to_thread(server.stop)
 
 
+async def test_a_list_is_asked_for_once(tmp_path: Path) -> None:
+    """However many want it at a time; one without an end is given up, and what is here is listed."""
+    image = make_image(seed="list")
+    go_on = asyncio.Event()
+
+    async def pause(request: web.Request, behave: Handler) -> web.StreamResponse:
+        await go_on.wait()
+        return await behave(request)
+
+    async with scripted_upstream() as upstream, serving(tmp_path, upstream_config(upstream.url)) as server:
+        upstream.hold("library/app", image, "1", "2")
+        assert await asyncio.to_thread(pull, server.host, "library/app", "1")
+        upstream.will("GET", "/tags/list", pause)
+        asking = [asyncio.ensure_future(ask(server, "/v2/library/app/tags/list")) for _ in range(5)]
+        await asyncio.to_thread(
+            wait_until, lambda: bool(upstream.seen("GET", "/tags/list")), timeout=timedelta(seconds=20)
+        )
+        await asyncio.wait(asking, timeout=0.2)
+        go_on.set()
+        for each in asking:
+            assert (await each).json()["tags"] == ["1", "2"]
+        assert len(upstream.seen("GET", "/tags/list")) == 1
+
+        page = json.dumps({"tags": [f"t{number}" for number in range(250_000)]}).encode()
+        endless = [
+            answers(200, {"Link": f'</v2/library/app/tags/list?last={number}>; rel="next"'}, page)
+            for number in range(6)
+        ]
+        upstream.will("GET", "/tags/list", *endless)
+        assert (await ask(server, "/v2/library/app/tags/list")).json()["tags"] == ["1"]
+        assert "a list of more than 1000000 tags" in server.log
+
+
 # Where it connects to
 
 
@@ -691,6 +725,32 @@ def test_a_cache_of_distributions_is_taken_over(tmp_path: Path, registry_peer: R
         with Client(server.host) as client:
             refused = client.post(f"/v2/{name}/blobs/uploads/")
         assert (refused.status, refused.code) == (405, "UNSUPPORTED")
+
+
+def test_in_a_bucket_with_postgresql(tmp_path: Path, seaweedfs: SeaweedFS, postgres_url: str) -> None:
+    """As with files; what one replica has pulled is there for the other, with the upstream gone."""
+    image = make_image(layers=2, size=LARGE, seed="bucket")
+    expected = {str(digest): data for digest, data in image.blobs.items()}
+    config = (
+        f'[storage]\ndriver = "s3"\nbucket = "{seaweedfs.create_bucket()}"\nregion = "{seaweedfs.region}"\n'
+        f'endpoint = "{seaweedfs.endpoint}"\naccess_key = "{seaweedfs.access_key}"\n'
+        f'secret_key = "{seaweedfs.secret_key}"\n[database]\nurl = "{postgres_url}"\n'
+    )
+    with ExitStack() as replicas:
+        with open_registry_peer(tmp_path / "peer") as peer:
+            push(peer.host, "team/app", image, "1")
+            config += upstream_config(peer.url)
+            one, two = (
+                replicas.enter_context(RoadsteadServer(tmp_path / name, config=config)) for name in ("one", "two")
+            )
+            assert pull(one.host, f"{SPACE}/team/app", "1") == expected
+
+        def is_stored() -> bool:
+            paths = [f"/v2/{SPACE}/team/app/blobs/{digest}" for digest in expected]
+            return all(fetch(two.host, path, method="HEAD").status == 200 for path in paths)
+
+        assert wait_until(is_stored, timeout=timedelta(seconds=30))
+        assert pull(two.host, f"{SPACE}/team/app", "1") == expected
 
 
 # Retention

@@ -6,12 +6,13 @@ asked for.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
+from typing import TypeVar
 
 import structlog
 
@@ -54,7 +55,13 @@ NOTED_EVERY_S = 3600.0
 
 MAX_NOTED = 8192
 MAX_LISTS = 64
+MAX_TAGS = 1_000_000
+"""Tags of one list: a registry that goes on for ever would take all memory."""
+
 _log = structlog.get_logger()
+
+Key = TypeVar("Key")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,7 @@ class PullThrough:
         self._left_alone_until: dict[str, float] = {}  # hosts, on the monotonic clock
         self._noted: dict[tuple[RepositoryName, Digest], float] = {}
         self._lists: dict[RepositoryName, tuple[float, Sequence[str]]] = {}
+        self._listing: dict[RepositoryName, asyncio.Task[Sequence[str] | None]] = {}
 
     async def route(self, text: str, namespace: str | None, *, writing: bool) -> Routed:
         """Return what a path's name stands for (``Spaces.route``)."""
@@ -108,7 +116,7 @@ class PullThrough:
 
     async def aclose(self) -> None:
         """End what is under way; nothing of it is kept in part."""
-        running = list(self._running.values())
+        running = [*self._running.values(), *self._listing.values()]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -144,18 +152,13 @@ class PullThrough:
         if task is None:
             task = asyncio.create_task(self._alone(key, work), name=f"pull {key}")
             self._running[key] = task
-            task.add_done_callback(lambda done: self._ended(key, done))
+            task.add_done_callback(lambda done: _forget(self._running, key, done))
         return await asyncio.shield(task)
 
     async def _alone(self, key: str, work: Callable[[], Awaitable[Digest]]) -> Digest:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         async with alone(self._directory / f"{sha256(key.encode()).hexdigest()}.lock"):
             return await work()
-
-    def _ended(self, key: str, task: "asyncio.Task[Digest]") -> None:
-        del self._running[key]
-        if not task.cancelled():
-            task.exception()  # whoever waits gets it; when all have gone, asyncio isn't to complain of it
 
     async def _fetch_again(self, place: Place, digest: Digest) -> Digest:
         """Fetch by digest, unless another process has just done so."""
@@ -336,15 +339,25 @@ class PullThrough:
     async def tags(self, place: Place) -> Sequence[str] | None:
         """Return all tags that the upstream has, sorted; None where it can't be asked. Raises RepositoryUnknownError.
 
-        A list is remembered for as long as a tag is.
+        A list is remembered for as long as a tag is, and asked for once, however many want it at a time.
         """
-        now = monotonic()
         until, listed = self._lists.get(place.repository, (0.0, ()))
-        if until > now:
+        if until > monotonic():
             return listed
-        self._tally.asked(place.upstream.host, "list")
+        task = self._listing.get(place.repository)
+        if task is None:
+            task = asyncio.create_task(self._list(place), name=f"list {place.repository}")
+            self._listing[place.repository] = task
+            task.add_done_callback(lambda done: _forget(self._listing, place.repository, done))
+        return await asyncio.shield(task)
+
+    async def _list(self, place: Place) -> Sequence[str] | None:
+        host = place.upstream.host
+        self._tally.asked(host, "list")
+        listed: Sequence[str] = []
         try:
-            listed = sorted([str(tag) async for tag in self._remotes(place.upstream.host).tags(place.remote)])
+            async with aclosing(self._remotes(host).tags(place.remote)) as tags:
+                listed = await _sorted(host, tags)
         except UpstreamNotFoundError as error:
             raise RepositoryUnknownError(place.repository) from error
         except UpstreamUnavailableError as error:
@@ -352,7 +365,7 @@ class PullThrough:
             return None
         while len(self._lists) >= MAX_LISTS:
             del self._lists[next(iter(self._lists))]
-        self._lists[place.repository] = (now + place.upstream.revalidate.total_seconds(), listed)
+        self._lists[place.repository] = (monotonic() + place.upstream.revalidate.total_seconds(), listed)
         return listed
 
     async def referrers(self, place: Place, digest: Digest, artifact_type: str | None) -> Sequence[Descriptor] | None:
@@ -372,6 +385,22 @@ class PullThrough:
             list=what,
             reason=str(error),
         )
+
+
+def _forget(running: dict[Key, asyncio.Task[Result]], key: Key, task: asyncio.Task[Result]) -> None:
+    del running[key]
+    if not task.cancelled():
+        task.exception()  # whoever waits gets it; when all have gone, asyncio isn't to complain of it
+
+
+async def _sorted(host: str, tags: AsyncIterator[Tag]) -> Sequence[str]:
+    """Return the tags as texts in order; raises BadAnswerError for more than anybody has."""
+    listed = []
+    async for tag in tags:
+        listed.append(str(tag))
+        if len(listed) > MAX_TAGS:
+            raise BadAnswerError(host, f"a list of more than {MAX_TAGS} tags")
+    return sorted(listed)
 
 
 def _checked(host: str, fetched: FetchedManifest) -> NewManifest:
