@@ -326,6 +326,7 @@ async def test_many_clients_cost_one_download(tmp_path: Path, workers: int) -> N
                     assert pulled == {str(digest): data for digest, data in image.blobs.items()}
 
         assert len(upstream.seen("GET", "/manifests/")) == 1
+        assert len(upstream.seen("HEAD", "/blobs/")) <= workers * len(image.blobs) * 2, "sizes are asked together, too"
         got = sorted(one.path for one in upstream.seen("GET", "/blobs/"))
         assert got == sorted(f"/v2/library/app/blobs/{digest}" for digest in image.blobs)
 

@@ -71,8 +71,9 @@ class Fill(Protocol):
 class _OwnFill:
     """A download of this process. It is over when its task is."""
 
-    def __init__(self, digest: Digest, path: Path, descriptor: int) -> None:
+    def __init__(self, digest: Digest, path: Path, descriptor: int, announced: int | None) -> None:
         self.digest = digest
+        self.announced = announced
         self.path = path
         self.descriptor = descriptor
         self.size: int | None = None  # known at its end, when all is right
@@ -255,32 +256,51 @@ class Fills:
         self._directory = directory
         self._own: dict[Path, _OwnFill] = {}
 
+    def announced(self, repository: RepositoryName, digest: Digest) -> int | None:
+        """Return the size that was told of a blob whose download is under way in this process; None for others."""
+        own = self._own.get(self._path(repository, digest))
+        return None if own is None else own.announced
+
+    def _path(self, repository: RepositoryName, digest: Digest) -> Path:
+        return self._directory / f"{sha256(f'{repository}@{digest}'.encode()).hexdigest()}.part"
+
     async def join(
-        self, repository: RepositoryName, digest: Digest, download: Download, store: Store, find: Find
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        download: Download,
+        store: Store,
+        find: Find,
+        *,
+        announced: int | None = None,
     ) -> Fill:
         """Return the download of a repository's blob, begun now unless it is under way.
 
-        Whoever joins reads it to the end or leaves it, once. `find` looks whether it is in the store by now. Raises
-        SpoolFailedError.
+        Whoever joins reads it to the end or leaves it, once. `find` looks whether it is in the store by now;
+        `announced` is the size that was told of it. Raises SpoolFailedError.
         """
-        path = self._directory / f"{sha256(f'{repository}@{digest}'.encode()).hexdigest()}.part"
+        path = self._path(repository, digest)
         own = self._own.get(path)
         if own is not None:
             own.readers += 1
             return own
         try:
-            return self._begin_or_follow(path, digest, download, store, find)
+            descriptor, is_ours = self._claim_or_open(path)
         except OSError as error:
             raise SpoolFailedError(error) from error
+        if is_ours:
+            return self._begin(_OwnFill(digest, path, descriptor, announced), download, store, find)
+        return _ForeignFill(digest, descriptor)
 
-    def _begin_or_follow(self, path: Path, digest: Digest, download: Download, store: Store, find: Find) -> Fill:
+    def _claim_or_open(self, path: Path) -> tuple[int, bool]:
+        """Return a descriptor, and whether it is for us to write."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         while True:
             descriptor = claim(path)
             if descriptor is not None:
-                return self._begin(_OwnFill(digest, path, descriptor), download, store, find)
+                return descriptor, True
             with suppress(FileNotFoundError):  # its writer was done with it in this very moment
-                return _ForeignFill(digest, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC), False
 
     def _begin(self, fill: _OwnFill, download: Download, store: Store, find: Find) -> _OwnFill:
         fill.readers += 1

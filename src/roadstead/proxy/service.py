@@ -6,13 +6,13 @@ asked for.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -105,6 +105,7 @@ class PullThrough:
         self._noted: dict[tuple[RepositoryName, Digest], float] = {}
         self._lists: dict[RepositoryName, tuple[float, Sequence[str]]] = {}
         self._listing: dict[RepositoryName, asyncio.Task[Sequence[str] | None]] = {}
+        self._sizing: dict[tuple[RepositoryName, Digest], asyncio.Task[int | None]] = {}
 
     async def route(self, text: str, namespace: str | None, *, writing: bool) -> Routed:
         """Return what a path's name stands for (``Spaces.route``)."""
@@ -116,7 +117,11 @@ class PullThrough:
 
     async def aclose(self) -> None:
         """End what is under way; nothing of it is kept in part."""
-        running = [*self._running.values(), *self._listing.values()]
+        running: list[asyncio.Task[Any]] = [
+            *self._running.values(),
+            *self._listing.values(),
+            *self._sizing.values(),
+        ]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -148,12 +153,7 @@ class PullThrough:
     async def _once(self, place: Place, reference: Tag | Digest, work: Callable[[], Awaitable[Digest]]) -> Digest:
         """Do it, or wait for whoever is doing the same on this machine. It goes on when a waiting client goes away."""
         key = f"{place.repository}@{reference}"
-        task = self._running.get(key)
-        if task is None:
-            task = asyncio.create_task(self._alone(key, work), name=f"pull {key}")
-            self._running[key] = task
-            task.add_done_callback(lambda done: _forget(self._running, key, done))
-        return await asyncio.shield(task)
+        return await _shared(self._running, key, lambda: self._alone(key, work))
 
     async def _alone(self, key: str, work: Callable[[], Awaitable[Digest]]) -> Digest:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -309,6 +309,13 @@ class PullThrough:
         return record
 
     async def _size(self, place: Place, digest: Digest) -> int | None:
+        """Return how large a blob is, None where the upstream doesn't tell; many who want it ask once."""
+        announced = self._fills.announced(place.repository, digest)
+        if announced is not None:
+            return announced
+        return await _shared(self._sizing, (place.repository, digest), lambda: self._ask_size(place, digest))
+
+    async def _ask_size(self, place: Place, digest: Digest) -> int | None:
         self._tally.asked(place.upstream.host, "blob")
         try:
             size = await self._remotes(place.upstream.host).find_blob(place.remote, digest)
@@ -332,7 +339,7 @@ class PullThrough:
         async def find() -> BlobRecord | None:
             return await self._blobs.find(place.repository, digest)
 
-        return await self._fills.join(place.repository, digest, download, store, find)
+        return await self._fills.join(place.repository, digest, download, store, find, announced=size)
 
     # Lists
 
@@ -344,12 +351,7 @@ class PullThrough:
         until, listed = self._lists.get(place.repository, (0.0, ()))
         if until > monotonic():
             return listed
-        task = self._listing.get(place.repository)
-        if task is None:
-            task = asyncio.create_task(self._list(place), name=f"list {place.repository}")
-            self._listing[place.repository] = task
-            task.add_done_callback(lambda done: _forget(self._listing, place.repository, done))
-        return await asyncio.shield(task)
+        return await _shared(self._listing, place.repository, lambda: self._list(place))
 
     async def _list(self, place: Place) -> Sequence[str] | None:
         host = place.upstream.host
@@ -385,6 +387,17 @@ class PullThrough:
             list=what,
             reason=str(error),
         )
+
+
+async def _shared(
+    running: dict[Key, asyncio.Task[Result]], key: Key, work: Callable[[], Coroutine[Any, Any, Result]]
+) -> Result:
+    """Do the work, or wait for whoever is doing it. It goes on when who waits goes away."""
+    task = running.get(key)
+    if task is None:
+        task = running[key] = asyncio.create_task(work(), name=str(key))
+        task.add_done_callback(lambda done: _forget(running, key, done))
+    return await asyncio.shield(task)
 
 
 def _forget(running: dict[Key, asyncio.Task[Result]], key: Key, task: asyncio.Task[Result]) -> None:
