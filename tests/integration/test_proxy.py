@@ -2,16 +2,20 @@
 
 import asyncio
 import json
+import os
+import signal
 import subprocess
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any
 from uuid import uuid4
 
+import bcrypt
 import pytest
 from aiohttp import web
 from tests.integration.token_service import token_service
@@ -32,6 +36,7 @@ from roadstead.testing.scripted_upstream import (
     scripted_upstream,
     stalls,
 )
+from roadstead.testing.seaweedfs import SeaweedFS
 from roadstead.testing.server import RoadsteadServer
 from roadstead.testing.servers import wait_until
 
@@ -148,6 +153,78 @@ async def test_pushes_to_an_upstreams_names_are_refused(tmp_path: Path, name: st
         await asyncio.to_thread(push, server.host, "team/app", make_image(seed="elsewhere"), "1")
 
 
+async def test_an_upstreams_blobs_are_not_taken_for_ours(tmp_path: Path) -> None:
+    """Who pushes an image that the upstream has under the same name is told to send everything, and has it here."""
+    image = make_image(layers=2, seed="both")
+    async with scripted_upstream() as upstream:
+        upstream.hold("library/app", image, "1")
+        async with serving(tmp_path, upstream_config(upstream.url, "allow_push = true")) as server:
+            assert await asyncio.to_thread(pull, server.host, "library/app", "1")
+            for digest in image.blobs:
+                assert (await ask(server, f"/v2/library/app/blobs/{digest}", method="HEAD")).status == 404
+                assert (await ask(server, f"/v2/{SPACE}/library/app/blobs/{digest}", method="HEAD")).status == 200
+            await asyncio.to_thread(push, server.host, "library/app", image, "2")
+            upstream.requests.clear()
+            assert await asyncio.to_thread(pull, server.host, "library/app", "2")
+            assert not upstream.requests
+
+
+SIGNED = """
+[auth]
+htpasswd = "users"
+
+[auth.issue]
+service = "registry.test"
+
+[[auth.policies]]
+subjects = ["user:ana"]
+repositories = ["up.example/library/*"]
+actions = ["pull"]
+"""
+
+
+async def test_policies_and_tokens_for_an_upstreams_images(tmp_path: Path) -> None:
+    """Policies are about the name with the host; clients ask for tokens by the name that they know."""
+    (tmp_path / "users").write_text(f"ana:{bcrypt.hashpw(b'right', bcrypt.gensalt(4)).decode()}\n")
+    ana = {"Authorization": f"Basic {b64encode(b'ana:right').decode()}"}
+    image = make_image(seed="tokens for all")
+    async with scripted_upstream() as upstream, serving(tmp_path, upstream_config(upstream.url) + SIGNED) as server:
+        upstream.hold("library/app", image, "1")
+        for path in ("library/app", f"{SPACE}/library/app", "as-pushed/library/app"):
+            manifest = f"/v2/{path}/manifests/1"
+            nobody = await ask(server, manifest)
+            assert nobody.status == 401, path
+            assert f'scope="repository:{path.removeprefix("as-pushed/")}:pull"' in nobody.headers["www-authenticate"]
+            assert not upstream.requests, "nobody in particular causes nothing"
+            assert (await ask(server, manifest, ACCEPT | ana)).body == image.raw, path
+            asked = f"/auth/token?service=registry.test&scope=repository:{path}:pull,push"
+            for signed, status in ((ana, 200), ({}, 401)):
+                token = (await ask(server, asked, signed)).json()["token"]
+                answer = await ask(server, manifest, ACCEPT | {"Authorization": f"Bearer {token}"})
+                assert answer.status == status, (path, signed)
+            upstream.requests.clear()
+        other = (await ask(server, "/auth/token?scope=repository:library/other:pull", ana)).json()["token"]
+        refused = await ask(server, "/v2/library/app/manifests/1", ACCEPT | {"Authorization": f"Bearer {other}"})
+        assert refused.status == 401
+        named = await ask(server, f"/v2/library/app/manifests/1?ns={SPACE}")
+        assert f'scope="repository:{SPACE}/library/app:pull"' in named.headers["www-authenticate"]
+
+
+async def test_what_was_pushed_before_the_name_was_an_upstreams(tmp_path: Path) -> None:
+    """It isn't served any more, which is logged; and it isn't removed: without the upstream it is there again."""
+    image = make_image(seed="pushed before")
+    async with serving(tmp_path, "") as server:
+        await asyncio.to_thread(push, server.host, f"{SPACE}/team/app", image, "1")
+    async with scripted_upstream() as upstream:
+        config = upstream_config(upstream.url, 'keep = "1s"')
+        async with serving(tmp_path, config) as server:
+            assert (await ask(server, f"/v2/{SPACE}/team/app/manifests/1")).status == 404
+            told = "repositories that were pushed here can't be pulled"
+            assert await asyncio.to_thread(wait_until, lambda: told in server.log, timeout=timedelta(seconds=20))
+    async with serving(tmp_path, "") as server:
+        assert (await ask(server, f"/v2/{SPACE}/team/app/manifests/1")).body == image.raw
+
+
 # Pulls
 
 
@@ -249,6 +326,7 @@ async def test_many_clients_cost_one_download(tmp_path: Path, workers: int) -> N
                     assert pulled == {str(digest): data for digest, data in image.blobs.items()}
 
         assert len(upstream.seen("GET", "/manifests/")) == 1
+        assert len(upstream.seen("HEAD", "/blobs/")) <= workers * len(image.blobs) * 2, "sizes are asked together, too"
         got = sorted(one.path for one in upstream.seen("GET", "/blobs/"))
         assert got == sorted(f"/v2/library/app/blobs/{digest}" for digest in image.blobs)
 
@@ -405,6 +483,128 @@ async def test_a_killed_server_leaves_nothing_half_made(tmp_path: Path) -> None:
             await asyncio.to_thread(server.stop)
 
 
+async def test_a_worker_that_is_killed_breaks_off_what_others_read(tmp_path: Path) -> None:
+    """Who reads behind it in another worker gets no whole of a part; the next pull is whole."""
+    image = make_image(layers=1, size=LARGE, seed="worker")
+    layer = image.layers[0]
+    blob = f"/v2/library/app/blobs/{layer.digest}"
+    async with scripted_upstream() as upstream, serving(tmp_path, upstream_config(upstream.url), workers=2) as server:
+        upstream.hold("library/app", image, "1")
+        upstream.will("GET", "/blobs/", stalls(2_000_000, 50))
+        writer, reader = server.workers
+        clients = [await asyncio.to_thread(server.client_of, worker) for worker in (writer, reader)]
+        reading = []
+        for client, worker in zip(clients, (writer, reader), strict=True):
+            reading.append(asyncio.ensure_future(asyncio.to_thread(client.get, blob)))
+            await asyncio.to_thread(wait_until, lambda worker=worker: arrives_at(worker), timeout=timedelta(seconds=20))
+        assert len(upstream.seen("GET", "/blobs/")) == 1
+
+        os.kill(writer, signal.SIGKILL)
+        for each in reading:
+            with pytest.raises((ConnectionBrokenError, OSError)):
+                await each
+        assert (await ask(server, blob)).body == image.blobs[layer.digest]
+
+
+def arrives_at(worker: int) -> bool:
+    """Say whether a process has a blob open that is on its way."""
+    names = []
+    for link in Path(f"/proc/{worker}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed in this moment
+            names.append(link.readlink().name)
+    return any(name.endswith(".part") for name in names)
+
+
+async def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
+    """A blob that doesn't fit is cut off, told in the log, and leaves nothing; what fits is served."""
+    large, small = make_image(layers=1, size=LARGE, seed="too large"), make_image(layers=1, seed="small")
+    async with scripted_upstream() as upstream:
+        upstream.hold("library/app", large, "large")
+        upstream.hold("library/app", small, "small")
+        limited = ("prlimit", "--fsize=2000000")
+        server = RoadsteadServer(tmp_path, config=upstream_config(upstream.url), workers=1, command=limited)
+        await asyncio.to_thread(server.start)
+        try:
+            with pytest.raises(ConnectionBrokenError):
+                await ask(server, f"/v2/library/app/blobs/{large.layers[0].digest}")
+            assert "a download can't be kept: File too large" in server.log
+            assert not list((server.data / "arriving").iterdir())
+            assert await asyncio.to_thread(pull, server.host, "library/app", "small")
+        finally:
+            await asyncio.to_thread(server.stop)
+
+
+async def test_a_list_is_asked_for_once(tmp_path: Path) -> None:
+    """However many want it at a time; one without an end is given up, and what is here is listed."""
+    image = make_image(seed="list")
+    go_on = asyncio.Event()
+
+    async def pause(request: web.Request, behave: Handler) -> web.StreamResponse:
+        await go_on.wait()
+        return await behave(request)
+
+    async with scripted_upstream() as upstream, serving(tmp_path, upstream_config(upstream.url)) as server:
+        upstream.hold("library/app", image, "1", "2")
+        assert await asyncio.to_thread(pull, server.host, "library/app", "1")
+        upstream.will("GET", "/tags/list", pause)
+        asking = [asyncio.ensure_future(ask(server, "/v2/library/app/tags/list")) for _ in range(5)]
+        await asyncio.to_thread(
+            wait_until, lambda: bool(upstream.seen("GET", "/tags/list")), timeout=timedelta(seconds=20)
+        )
+        await asyncio.wait(asking, timeout=0.2)
+        go_on.set()
+        for each in asking:
+            assert (await each).json()["tags"] == ["1", "2"]
+        assert len(upstream.seen("GET", "/tags/list")) == 1
+
+        page = json.dumps({"tags": [f"t{number}" for number in range(250_000)]}).encode()
+        endless = [
+            answers(200, {"Link": f'</v2/library/app/tags/list?last={number}>; rel="next"'}, page)
+            for number in range(6)
+        ]
+        upstream.will("GET", "/tags/list", *endless)
+        assert (await ask(server, "/v2/library/app/tags/list")).json()["tags"] == ["1"]
+        assert "a list of more than 1000000 tags" in server.log
+
+
+# Where it connects to
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+async def test_an_upstream_sends_us_nowhere_else(tmp_path: Path, trusted: bool) -> None:
+    """Neither by a redirect nor for a token to addresses that aren't public, unless they are named; never signed."""
+    image = make_image(layers=1, size=LARGE, seed="elsewhere")
+    layer = image.layers[0]
+    signed = f'username = "{USER}"\npassword = "{PASSWORD}"'
+    async with scripted_upstream() as elsewhere, scripted_upstream(auth="basic") as upstream:
+        upstream.hold("library/app", image, "1")
+        elsewhere.hold("library/app", image)
+        there = elsewhere.host.replace("127.0.0.1", "localhost")
+        config = upstream_config(upstream.url, signed + (f'\ntrusted_hosts = ["{there}"]' if trusted else ""))
+        async with serving(tmp_path, config) as server:
+            assert (await ask(server, "/v2/library/app/manifests/1")).status == 200
+            moved = answers(307, {"Location": f"http://{there}/v2/library/app/blobs/{layer.digest}"})
+            upstream.will("GET", "/blobs/", *[moved] * 9)
+            answer = await ask(server, f"/v2/library/app/blobs/{layer.digest}")
+            assert (answer.body == image.blobs[layer.digest]) is trusted
+            assert bool(elsewhere.requests) is trusted
+            assert not any("authorization" in one.headers for one in elsewhere.requests)
+            assert trusted or "it is this machine" in answer.body.decode()
+
+
+async def test_a_realm_elsewhere_gets_no_password(tmp_path: Path) -> None:
+    """A registry that asks for tokens to be had from a stranger is refused before the stranger hears anything."""
+    image = make_image(seed="realm")
+    async with scripted_upstream() as stranger, scripted_upstream(auth="bearer") as upstream:
+        upstream.hold("library/app", image, "1")
+        upstream.realm = f"http://localhost:{stranger.host.rpartition(':')[2]}/token"
+        signed = f'username = "{USER}"\npassword = "{PASSWORD}"'
+        async with serving(tmp_path, upstream_config(upstream.url, signed)) as server:
+            refused = await ask(server, "/v2/library/app/manifests/1")
+            assert refused.status in {403, 502, 503}
+            assert not stranger.requests
+
+
 # Rules
 
 
@@ -507,6 +707,51 @@ def test_distributions_own_section(tmp_path: Path, registry_peer: RegistryPeer) 
         assert pull(server.host, name, "1")
         refused = fetch(server.host, f"/v2/{name}/blobs/uploads/", {}, "POST")
         assert (refused.status, refused.code) == (405, "UNSUPPORTED")
+
+
+def test_a_cache_of_distributions_is_taken_over(tmp_path: Path, registry_peer: RegistryPeer) -> None:
+    """Its tree and its file: names mean what they did, and are asked for, whatever was kept of them."""
+    old, new, name = make_image(seed="kept"), make_image(seed="moved on"), f"team/{uuid4().hex[:12]}"
+    proxy = {"proxy": {"remoteurl": registry_peer.url}}
+    root = tmp_path / "root"
+    push(registry_peer.host, name, old, "1")
+    with open_registry_peer(root, more=proxy) as cache:
+        assert pull(cache.host, name, "1")
+    push(registry_peer.host, name, new, "1")
+    config = {"version": "0.1", "storage": {"filesystem": {"rootdirectory": str(root)}}, **proxy}
+    with RoadsteadServer(tmp_path, config=json.dumps(config), file="config.yml", workers=1) as server:
+        answer = fetch(server.host, f"/v2/{name}/manifests/1")
+        assert (answer.status, answer.body) == (200, new.raw)
+        assert pull(server.host, name, "1")
+        with Client(server.host) as client:
+            refused = client.post(f"/v2/{name}/blobs/uploads/")
+        assert (refused.status, refused.code) == (405, "UNSUPPORTED")
+
+
+def test_in_a_bucket_with_postgresql(tmp_path: Path, seaweedfs: SeaweedFS, postgres_url: str) -> None:
+    """As with files; what one replica has pulled is there for the other, with the upstream gone."""
+    image = make_image(layers=2, size=LARGE, seed="bucket")
+    expected = {str(digest): data for digest, data in image.blobs.items()}
+    config = (
+        f'[storage]\ndriver = "s3"\nbucket = "{seaweedfs.create_bucket()}"\nregion = "{seaweedfs.region}"\n'
+        f'endpoint = "{seaweedfs.endpoint}"\naccess_key = "{seaweedfs.access_key}"\n'
+        f'secret_key = "{seaweedfs.secret_key}"\n[database]\nurl = "{postgres_url}"\n'
+    )
+    with ExitStack() as replicas:
+        with open_registry_peer(tmp_path / "peer") as peer:
+            push(peer.host, "team/app", image, "1")
+            config += upstream_config(peer.url)
+            one, two = (
+                replicas.enter_context(RoadsteadServer(tmp_path / name, config=config)) for name in ("one", "two")
+            )
+            assert pull(one.host, f"{SPACE}/team/app", "1") == expected
+
+        def is_stored() -> bool:
+            paths = [f"/v2/{SPACE}/team/app/blobs/{digest}" for digest in expected]
+            return all(fetch(two.host, path, method="HEAD").status == 200 for path in paths)
+
+        assert wait_until(is_stored, timeout=timedelta(seconds=30))
+        assert pull(two.host, f"{SPACE}/team/app", "1") == expected
 
 
 # Retention

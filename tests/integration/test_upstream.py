@@ -625,6 +625,20 @@ async def test_a_proxy_is_used(waits: Waits) -> None:
         assert len(upstream.requests) == 1
 
 
+async def test_beside_a_proxy_addresses_are_checked(waits: Waits) -> None:
+    """Where a proxy may connect for us, what is asked without it still has to be public."""
+    async with scripted_upstream() as proxy, scripted_upstream() as upstream:
+        proxies = Proxies.from_environment({"HTTP_PROXY": proxy.host, "NO_PROXY": "10.0.0.0/8"})
+        policy = EgressPolicy()
+        async with Transport(proxies=proxies, egress=policy, by_proxy=True, sleep=waits) as transport:
+            await RegistryClient(RegistryAddress.parse("http://registry.test"), transport).ping()
+            for direct in ("http://10.0.0.1", upstream.url):
+                with pytest.raises(AddressForbiddenError):
+                    await RegistryClient(RegistryAddress.parse(direct), transport).ping()
+        assert len(proxy.requests) == 1
+        assert not upstream.requests
+
+
 async def test_what_is_traced_holds_no_secret(upstream: ScriptedUpstream, waits: Waits) -> None:
     """Whoever watches sees every request, and neither signatures nor credentials."""
     seen: list[Exchange] = []

@@ -50,13 +50,13 @@ def _client(upstream: UpstreamSettings, transport: Transport) -> RegistryClient:
 def _transport(upstream: UpstreamSettings) -> Transport:
     """Return how it is reached: through the environment's proxies, else nowhere but there and to public addresses.
 
-    A proxy connects for us, unchecked; whoever has one decides there where it may connect to.
+    A proxy connects for us, unchecked; whoever has one decides there where it may connect to. What `NO_PROXY` names is
+    connected to by us, and checked.
     """
     proxies = Proxies.from_environment(os.environ)
-    url = _address(upstream).url
-    own = {urlsplit(url).netloc.lower(), *(host.lower() for host in upstream.trusted_hosts)}
-    egress = None if proxies.proxy_for(url) is not None else EgressPolicy(frozenset(own))
-    return Transport(ca_file=upstream.ca, proxies=proxies, egress=egress, backoff=BACKOFF)
+    own = {urlsplit(_address(upstream).url).netloc.lower(), *(host.lower() for host in upstream.trusted_hosts)}
+    egress = EgressPolicy(frozenset(own))
+    return Transport(ca_file=upstream.ca, proxies=proxies, egress=egress, by_proxy=True, backoff=BACKOFF)
 
 
 def _address(upstream: UpstreamSettings) -> RegistryAddress:

@@ -3,10 +3,12 @@
 Loaded only where settings speak of tokens: the libraries for them cost a worker half its start.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from roadstead.app.plugs import CLOCK
+from roadstead.app.upstreams import build_upstreams
 from roadstead.auth.access import Access
 from roadstead.auth.bearer import BearerChallenge
 from roadstead.auth.challenges import BasicChallenge
@@ -25,6 +27,7 @@ from roadstead.db.stores.tokens import DatabaseTokens
 from roadstead.errors import RoadsteadError
 from roadstead.http.names import parse_name
 from roadstead.http.token_door import TokenDoor
+from roadstead.proxy.spaces import Upstream, default_space
 from roadstead.secret import Secret
 from roadstead.settings.model import IssueSettings, KeyIds, Settings, TokenSettings
 
@@ -97,7 +100,7 @@ class TokenParts:
         desk = TokenDesk(
             access,
             issuer,
-            by_policies(policies, _repository),
+            by_policies(policies, partial(_repositories, default_space(build_upstreams(self._settings)))),
             self._store,
             self._identities,
             CLOCK,
@@ -168,8 +171,11 @@ def _bytes(path: Path) -> bytes:
         raise KeysUnreadableError(str(path), error.strerror or str(error)) from error
 
 
-def _repository(name: str) -> str | None:
+def _repositories(default_of: Callable[[str], Upstream | None], name: str) -> Sequence[str]:
+    """Return what a name in a path may stand for: what it says, and an upstream's that it may be a short name of."""
     try:
-        return str(parse_name(name).repository)
+        repository = str(parse_name(name).repository)
     except RoadsteadError:
-        return None
+        return ()
+    upstream = default_of(repository)
+    return (repository,) if upstream is None else (repository, f"{upstream.host}/{repository}")

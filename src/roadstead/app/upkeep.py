@@ -12,7 +12,7 @@ from roadstead.app.auditing import audit_loop
 from roadstead.app.plugs import CLOCK, Plugs, metered, open_plugs, owner
 from roadstead.app.services import build_uploads
 from roadstead.app.telling import delivery_loops
-from roadstead.app.upstreams import RETENTION_EVERY, arrivals, pulled_retention
+from roadstead.app.upstreams import RETENTION_EVERY, arrivals, pulled_retention, tell_of_shadowed
 from roadstead.app.writing import keeping_the_right
 from roadstead.augment.kept_layers import RuleLayers
 from roadstead.augment.rules import Rules
@@ -59,6 +59,7 @@ async def _work(plugs: Plugs, handover: Handover, tally: EventMetrics) -> None:
     everywhere = [Loop("leases of the rules' layers", settings.gc.grace / 4, layers.keep)]
     loops = [] if settings.registry.read_only else _removing(plugs, settings, uploads)
     if settings.upstreams.registries:
+        await tell_of_shadowed(plugs, settings)
         everywhere.append(Loop("broken downloads", timedelta(hours=1), _remove_abandoned(arrivals(handover))))
         if not settings.registry.read_only:
             loops.append(Loop("images of upstreams", RETENTION_EVERY, pulled_retention(plugs, settings).run))

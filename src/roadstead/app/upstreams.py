@@ -5,6 +5,8 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import structlog
+
 from roadstead.app.plugs import CLOCK, Plugs
 from roadstead.oci.descriptor import Platform
 from roadstead.oci.pattern import Pattern
@@ -17,6 +19,8 @@ from roadstead.settings.handover import Handover
 from roadstead.settings.model import Settings, StorageDriver, UpstreamSettings
 
 RETENTION_EVERY = timedelta(hours=1)
+MOST_TOLD = 20
+_log = structlog.get_logger()
 
 
 def build_upstreams(settings: Settings) -> tuple[Upstream, ...]:
@@ -31,6 +35,7 @@ def _upstream(settings: Settings, upstream: UpstreamSettings) -> Upstream:
         revalidate=upstream.revalidate,
         keep=None if settings.registry.read_only else upstream.keep or None,
         allow_push=upstream.allow_push,
+        whole=upstream.whole,
         platforms=tuple(Platform.parse(text) for text in upstream.platforms),
     )
 
@@ -70,6 +75,19 @@ async def pulling_through(
             yield proxy
         finally:
             await proxy.aclose()
+
+
+async def tell_of_shadowed(plugs: Plugs, settings: Settings) -> None:
+    """Log which repositories were pushed under names that are an upstream's now: nobody can pull them."""
+    for upstream in settings.upstreams.registries:
+        shadowed = await plugs.database.pulled.shadowed(upstream.host, limit=MOST_TOLD)
+        if shadowed:
+            _log.warning(
+                "repositories that were pushed here can't be pulled: their names are an upstream's",
+                host=upstream.host,
+                repositories=[str(repository) for repository in shadowed],
+                advice="take the upstream out of the settings, and copy them to other names",
+            )
 
 
 def pulled_retention(plugs: Plugs, settings: Settings) -> PulledRetention:

@@ -1,6 +1,6 @@
 """Who a request comes from, and what narrows what they may do: what ways of signing in give."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -118,6 +118,13 @@ class Caller:
     def is_anonymous(self) -> bool:
         """Say whether nobody in particular asks."""
         return self.principal == ANONYMOUS
+
+    def known_as(self, asked: str, repository: str) -> Self:
+        """Return the caller whose token, where it is for the repository under another name, is for this one. Pure."""
+        if self.grants is None:
+            return self
+        also = tuple(replace(grant, name=repository) for grant in self.grants if grant.name == asked)
+        return replace(self, grants=(*self.grants, *also))
 
 
 NOBODY = Caller(ANONYMOUS)

@@ -118,23 +118,26 @@ class TokenDesk:
         return text
 
 
-def by_policies(policies: Policies, repository_of: Callable[[str], str | None]) -> Granting:
+def by_policies(policies: Policies, repositories_of: Callable[[str], Sequence[str]]) -> Granting:
     """Return what grants what policies allow.
 
-    `repository_of` gives the repository that a name in a path stands for (`as-pushed/team/app` for `team/app`), None
-    where there can't be one. A token names both: what the client asked for, and what it is checked against.
+    `repositories_of` gives the repositories that a name in a path may stand for: `as-pushed/team/app` for `team/app`,
+    a default name of an upstream for its own and for what may be ours; none where there can't be any. A token names
+    all of them, and what the client asked for: what it is checked against.
     """
 
     def grant(caller: Caller, asked: Grant) -> Sequence[Grant]:
         kind = asked.kind.partition("(")[0]
         if kind == "registry":
             return _registry(policies, caller, asked)
-        repository = repository_of(asked.name) if kind == "repository" else None
-        if repository is None:
-            return ()
+        repositories = repositories_of(asked.name) if kind == "repository" else ()
         wanted = [action for action in sorted(_REPOSITORY) if action.value in asked.actions or "*" in asked.actions]
-        allowed = frozenset(a.value for a in wanted if policies.decide(caller, a, repository).allowed)
-        return [Grant(asked.kind, name, allowed) for name in dict.fromkeys((asked.name, repository))]
+        granted: dict[str, frozenset[str]] = {}
+        for repository in repositories:
+            allowed = frozenset(a.value for a in wanted if policies.decide(caller, a, repository).allowed)
+            granted.setdefault(asked.name, allowed)  # what it stands for first
+            granted[repository] = allowed
+        return [Grant(asked.kind, name, allowed) for name, allowed in granted.items()]
 
     return grant
 

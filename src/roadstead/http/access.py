@@ -39,33 +39,42 @@ class Guard:
         """Return the policies that decide here."""
         return self._access.policies
 
-    async def admit(self, request: Request, route: Route, found: Mapping[str, str]) -> None:
+    async def admit(
+        self, request: Request, route: Route, found: Mapping[str, str], *, asked: str | None = None
+    ) -> None:
         """Find out who sent a request, note it there, and see whether they may.
 
-        Raises SignInNeededError, AccessDeniedError, AttemptsTooManyError, NameInvalidError.
+        A token may be for the name that the repository was `asked` for by: clients know no other. Policies are about
+        the repository. Raises SignInNeededError, AccessDeniedError, AttemptsTooManyError, NameInvalidError.
         """
         if route.needs is None:
             return
         name = found.get("name")
-        await self.admit_to(request, route.needs, None if name is None else str(parse_name(name).repository))
+        repository = None if name is None else str(parse_name(name).repository)
+        await self.admit_to(request, route.needs, repository, asked=asked)
 
-    async def admit_to(self, request: Request, action: Action, repository: str | None) -> None:
+    async def admit_to(
+        self, request: Request, action: Action, repository: str | None, *, asked: str | None = None
+    ) -> None:
         """Do the same for an action on a repository, or on the registry as a whole (None).
 
         Raises SignInNeededError, AccessDeniedError, AttemptsTooManyError.
         """
+        named = repository if asked is None else asked
         try:
             caller = await self._access.identify(request.header(b"authorization"), request.client or "")
         except SignInNeededError as error:
-            self._ask_again(request, action, repository, error)
+            self._ask_again(request, action, named, error)
             raise
+        if asked is not None and repository is not None:
+            caller = caller.known_as(asked, repository)
         request.rights = DecidedRights(caller, self._access)
         if action.of_repository and repository is None:
             self._admit_at_the_door(request, caller)
             return
         decision = self._access.decide(caller, action, repository)
         if not decision.allowed:
-            raise self._refusal(request, caller, action, repository, decision)
+            raise self._refusal(request, caller, action, repository, decision, named)
 
     def _admit_at_the_door(self, request: Request, caller: Caller) -> None:
         """``/v2/`` asks nothing of anybody but where clients find out how to sign in: they only do so if asked here."""
@@ -77,7 +86,13 @@ class Guard:
                 raise SignInNeededError(challenges=challenges)
 
     def _refusal(
-        self, request: Request, caller: Caller, action: Action, repository: str | None, decision: Decision
+        self,
+        request: Request,
+        caller: Caller,
+        action: Action,
+        repository: str | None,
+        decision: Decision,
+        named: str | None,
     ) -> Exception:
         _log.info(
             "access denied",
@@ -89,7 +104,7 @@ class Guard:
             reason=decision.because,
         )
         if caller.is_anonymous or decision.by_token:
-            wanted = (needed(action, repository),)
+            wanted = (needed(action, named),)
             challenges = self._values(request, wanted, "insufficient_scope" if decision.by_token else None)
             if challenges:
                 said = "the token is not good for this" if decision.by_token else "sign in to do this"

@@ -24,7 +24,7 @@ from roadstead.http.errors import respond
 from roadstead.http.forwarded import TrustedProxies
 from roadstead.http.outside import Outside
 from roadstead.http.routes import MethodUnknownError, Route, Router
-from roadstead.http.upstreams import answered_for, check_writable, routed
+from roadstead.http.upstreams import answered_for, asked_by, check_writable, routed
 from roadstead.registry.pump import BodyBrokenError
 
 API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
@@ -170,7 +170,7 @@ async def _admitted(request: Request, route: Route, found: Mapping[str, str], se
     if services.proxy is not None:
         found = await routed(request, found, services)
     if services.guard is not None:
-        await services.guard.admit(request, route, found)
+        await services.guard.admit(request, route, found, asked=asked_by(found))
     if services.proxy is not None:
         check_writable(found)
     return found

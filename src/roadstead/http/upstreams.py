@@ -36,6 +36,15 @@ async def routed(request: Request, found: Mapping[str, str], services: Services)
     return {**found, **more, "name": f"{before}{route.name}", ASKED: route.asked}
 
 
+def asked_by(found: Mapping[str, str]) -> str | None:
+    """Return the name that a client has a token for, where a default name is an upstream's (`library/app`).
+
+    Not with ``?ns=``: there the same name may be one of ours, and its token isn't one for the upstream's.
+    """
+    asked = found.get(ASKED)
+    return None if asked is None or _NAMESPACE in found else asked
+
+
 def check_writable(found: Mapping[str, str]) -> None:
     """Raise UpstreamReadOnlyError for a write to what isn't ours."""
     host = found.get(_READ_ONLY)
@@ -54,6 +63,15 @@ def answered_for(response: AnyResponse, found: Mapping[str, str]) -> AnyResponse
 def place_of(services: Services, repository: RepositoryName) -> Place | None:
     """Return where a repository comes from; None for one of ours."""
     return None if services.proxy is None else services.proxy.place(repository)
+
+
+def may_become_ours(services: Services, repository: RepositoryName, found: Mapping[str, str]) -> bool:
+    """Say whether a name that is an upstream's by default would be ours once it is pushed to.
+
+    Who pushes asks first which blobs are here, and then doesn't send them: the upstream's would be missing from ours.
+    """
+    place = None if asked_by(found) is None else place_of(services, repository)
+    return place is not None and place.upstream.allow_push
 
 
 async def freshened(services: Services, repository: RepositoryName, reference: Tag | Digest) -> Place | None:

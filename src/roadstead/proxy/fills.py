@@ -1,9 +1,9 @@
 """Blobs on their way from an upstream: one download, however many wait for it, in whichever process of this machine.
 
 What arrives is written to a file that has the digest in its name and is locked while it grows. Whoever wants the same
-blob meanwhile reads that file behind the writer; other processes look at its size. The upstream's client gives the last
-piece only when length and digest were right, so who reads to the end has the blob, and nobody has more than a part of
-anything else. Once whole it goes into the store like any upload, verified anew, and the file goes.
+blob meanwhile reads that file behind the writer; other processes look at its size. The file's first byte says whether
+what follows is whole: length and digest were right. Before that nobody gets the last piece of what they asked for, the
+blob or a part of it. Once whole it goes into the store like any upload, verified anew, and the file goes.
 
 A process that is killed leaves a file without a lock; the background process removes it (``locks.remove_abandoned``).
 docs/decisions/0027-pull-through.md tells what else was weighed.
@@ -11,6 +11,7 @@ docs/decisions/0027-pull-through.md tells what else was weighed.
 
 import asyncio
 import os
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from hashlib import sha256
@@ -32,6 +33,13 @@ Download = Callable[[], AsyncGenerator[bytes, None]]
 Store = Callable[[Body], Awaitable[BlobRecord]]
 Find = Callable[[], Awaitable[BlobRecord | None]]
 
+_ARRIVING, _WHOLE = b"\0", b"\1"
+_HEAD = len(_WHOLE)
+"""Bytes before the blob's own."""
+
+_PIECE = 256 << 10
+"""Bytes that a reader holds: there may be many, and what they read has just been written."""
+
 
 class Fill(Protocol):
     """A blob that arrives."""
@@ -44,8 +52,15 @@ class Fill(Protocol):
         """Return when the blob is in the store; raise when it won't be."""
         ...
 
-    def read(self, *, start: int, size: int) -> AsyncGenerator[bytes, None]:
-        """Yield a part of it as it arrives; raise when it breaks off."""
+    async def whole(self, size: int) -> None:
+        """Return when all of it is here and right; raise when it never will be, or is of another size."""
+        ...
+
+    def read(self, *, start: int, size: int, of: int) -> AsyncGenerator[bytes, None]:
+        """Yield a part of a blob `of` so many bytes as it arrives, its last piece once all is right; then let go of it.
+
+        Raises when it breaks off.
+        """
         ...
 
     def leave(self) -> None:
@@ -56,13 +71,16 @@ class Fill(Protocol):
 class _OwnFill:
     """A download of this process. It is over when its task is."""
 
-    def __init__(self, digest: Digest, path: Path, descriptor: int) -> None:
+    def __init__(self, digest: Digest, path: Path, descriptor: int, announced: int | None) -> None:
         self.digest = digest
+        self.announced = announced
         self.path = path
         self.descriptor = descriptor
-        self.size: int | None = None  # known at its end
+        self.size: int | None = None  # known at its end, when all is right
         self.readers = 1  # the task itself, which writes
         self.task: asyncio.Task[None] | None = None
+        # A reader whose answer was never begun doesn't let go: then it is closed with the last who knows of it.
+        self._close = weakref.finalize(self, os.close, descriptor)
         self._written = 0
         self._moved = asyncio.Event()
 
@@ -76,12 +94,18 @@ class _OwnFill:
             self._wake()
 
     async def _download(self, download: Download) -> None:
+        await self._write(_ARRIVING)
         async with aclosing(download()) as pieces:
             async for piece in pieces:
                 await self._write(piece)
                 self._written += len(piece)
                 self._wake()
+        try:
+            os.pwrite(self.descriptor, _WHOLE, 0)
+        except OSError as error:
+            raise SpoolFailedError(error) from error
         self.size = self._written
+        self._wake()
 
     async def _write(self, piece: bytes) -> None:
         writing = asyncio.ensure_future(asyncio.to_thread(_write, self.descriptor, piece))
@@ -103,18 +127,28 @@ class _OwnFill:
         return self.task is None or self.task.done()
 
     async def reach(self, position: int) -> None:
-        """Return when so many bytes are here."""
-        while self._written < position:
-            moved = self._moved
-            if self.is_over:
-                await self.stored()  # raises what the download did
-                return
-            # The task may end without a word: cancelled before it began.
-            waiting = asyncio.ensure_future(moved.wait())
-            try:
-                await asyncio.wait([waiting, self._task()], return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                waiting.cancel()
+        """Return when so many bytes are here, or it is over and went well."""
+        while self._written < position and not self.is_over:
+            await self._moves()
+        if self._written < position:
+            await self.stored()  # raises what the download did
+
+    async def whole(self, size: int) -> None:
+        """Return when all of it is here and right."""
+        while self.size is None and not self.is_over:
+            await self._moves()
+        if self.size is None:
+            await self.stored()
+        if self.size != size:
+            raise FillBrokenError(self.digest)
+
+    async def _moves(self) -> None:
+        # The task may end without a word: cancelled before it began.
+        waiting = asyncio.ensure_future(self._moved.wait())
+        try:
+            await asyncio.wait([waiting, self._task()], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
 
     async def stored(self) -> None:
         """Return when the blob is in the store."""
@@ -129,26 +163,15 @@ class _OwnFill:
         assert self.task is not None  # noqa: S101 -- started where it is made
         return self.task
 
-    async def read(self, *, start: int, size: int) -> AsyncGenerator[bytes, None]:
+    def read(self, *, start: int, size: int, of: int) -> AsyncGenerator[bytes, None]:
         """Yield a part of it as it arrives."""
-        position, end = start, start + size
-        try:
-            while position < end:
-                await self.reach(position + 1)
-                piece = await asyncio.to_thread(os.pread, self.descriptor, min(PIECE_BYTES, end - position), position)
-                if not piece:
-                    await self.stored()
-                    raise FillBrokenError(self.digest)
-                position += len(piece)
-                yield piece
-        finally:
-            self.leave()
+        return _read(self, self.descriptor, start, start + size, of)
 
     def leave(self) -> None:
         """Let go of it; the last one closes the file."""
         self.readers -= 1
         if self.readers == 0:
-            os.close(self.descriptor)
+            self._close()
 
 
 class _Spooled:
@@ -160,7 +183,7 @@ class _Spooled:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield what was written."""
-        position = 0
+        position = _HEAD
         while piece := await asyncio.to_thread(os.pread, self._fill.descriptor, PIECE_BYTES, position):
             position += len(piece)
             yield piece
@@ -170,17 +193,27 @@ class _ForeignFill:
     """A download of another process of this machine, seen by its file."""
 
     def __init__(self, digest: Digest, descriptor: int) -> None:
-        self._digest = digest
+        self.digest = digest
         self._descriptor = descriptor
+        self._close = weakref.finalize(self, os.close, descriptor)
 
     async def reach(self, position: int) -> None:
         """Return when so many bytes are here."""
-        while os.fstat(self._descriptor).st_size < position:
-            over = is_abandoned(self._descriptor)  # asked before the size, which is final then
-            if os.fstat(self._descriptor).st_size >= position:
+        await self._comes(lambda: os.fstat(self._descriptor).st_size >= _HEAD + position)
+
+    async def whole(self, size: int) -> None:
+        """Return when all of it is here and right."""
+        await self._comes(lambda: os.pread(self._descriptor, _HEAD, 0) == _WHOLE)
+        if os.fstat(self._descriptor).st_size != _HEAD + size:
+            raise FillBrokenError(self.digest)
+
+    async def _comes(self, happened: Callable[[], bool]) -> None:
+        while not happened():
+            over = is_abandoned(self._descriptor)  # asked before the last look, for nothing happens after it
+            if happened():
                 return
             if over:
-                raise FillBrokenError(self._digest)
+                raise FillBrokenError(self.digest)
             await asyncio.sleep(PAUSE_S)
 
     async def stored(self) -> None:
@@ -188,23 +221,32 @@ class _ForeignFill:
         while not is_abandoned(self._descriptor):  # noqa: ASYNC110 -- another process can't set an event of ours
             await asyncio.sleep(PAUSE_S)
 
-    async def read(self, *, start: int, size: int) -> AsyncGenerator[bytes, None]:
+    def read(self, *, start: int, size: int, of: int) -> AsyncGenerator[bytes, None]:
         """Yield a part of it as it arrives."""
-        position, end = start, start + size
-        try:
-            while position < end:
-                await self.reach(position + 1)
-                piece = await asyncio.to_thread(os.pread, self._descriptor, min(PIECE_BYTES, end - position), position)
-                if not piece:
-                    raise FillBrokenError(self._digest)
-                position += len(piece)
-                yield piece
-        finally:
-            self.leave()
+        return _read(self, self._descriptor, start, start + size, of)
 
     def leave(self) -> None:
         """Let go of the file."""
-        os.close(self._descriptor)
+        self._close()
+
+
+async def _read(
+    fill: _OwnFill | _ForeignFill, descriptor: int, position: int, end: int, size: int
+) -> AsyncGenerator[bytes, None]:
+    """Yield the bytes of a blob of that size from `position` to `end` as they arrive."""
+    try:
+        while position < end:
+            await fill.reach(position + 1)
+            piece = await asyncio.to_thread(os.pread, descriptor, min(_PIECE, end - position), _HEAD + position)
+            if not piece:
+                raise FillBrokenError(fill.digest)
+            position += len(piece)
+            if position == end:
+                # Whoever takes a part, or was told a wrong size, would have a whole that nobody has checked.
+                await fill.whole(size)
+            yield piece
+    finally:
+        fill.leave()
 
 
 class Fills:
@@ -214,32 +256,51 @@ class Fills:
         self._directory = directory
         self._own: dict[Path, _OwnFill] = {}
 
+    def announced(self, repository: RepositoryName, digest: Digest) -> int | None:
+        """Return the size that was told of a blob whose download is under way in this process; None for others."""
+        own = self._own.get(self._path(repository, digest))
+        return None if own is None else own.announced
+
+    def _path(self, repository: RepositoryName, digest: Digest) -> Path:
+        return self._directory / f"{sha256(f'{repository}@{digest}'.encode()).hexdigest()}.part"
+
     async def join(
-        self, repository: RepositoryName, digest: Digest, download: Download, store: Store, find: Find
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        download: Download,
+        store: Store,
+        find: Find,
+        *,
+        announced: int | None = None,
     ) -> Fill:
         """Return the download of a repository's blob, begun now unless it is under way.
 
-        Whoever joins reads it to the end or leaves it, once. `find` looks whether it is in the store by now. Raises
-        SpoolFailedError.
+        Whoever joins reads it to the end or leaves it, once. `find` looks whether it is in the store by now;
+        `announced` is the size that was told of it. Raises SpoolFailedError.
         """
-        path = self._directory / f"{sha256(f'{repository}@{digest}'.encode()).hexdigest()}.part"
+        path = self._path(repository, digest)
         own = self._own.get(path)
         if own is not None:
             own.readers += 1
             return own
         try:
-            return self._begin_or_follow(path, digest, download, store, find)
+            descriptor, is_ours = self._claim_or_open(path)
         except OSError as error:
             raise SpoolFailedError(error) from error
+        if is_ours:
+            return self._begin(_OwnFill(digest, path, descriptor, announced), download, store, find)
+        return _ForeignFill(digest, descriptor)
 
-    def _begin_or_follow(self, path: Path, digest: Digest, download: Download, store: Store, find: Find) -> Fill:
+    def _claim_or_open(self, path: Path) -> tuple[int, bool]:
+        """Return a descriptor, and whether it is for us to write."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         while True:
             descriptor = claim(path)
             if descriptor is not None:
-                return self._begin(_OwnFill(digest, path, descriptor), download, store, find)
+                return descriptor, True
             with suppress(FileNotFoundError):  # its writer was done with it in this very moment
-                return _ForeignFill(digest, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                return os.open(path, os.O_RDONLY | os.O_CLOEXEC), False
 
     def _begin(self, fill: _OwnFill, download: Download, store: Store, find: Find) -> _OwnFill:
         fill.readers += 1

@@ -50,8 +50,13 @@ class PulledStore(Protocol):
     async def idle(self, space: str, *, before: datetime, limit: int) -> Sequence[tuple[RepositoryName, Digest]]:
         """Return up to `limit` manifests in repositories below `space` that nobody has pulled since that moment.
 
-        A manifest counts as pulled with what was derived from it. What an index lists that is still here isn't idle.
+        A manifest counts as pulled with what was derived from it. What an index lists that is still here isn't idle,
+        and what was pushed, before the name was an upstream's, never is.
         """
+        ...
+
+    async def shadowed(self, space: str, *, limit: int) -> Sequence[RepositoryName]:
+        """Return up to `limit` repositories below `space`, by name, that hold something that was pushed."""
         ...
 
 

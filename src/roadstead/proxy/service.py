@@ -6,12 +6,13 @@ asked for.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from time import monotonic
+from typing import Any, TypeVar
 
 import structlog
 
@@ -54,7 +55,13 @@ NOTED_EVERY_S = 3600.0
 
 MAX_NOTED = 8192
 MAX_LISTS = 64
+MAX_TAGS = 1_000_000
+"""Tags of one list: a registry that goes on for ever would take all memory."""
+
 _log = structlog.get_logger()
+
+Key = TypeVar("Key")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,8 @@ class PullThrough:
         self._left_alone_until: dict[str, float] = {}  # hosts, on the monotonic clock
         self._noted: dict[tuple[RepositoryName, Digest], float] = {}
         self._lists: dict[RepositoryName, tuple[float, Sequence[str]]] = {}
+        self._listing: dict[RepositoryName, asyncio.Task[Sequence[str] | None]] = {}
+        self._sizing: dict[tuple[RepositoryName, Digest], asyncio.Task[int | None]] = {}
 
     async def route(self, text: str, namespace: str | None, *, writing: bool) -> Routed:
         """Return what a path's name stands for (``Spaces.route``)."""
@@ -108,7 +117,11 @@ class PullThrough:
 
     async def aclose(self) -> None:
         """End what is under way; nothing of it is kept in part."""
-        running = list(self._running.values())
+        running: list[asyncio.Task[Any]] = [
+            *self._running.values(),
+            *self._listing.values(),
+            *self._sizing.values(),
+        ]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
@@ -140,22 +153,12 @@ class PullThrough:
     async def _once(self, place: Place, reference: Tag | Digest, work: Callable[[], Awaitable[Digest]]) -> Digest:
         """Do it, or wait for whoever is doing the same on this machine. It goes on when a waiting client goes away."""
         key = f"{place.repository}@{reference}"
-        task = self._running.get(key)
-        if task is None:
-            task = asyncio.create_task(self._alone(key, work), name=f"pull {key}")
-            self._running[key] = task
-            task.add_done_callback(lambda done: self._ended(key, done))
-        return await asyncio.shield(task)
+        return await _shared(self._running, key, lambda: self._alone(key, work))
 
     async def _alone(self, key: str, work: Callable[[], Awaitable[Digest]]) -> Digest:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         async with alone(self._directory / f"{sha256(key.encode()).hexdigest()}.lock"):
             return await work()
-
-    def _ended(self, key: str, task: "asyncio.Task[Digest]") -> None:
-        del self._running[key]
-        if not task.cancelled():
-            task.exception()  # whoever waits gets it; when all have gone, asyncio isn't to complain of it
 
     async def _fetch_again(self, place: Place, digest: Digest) -> Digest:
         """Fetch by digest, unless another process has just done so."""
@@ -208,7 +211,8 @@ class PullThrough:
         self._tally.asked(place.upstream.host, "tag")
         found = await self._remotes(place.upstream.host).find_manifest(place.remote, tag)
         if found is None:
-            await self._manifests.delete_tag(place.repository, tag, now=self._clock.now())
+            if known.checked_at is not None:  # else it was never there: somebody pushed it under this name once
+                await self._manifests.delete_tag(place.repository, tag, now=self._clock.now())
             raise ManifestUnknownError(place.repository, tag)
         if found.digest != known.digest:
             return await self._fetch(place, found.digest, tag)
@@ -279,7 +283,7 @@ class PullThrough:
         if record is not None:
             fill.leave()
             return record
-        return Arriving(digest, size, lambda start, part: fill.read(start=start, size=part), fill.leave)
+        return Arriving(digest, size, lambda start, part: fill.read(start=start, size=part, of=size), fill.leave)
 
     async def _begun(self, place: Place, digest: Digest, fill: Fill) -> None:
         """Return when something has arrived, or all of it is stored."""
@@ -305,6 +309,13 @@ class PullThrough:
         return record
 
     async def _size(self, place: Place, digest: Digest) -> int | None:
+        """Return how large a blob is, None where the upstream doesn't tell; many who want it ask once."""
+        announced = self._fills.announced(place.repository, digest)
+        if announced is not None:
+            return announced
+        return await _shared(self._sizing, (place.repository, digest), lambda: self._ask_size(place, digest))
+
+    async def _ask_size(self, place: Place, digest: Digest) -> int | None:
         self._tally.asked(place.upstream.host, "blob")
         try:
             size = await self._remotes(place.upstream.host).find_blob(place.remote, digest)
@@ -328,22 +339,27 @@ class PullThrough:
         async def find() -> BlobRecord | None:
             return await self._blobs.find(place.repository, digest)
 
-        return await self._fills.join(place.repository, digest, download, store, find)
+        return await self._fills.join(place.repository, digest, download, store, find, announced=size)
 
     # Lists
 
     async def tags(self, place: Place) -> Sequence[str] | None:
         """Return all tags that the upstream has, sorted; None where it can't be asked. Raises RepositoryUnknownError.
 
-        A list is remembered for as long as a tag is.
+        A list is remembered for as long as a tag is, and asked for once, however many want it at a time.
         """
-        now = monotonic()
         until, listed = self._lists.get(place.repository, (0.0, ()))
-        if until > now:
+        if until > monotonic():
             return listed
-        self._tally.asked(place.upstream.host, "list")
+        return await _shared(self._listing, place.repository, lambda: self._list(place))
+
+    async def _list(self, place: Place) -> Sequence[str] | None:
+        host = place.upstream.host
+        self._tally.asked(host, "list")
+        listed: Sequence[str] = []
         try:
-            listed = sorted([str(tag) async for tag in self._remotes(place.upstream.host).tags(place.remote)])
+            async with aclosing(self._remotes(host).tags(place.remote)) as tags:
+                listed = await _sorted(host, tags)
         except UpstreamNotFoundError as error:
             raise RepositoryUnknownError(place.repository) from error
         except UpstreamUnavailableError as error:
@@ -351,7 +367,7 @@ class PullThrough:
             return None
         while len(self._lists) >= MAX_LISTS:
             del self._lists[next(iter(self._lists))]
-        self._lists[place.repository] = (now + place.upstream.revalidate.total_seconds(), listed)
+        self._lists[place.repository] = (monotonic() + place.upstream.revalidate.total_seconds(), listed)
         return listed
 
     async def referrers(self, place: Place, digest: Digest, artifact_type: str | None) -> Sequence[Descriptor] | None:
@@ -371,6 +387,33 @@ class PullThrough:
             list=what,
             reason=str(error),
         )
+
+
+async def _shared(
+    running: dict[Key, asyncio.Task[Result]], key: Key, work: Callable[[], Coroutine[Any, Any, Result]]
+) -> Result:
+    """Do the work, or wait for whoever is doing it. It goes on when who waits goes away."""
+    task = running.get(key)
+    if task is None:
+        task = running[key] = asyncio.create_task(work(), name=str(key))
+        task.add_done_callback(lambda done: _forget(running, key, done))
+    return await asyncio.shield(task)
+
+
+def _forget(running: dict[Key, asyncio.Task[Result]], key: Key, task: asyncio.Task[Result]) -> None:
+    del running[key]
+    if not task.cancelled():
+        task.exception()  # whoever waits gets it; when all have gone, asyncio isn't to complain of it
+
+
+async def _sorted(host: str, tags: AsyncIterator[Tag]) -> Sequence[str]:
+    """Return the tags as texts in order; raises BadAnswerError for more than anybody has."""
+    listed = []
+    async for tag in tags:
+        listed.append(str(tag))
+        if len(listed) > MAX_TAGS:
+            raise BadAnswerError(host, f"a list of more than {MAX_TAGS} tags")
+    return sorted(listed)
 
 
 def _checked(host: str, fetched: FetchedManifest) -> NewManifest:

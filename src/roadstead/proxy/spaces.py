@@ -5,7 +5,7 @@ are kept here under these names, however they were asked for. A name without a h
 unless it is, or ever was, a repository of ours: so a deleted private name never becomes somebody else's public image.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -25,6 +25,7 @@ class Upstream:
     revalidate: timedelta = timedelta(minutes=5)
     keep: timedelta | None = None  # after the last pull; None for ever
     allow_push: bool = False
+    whole: bool = False  # what is here under its default names doesn't count
     platforms: tuple[Platform, ...] = ()  # for which rules add; all where there are none
 
 
@@ -56,9 +57,8 @@ class Spaces:
 
     def __init__(self, upstreams: Sequence[Upstream], store: PulledStore) -> None:
         self._by_host = {upstream.host: upstream for upstream in upstreams}
-        self._defaults = tuple(upstream for upstream in upstreams if upstream.default_for)
         self._store = store
-        self._default_of = lru_cache(maxsize=8192)(self._find_default)
+        self._default_of = lru_cache(maxsize=8192)(default_space(upstreams))
 
     def place(self, repository: RepositoryName) -> Place | None:
         """Return where a repository comes from; None for one of ours."""
@@ -79,20 +79,28 @@ class Spaces:
             known = namespace in self._by_host
             return Routed(f"{namespace}/{text}", text, namespace) if known else Routed(text)
         upstream = self._default_of(text)
-        if upstream is None or await self._store.is_known(RepositoryName(text)):
+        if upstream is None or (not upstream.whole and await self._store.is_known(RepositoryName(text))):
             return Routed(text)
         if not writing:
             return Routed(f"{upstream.host}/{text}", text)
         return Routed(text, read_only=None if upstream.allow_push else upstream.host)
 
-    def _find_default(self, text: str) -> Upstream | None:
-        if not self._defaults:
+
+def default_space(upstreams: Sequence[Upstream]) -> Callable[[str], Upstream | None]:
+    """Return what finds the upstream that a name without a host may be of, unless it is ours. Pure."""
+    hosts = {upstream.host for upstream in upstreams}
+    defaults = [upstream for upstream in upstreams if upstream.default_for]
+
+    def find(text: str) -> Upstream | None:
+        if not defaults or text.partition("/")[0] in hosts:
             return None
         try:
             name = RepositoryName.parse(text)
         except NameInvalidError:  # whoever reads it next says so
             return None
-        for upstream in self._defaults:
+        for upstream in defaults:
             if any(pattern.matches_repository(name) for pattern in upstream.default_for):
                 return upstream
         return None
+
+    return find

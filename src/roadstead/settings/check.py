@@ -487,6 +487,8 @@ def _upstream(key: str, upstream: UpstreamSettings) -> Iterator[Finding]:
             yield Finding(f"{key}.url", f"expected http(s)://HOST[:PORT] without a path, got {upstream.url!r}")
     if (upstream.username is None) != (upstream.password is None):
         yield Finding(f"{key}.username", "username and password belong together: set both or neither")
+    if upstream.whole and upstream.allow_push:
+        yield Finding(f"{key}.whole", "what is pushed would never be found again: it doesn't go with allow_push")
     for pattern in upstream.default_for:
         yield from _default_pattern(f"{key}.default_for", pattern)
     for text in upstream.platforms:

@@ -600,7 +600,12 @@ class _Reader:
         remote = find(self._root, "proxy.remoteurl")
         if not isinstance(remote, Scalar) or not _says(remote):
             return
-        given: dict[str, object] = {"default_for": ["**"], "revalidate": "0s", "keep": _PROXY_TTL}
+        given: dict[str, object] = {
+            "default_for": ["**"],
+            "whole": True,  # what distribution's cache has kept isn't ours
+            "revalidate": "0s",
+            "keep": _PROXY_TTL,
+        }
         text = remote.text if "://" in remote.text else f"https://{remote.text}"
         name = (urlsplit(text).hostname or "").lower()
         given |= {"host": _HUB.get(name, name if "." in name else f"{name}.upstream"), "url": text.rstrip("/")}

@@ -359,7 +359,7 @@ KEYS: tuple[Key, ...] = (
         "proxy.remoteurl",
         Kind.TEXT,
         "upstreams.registries",
-        about="it is asked for every name (`default_for`), at every pull (`revalidate`), and nothing can be pushed",
+        about="asked for every name (`default_for`, `whole`), at every pull (`revalidate`); nothing can be pushed",
     ),
     _honoured("proxy.username", Kind.TEXT, about="with `proxy.remoteurl`"),
     _honoured("proxy.password", Kind.TEXT, about="with `proxy.remoteurl`"),

@@ -601,6 +601,11 @@ class UpstreamSettings:
     allow_push: bool = setting(
         False, "Whether names of `default_for` may be pushed to; what is pushed is ours from then on."
     )
+    whole: bool = setting(
+        False,
+        "Whether names of `default_for` are its in any case, also those that were pushed here before. Only for a "
+        "registry that is nothing but its cache, and takes no pushes.",
+    )
     platforms: tuple[str, ...] = setting(
         ("linux/amd64", "linux/arm64"),
         "For which platforms rules add to its images: others are left out of what is made. All of them would have to "

@@ -55,6 +55,9 @@ MAX_PAGE = 32 << 20
 """Bytes of one page of a list: some registries send everything as one."""
 
 MAX_PAGES = 100_000
+MAX_REFERRERS = 100_000
+"""Of one manifest, over all pages: a registry that goes on for ever would take all memory."""
+
 PAGE_SIZE = 1000
 _AS_PUSHED = "as-pushed"
 """First component of the names by which a Roadstead gives images as they were pushed (design decision 6)."""
@@ -329,7 +332,7 @@ class RegistryClient:
         url: str | None = f"/v2/{repository}/referrers/{digest}{query}"
         what = f"the list of what refers to {repository}@{digest}"
         found: list[Descriptor] = []
-        for _ in range(MAX_PAGES):
+        while len(found) <= MAX_REFERRERS:
             if url is None:
                 return found
             call = Call("GET", url, what, _pull(repository), str(repository), {"Accept": OCI_INDEX})

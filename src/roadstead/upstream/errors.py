@@ -85,7 +85,7 @@ class AddressForbiddenError(UpstreamError, DeniedError):
 
     def advice(self) -> str:
         """Say who may be reached."""
-        return "Public addresses and configured registries may be reached."
+        return "Public addresses and configured registries may be reached; trusted_hosts of [[upstreams]] names others."
 
 
 class CredentialsError(UpstreamError, InvalidError):

@@ -65,7 +65,10 @@ class Transport:
 
     proxies: Proxies = field(default_factory=Proxies)
     egress: EgressPolicy | None = None
-    """None: wherever the caller says. With one no proxy is used: it would connect for us, unchecked."""
+    """None: wherever the caller says. With one no proxy is used, unless `by_proxy`: it'd connect for us, unchecked."""
+
+    by_proxy: bool = False
+    """Whether a proxy may connect for us, to where its owner lets it, though what we reach directly is checked."""
 
     backoff: Backoff = field(default_factory=Backoff)
     trace: Trace | None = None
@@ -137,8 +140,8 @@ class Transport:
     ) -> "AsyncIterator[Answer]":
         if (left := self._paused_until.get(host, 0.0) - time.monotonic()) > 0:
             await self.sleep(left)
-        checked = self.egress is not None and not self.egress.trusts(url)
-        proxy = None if self.egress is not None else self.proxies.proxy_for(url)
+        proxy = self.proxies.proxy_for(url) if self.egress is None or self.by_proxy else None
+        checked = proxy is None and self.egress is not None and not self.egress.trusts(url)
         started = time.monotonic()
         try:
             async with self._wire(checked=checked).exchange(method, url, host, headers, body, proxy) as answer:

@@ -57,7 +57,7 @@ class Upstream:
 
 async def whole(fill: Fill, start: int = 0) -> bytes:
     """Read it to the end."""
-    return b"".join([piece async for piece in fill.read(start=start, size=len(DATA) - start)])
+    return b"".join([piece async for piece in fill.read(start=start, size=len(DATA) - start, of=len(DATA))])
 
 
 async def test_all_read_behind_one_download(tmp_path: Path) -> None:
@@ -92,6 +92,50 @@ async def test_a_download_that_breaks_breaks_all(tmp_path: Path) -> None:
     fill = await good.join(here)
     assert await whole(fill) == DATA
     await here.aclose()
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["same process", "another"])
+@pytest.mark.parametrize(("start", "size", "of"), [(0, 10, len(DATA)), (0, 1000, 1000), (5, 995, 1000)])
+async def test_no_end_is_given_before_all_is_right(tmp_path: Path, here: bool, start: int, size: int, of: int) -> None:
+    """Neither of a part nor to those who were told a smaller size, though all their bytes are here."""
+    upstream = Upstream([DATA[:1000], DATA[1000:]])
+    first, second = Fills(tmp_path), Fills(tmp_path)
+    begun = await upstream.join(first)
+    await begun.reach(1000)
+    fill = await upstream.join(first if here else second)
+    reading = asyncio.ensure_future(anext(fill.read(start=start, size=size, of=of)))
+    await asyncio.wait([reading], timeout=0.1)
+    assert not reading.done()
+    upstream.go_on.set()
+
+    if of == len(DATA):
+        assert await reading == DATA[start : start + size]
+    else:
+        with pytest.raises(FillBrokenError):
+            await reading
+    begun.leave()
+    await first.aclose()
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["same process", "another"])
+async def test_an_answer_that_never_begins_keeps_nothing_open(tmp_path: Path, here: bool) -> None:
+    """A client may be gone before the first byte: then nobody reads what was begun for it, nor lets go of it."""
+    upstream = Upstream([DATA[:1000], DATA[1000:]])
+    first, second = Fills(tmp_path), Fills(tmp_path)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    begun = await upstream.join(first)
+    await begun.reach(1000)
+    fill = await upstream.join(first if here else second)
+    pieces = fill.read(start=0, size=len(DATA), of=len(DATA))
+    await pieces.aclose()
+    del pieces, fill
+    upstream.go_on.set()
+    await begun.stored()
+    begun.leave()
+    await first.aclose()
+    del begun
+
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 async def test_it_goes_on_when_nobody_waits(tmp_path: Path) -> None:

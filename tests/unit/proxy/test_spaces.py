@@ -38,6 +38,10 @@ class Hosted:
         """Know nothing."""
         return ()
 
+    async def shadowed(self, space: str, *, limit: int) -> Sequence[RepositoryName]:
+        """Know nothing."""
+        return ()
+
 
 _: PulledStore = Hosted()
 
@@ -45,6 +49,7 @@ UPSTREAMS = (
     Upstream(host="docker.io", default_for=(Pattern.parse("library/*"),)),
     Upstream(host="quay.io"),
     Upstream(host="open.example", default_for=(Pattern.parse("open/**"),), allow_push=True),
+    Upstream(host="whole.example", default_for=(Pattern.parse("whole/*"),), whole=True),
 )
 
 
@@ -58,6 +63,7 @@ UPSTREAMS = (
         ("other.example/org/app", None, Routed("other.example/org/app")),
         ("library/app", None, Routed("docker.io/library/app", "library/app")),
         ("library/hosted", None, Routed("library/hosted")),
+        ("whole/hosted", None, Routed("whole.example/whole/hosted", "whole/hosted")),
         ("library/a/b", None, Routed("library/a/b")),
         ("open/a/b", None, Routed("open.example/open/a/b", "open/a/b")),
         ("library/app", "quay.io", Routed("quay.io/library/app", "library/app", "quay.io")),
@@ -70,7 +76,7 @@ UPSTREAMS = (
 )
 async def test_reads(text: str, namespace: str | None, routed: Routed) -> None:
     """The first component decides, then `?ns=`, then the defaults, unless the name is ours."""
-    spaces = Spaces(UPSTREAMS, Hosted("library/hosted"))
+    spaces = Spaces(UPSTREAMS, Hosted("library/hosted", "whole/hosted"))
 
     assert await spaces.route(text, namespace, writing=False) == routed
 
@@ -82,13 +88,14 @@ async def test_reads(text: str, namespace: str | None, routed: Routed) -> None:
         ("docker.io/library/app", Routed("docker.io/library/app", read_only="docker.io")),
         ("library/app", Routed("library/app", read_only="docker.io")),
         ("library/hosted", Routed("library/hosted")),
+        ("whole/hosted", Routed("whole/hosted", read_only="whole.example")),
         ("open/app", Routed("open/app")),
         ("open.example/open/app", Routed("open.example/open/app", read_only="open.example")),
     ],
 )
 async def test_writes(text: str, routed: Routed) -> None:
     """What is an upstream's isn't pushed to; `?ns=` doesn't count."""
-    spaces = Spaces(UPSTREAMS, Hosted("library/hosted"))
+    spaces = Spaces(UPSTREAMS, Hosted("library/hosted", "whole/hosted"))
 
     assert await spaces.route(text, "quay.io", writing=True) == routed
 

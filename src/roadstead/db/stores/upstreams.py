@@ -68,6 +68,27 @@ _LISTED = exists(manifest_references.c.digest).where(
     manifest_references.c.repository_id == manifests.c.repository_id,
     manifest_references.c.kind == ReferenceKind.CHILD.value,
 )
+# What was fetched is kept without what it refers to; what was pushed here is whole, and not ours to remove.
+_PUSHED = exists(manifest_references.c.digest).where(
+    manifest_references.c.repository_id == manifests.c.repository_id,
+    manifest_references.c.manifest == manifests.c.digest,
+    manifest_references.c.optional.is_(false()),
+)
+SHADOWED = Query(
+    select(repositories.c.name)
+    .where(
+        repositories.c.name > bindparam("from_name"),
+        repositories.c.name < bindparam("to_name"),
+        exists(manifests.c.digest).where(
+            manifests.c.repository_id == repositories.c.id, manifests.c.derived.is_(false()), _PUSHED
+        ),
+    )
+    .order_by(repositories.c.name)
+    .limit(bindparam("limit", type_=Integer)),
+    "from_name",
+    "to_name",
+    "limit",
+)
 IDLE = Query(
     select(repositories.c.name, manifests.c.digest)
     .join(manifests, manifests.c.repository_id == repositories.c.id)
@@ -79,6 +100,7 @@ IDLE = Query(
         ~_RECENTLY_ITSELF,
         ~_RECENTLY_DERIVED,
         ~_LISTED,
+        ~_PUSHED,
     )
     .order_by(repositories.c.name, manifests.c.digest)
     .limit(bindparam("limit", type_=Integer)),
@@ -147,6 +169,11 @@ class DatabasePulled:
         """Return manifests of an upstream that nobody has pulled since."""
         rows = await self._access.rows(IDLE, f"{space}/", f"{space}{_AFTER_SLASH}", to_micros(before), limit)
         return [(RepositoryName.parse(name), Digest.parse(digest)) for name, digest in rows]
+
+    async def shadowed(self, space: str, *, limit: int) -> Sequence[RepositoryName]:
+        """Return repositories of an upstream's space that were pushed to."""
+        rows = await self._access.rows(SHADOWED, f"{space}/", f"{space}{_AFTER_SLASH}", limit)
+        return [RepositoryName.parse(name) for (name,) in rows]
 
 
 def _note_checked(connection: Connection, repository: RepositoryName, tag: Tag, digest: Digest, at: int) -> None:

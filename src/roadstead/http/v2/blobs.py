@@ -25,7 +25,7 @@ from roadstead.http.ranges import (
     parse_range,
     together,
 )
-from roadstead.http.upstreams import place_of
+from roadstead.http.upstreams import may_become_ours, place_of
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
 from roadstead.proxy.service import PullThrough
@@ -41,6 +41,8 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     """Give a blob of this repository, whole or in parts (end-2)."""
     repository = parse_name(found["name"]).repository
     digest = parse_digest(found["digest"])
+    if request.method == "HEAD" and may_become_ours(services, repository, found):
+        raise BlobUnknownError(repository, digest)
     try:
         # A client that asks whether it need push relies on the answer until it has pushed the manifest.
         find = services.blobs.promise if request.method == "HEAD" else services.blobs.get

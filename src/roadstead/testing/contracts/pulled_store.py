@@ -1,5 +1,6 @@
 """What a `PulledStore` promises. A subclass gives the fixture ``stores``: an open, empty database."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from roadstead.augment.ports import Derivation, DerivedManifest
@@ -7,6 +8,7 @@ from roadstead.db.engine import Database
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.proxy.ports import PulledTag
+from roadstead.registry.ports import NewManifest
 from roadstead.testing.contracts.registry_stores import LATEST, MEDIA_TYPE, NOW, child, new_manifest
 
 APP = RepositoryName("up.example/team/app")
@@ -70,18 +72,35 @@ class PulledStoreContract:
         """Until it is gone itself."""
         part = new_manifest("part")
         await stores.manifests.put(APP, part, [], now=NOW)
-        index = new_manifest("index", [child(part)])
+        index = _fetched(new_manifest("index", [child(part)]))
         await stores.manifests.put(APP, index, [], now=NOW)
 
         assert await idle(stores, after=HOUR / 2) == [index.digest]
         await stores.manifests.delete(APP, index.digest, now=NOW)
         assert await idle(stores, after=HOUR / 2) == [part.digest]
 
+    async def test_what_was_pushed_is_kept(self, stores: Database) -> None:
+        """Somebody's image under a name that became an upstream's isn't idle, and is told of; one fetched isn't."""
+        pushed, part = new_manifest("pushed"), new_manifest("part")
+        ours, fetched = RepositoryName("up.example/ours"), RepositoryName("up.example/fetched")
+        for repository in (ours, fetched):
+            await stores.manifests.put(repository, part, [], now=NOW)
+        whole = new_manifest("whole", [child(part)])
+        await stores.manifests.put(ours, whole, [LATEST], now=NOW)
+        await stores.manifests.put(fetched, _fetched(whole), [LATEST], now=NOW)
+        await stores.manifests.put(RepositoryName("team/app"), pushed, [], now=NOW)
+
+        found = await stores.pulled.idle("up.example", before=NOW + HOUR, limit=100)
+        assert found == [(fetched, whole.digest)]
+        assert await stores.pulled.shadowed("up.example", limit=9) == [ours]
+        assert await stores.pulled.shadowed("up.example", limit=0) == []
+        assert await stores.pulled.shadowed("team", limit=9) == []
+
     async def test_what_was_derived_is_pulled_in_its_place(self, stores: Database) -> None:
         """A pull of one platform's derived image keeps the source of that, and the index that both come from."""
         part = new_manifest("part")
         await stores.manifests.put(APP, part, [], now=NOW)
-        index = new_manifest("index", [child(part)])
+        index = _fetched(new_manifest("index", [child(part)]))
         await stores.manifests.put(APP, index, [LATEST], now=NOW)
         made = _made("made part", part.digest)
         root = _made("made index", index.digest, children=(made.digest,))
@@ -99,6 +118,11 @@ class PulledStoreContract:
         await stores.pulled.note_pulled(APP, made.digest, now=NOW + HOUR)
 
         assert await idle(stores, after=HOUR / 2) == []
+
+
+def _fetched(manifest: NewManifest) -> NewManifest:
+    """Return the manifest as it is kept when it was fetched: what it refers to need not be here."""
+    return replace(manifest, references=tuple(replace(one, optional=True) for one in manifest.references))
 
 
 def _made(text: str, source: Digest, children: tuple[Digest, ...] = ()) -> DerivedManifest:
