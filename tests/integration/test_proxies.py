@@ -145,10 +145,13 @@ def test_everything_comes_through(front: Front) -> None:
 
 
 def test_who_asks_is_known(front: Front) -> None:
-    """By the address that the proxy saw, and not by what a client says of itself."""
+    """By the address and the host that the proxy saw, and not by what a client says of itself in whichever way."""
     connection = HTTPConnection(front.host, timeout=30, source_address=(CLIENT, 0))
-    connection.request("GET", "/v2/team/app/tags/list", headers={"X-Forwarded-For": STRANGER})
-    assert connection.getresponse().status == 404
+    claims = {"X-Forwarded-For": STRANGER, "Forwarded": f"for={STRANGER};host={STRANGER}", "X-Forwarded-Host": STRANGER}
+    connection.request("GET", "/v2/", headers=claims)
+    answer = connection.getresponse()
+    assert answer.status == 401
+    assert f'realm="http://{front.host}/auth/token"' in answer.headers["www-authenticate"]
     connection.close()
 
     front.server.stop()  # now its log is written to the end
