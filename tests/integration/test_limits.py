@@ -67,11 +67,13 @@ def test_requests_of_one_address(tmp_path: Path) -> None:
         other = clients[0].get("/v2/", {"X-Forwarded-For": "192.0.2.2"})
         forged = clients[0].get("/v2/", {"X-Forwarded-For": "192.0.2.3, 192.0.2.1"})
         health = {clients[0].get("/healthz", {"X-Forwarded-For": "192.0.2.1"}).status for _ in range(30)}
+        interface = clients[0].get("/api/v1/repositories", {"X-Forwarded-For": "192.0.2.1"})
 
     through = [answer for answer in answers if answer.status == 200]
     assert 20 <= len(through) <= 20 + took_s + 1
     assert all(is_too_much(answer) for answer in answers if answer.status != 200)
     assert (other.status, forged.status, health) == (200, 429, {200})
+    assert interface.status == 429
 
 
 def test_requests_of_one_user(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def found(program: str) -> Path:
 def running(command: "list[str | Path]", folder: Path, port: int) -> Iterator[None]:
     environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin"}
     with Process(command, log=folder / "log", environment=environment, directory=folder) as process:
-        process.wait_ready(lambda: accepts_connections(port) and is_through(port))
+        process.wait_ready(lambda: accepts_connections(port) and is_through(port), timeout=timedelta(minutes=2))
         yield
 
 

@@ -16,7 +16,6 @@ from roadstead.limits.service import Limits, PullsLeft
 
 _BLOBS_IN = frozenset({"end-4", "end-5", "end-6"})
 _MANIFESTS = "end-3"
-_TOKEN = "token"  # noqa: S105 -- a route's name
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -44,11 +43,11 @@ class Counter:
         The address is counted before anybody looks at credentials: that is what costs.
         """
         client = source(request.client or "unknown")
-        if route.needs is not None or route.name == _TOKEN:
+        if route.is_for_clients:
             self._limits.admit_client(client)
         found = await admitted(request, route, found, services)
         user = request.rights.holder
-        if route.needs is not None:
+        if route.is_for_clients:
             self._limits.admit_user(user)
         is_upload = route.name in _BLOBS_IN and request.announced != 0
         with self._limits.uploading(client, user) if is_upload else nullcontext():
