@@ -24,12 +24,16 @@ class Load:
     p99_s: float
 
 
-def wrk(port: int, targets: Sequence[str], *, clients: int, seconds: int, scratch: Path) -> Load:
+def wrk(
+    port: int, targets: Sequence[str], *, clients: int, seconds: int, scratch: Path, authorization: str | None = None
+) -> Load:
     """GET the targets by turns, each client on one kept-alive connection, as fast as they are answered."""
     program = require("wrk", install="apt-get install wrk")
     script = scratch / "requests.lua"
     script.write_text(_script(targets))
     command = [program, "-t1", f"-c{clients}", f"-d{seconds}s", "--timeout", "30s", "--latency", "-s", script]
+    if authorization is not None:
+        command += ["-H", f"Authorization: {authorization}"]
     command += ["-H", f"Accept: {MANIFEST_TYPE}", f"http://127.0.0.1:{port}"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in output or "Socket errors" in output:

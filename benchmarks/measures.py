@@ -1,15 +1,18 @@
 """How one figure is taken: a `Measure` runs once against one server and gives a `Sample`."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from enum import Enum
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -28,15 +31,24 @@ from benchmarks.contents import (
     push_images,
 )
 from benchmarks.load import ab_head, wrk
-from benchmarks.servers import ROOT, Server, Servers
+from benchmarks.servers import BENCH_PASSWORD, BENCH_SERVICE, BENCH_USER, ROOT, Server, Servers
 from benchmarks.wire import Link
 from roadstead.db.sqlite import connect_for_reading
+from roadstead.testing.processes import listeners
 
 MIB = 1 << 20
 GIB = 1 << 30
 HELD = "bench/held"
 _SMALL_BLOBS = 64
 _FILES = ("bare", "nginx")
+
+
+class Way(Enum):
+    """How somebody signs in."""
+
+    PASSWORD = "a password of htpasswd"
+    KEY = "an API key"
+    TOKEN = "a token of ours"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,7 @@ class Bench:
     scratch: Path
     quick: bool
     held: "dict[str, Held]" = field(default_factory=dict)
+    credentials: "dict[Way, str]" = field(default_factory=dict)
     serial: Iterator[int] = field(default_factory=count)
 
     @property
@@ -73,6 +86,16 @@ class Bench:
         if name not in self.held:
             self.held[name] = _hold_files(server, self.large) if name in _FILES else _hold(server, self.large)
         return server, self.held[name]
+
+    def authorization(self, server: Server, way: Way) -> str:
+        """Return what says who one is; a token is a new one each time, since it doesn't last."""
+        if way is Way.PASSWORD:
+            return basic(BENCH_USER, BENCH_PASSWORD)
+        if way is Way.TOKEN:
+            return f"Bearer {_token(server)}"
+        if way not in self.credentials:
+            self.credentials[way] = basic("robot", _key(server))
+        return self.credentials[way]
 
     def new_repository(self) -> str:
         """Return a name that was never used."""
@@ -104,6 +127,40 @@ def manifests(server: str, *, by: str, method: str = "GET") -> Measure:
             else:
                 load = wrk(target.port, [path], clients=16, seconds=bench.seconds, scratch=bench.scratch)
         return Sample(load.rate, used() / load.count)
+
+    return measure
+
+
+def manifests_signed_in(way: Way | None) -> Measure:
+    """Ask for one manifest that everybody may have, as somebody or (None) as nobody, 16 clients."""
+
+    def measure(bench: Bench) -> Sample:
+        target, held = bench.holding("guarded")
+        who = None if way is None else bench.authorization(target, way)
+        options = {"clients": 16, "seconds": bench.seconds, "scratch": bench.scratch, "authorization": who}
+        wrk(target.port, [held.by_tag], **{**options, "seconds": 1})  # both workers have seen them
+        with _cpu(target) as used:
+            load = wrk(target.port, [held.by_tag], **options)
+        return Sample(load.rate, used() / load.count)
+
+    return measure
+
+
+def manifests_told(server: str) -> Measure:
+    """Ask for one manifest at a server of its own, 16 clients; processor time of the workers alone.
+
+    What is told is delivered by the background process, later.
+    """
+
+    def measure(bench: Bench) -> Sample:
+        with ExitStack() as stack:
+            target = bench.servers.start(server, stack=stack)
+            path = _hold(target, MIB).by_tag
+            workers = tuple(listeners(target.port))
+            before = sum(map(processes.cpu_s, workers))
+            load = wrk(target.port, [path], clients=16, seconds=bench.seconds, scratch=bench.scratch)
+            used = sum(map(processes.cpu_s, workers)) - before
+        return Sample(load.rate, used / load.count)
 
     return measure
 
@@ -310,6 +367,30 @@ def _push_until(stop: threading.Event, bench: Bench, server: Server) -> None:
     with Link(server.port) as link:
         while not stop.is_set():
             push_blob(link, repository, source.make(), Road.PATCH)
+
+
+def basic(name: str, password: str) -> str:
+    """Return credentials as they stand behind `Authorization`."""
+    return f"Basic {b64encode(f'{name}:{password}'.encode()).decode()}"
+
+
+def _token(server: Server) -> str:
+    target = f"/auth/token?service={BENCH_SERVICE}&scope=repository:{HELD}:pull"
+    headers = f"Authorization: {basic(BENCH_USER, BENCH_PASSWORD)}\r\n"
+    with Link(server.port) as link:
+        return str(json.loads(link.ask("GET", target, expect=200, headers=headers).body)["token"])
+
+
+def _key(server: Server) -> str:
+    _roadstead(server, "user", "add", "robot", "--robot")
+    return str(json.loads(_roadstead(server, "key", "create", "robot", "--json"))["key"])
+
+
+def _roadstead(server: Server, *words: str) -> str:
+    place = (server.files / "roadstead.toml", "--data", server.files / "data")
+    command = [sys.executable, "-m", "roadstead", *words, *place]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
 def _hold(server: Server, large: int) -> Held:

@@ -7,12 +7,15 @@ from benchmarks.contents import Road
 from benchmarks.fill import SUBJECT
 from benchmarks.measures import (
     Measure,
+    Way,
     collected_images,
     large_blob,
     large_push,
     listing,
     manifest_by_rule,
     manifests,
+    manifests_signed_in,
+    manifests_told,
     patience,
     pull,
     sha256,
@@ -191,6 +194,34 @@ GROUPS: Sequence[Group] = (
                 "manifest GET by tag",
                 {"augmented": manifest_by_rule("augmented/app"), "plain": manifest_by_rule("plain/app")},
                 (_times(1 / 1.1, 1, "plain"),),
+            ),
+        ),
+        ("µs", 1e6),
+    ),
+    Group(
+        "Manifest GET by tag with more to see to, 16 clients",
+        "requests/s",
+        (
+            *(
+                Row(
+                    f"access-{way.name.lower()}",
+                    f"signed in with {way.value}, against nobody in particular",
+                    {"with": manifests_signed_in(way), "without": manifests_signed_in(None)},
+                    (_at_most(1.25, 1.1, "without", of_cpu=True),),
+                )
+                for way in Way
+            ),
+            Row(
+                "limits",
+                "limits that aren't reached",
+                {"with": manifests("limited", by="tag"), "without": manifests("Roadstead", by="tag")},
+                (_at_most(1.25, 1.1, "without", of_cpu=True),),
+            ),
+            Row(
+                "pull-events",
+                "each pull is told of; processor time of the workers",
+                {"with": manifests_told("telling"), "without": manifests_told("Roadstead")},
+                (_at_most(1.05, 1, "without", of_cpu=True),),
             ),
         ),
         ("µs", 1e6),

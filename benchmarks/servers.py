@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import bcrypt
+
 from benchmarks.fill import fill, fill_blobs
 from roadstead.testing.components import ComponentMissingError, require
 from roadstead.testing.nginx import Nginx
 from roadstead.testing.postgres import open_postgres
+from roadstead.testing.receivers import Receiver
 from roadstead.testing.server import RoadsteadServer
 from roadstead.testing.servers import Process, free_port
 
@@ -26,6 +29,21 @@ D3_VARIABLE = "BENCH_D3"
 """The environment variable that names distribution 3's ``registry``, where it is built already."""
 
 _OFFLOAD_SECRET = "nginx-on-this-machine"
+
+BENCH_USER, BENCH_PASSWORD = "ana", "of ana"
+BENCH_SERVICE = "bench"
+
+_GUARDED = f"""
+[auth]
+htpasswd = "users"
+accounts = true
+issue = {{ service = "{BENCH_SERVICE}" }}
+
+[[auth.policies]]
+subjects = ["everyone"]
+repositories = ["**"]
+actions = ["pull", "push"]
+"""
 
 _RULE = """
 [[augment.rules]]
@@ -84,6 +102,9 @@ class Servers:
             "Roadstead": _roadstead,
             "nginx-offload": _behind_nginx,
             "augmenting": _augmenting,
+            "guarded": _guarded,
+            "limited": _limited,
+            "telling": self._telling,
             "collected": self._collected,
             "many": self._listing(self._many, self._many, 10_000),
             "few": self._listing(100, 100, 100),
@@ -137,6 +158,12 @@ class Servers:
         server = RoadsteadServer(directory, config="[gc]\nenabled = false\n")
         server.data.mkdir(parents=True)
         fill_blobs(server.data / "roadstead.db", self._many * 10, lease_until=datetime(2026, 1, 1, tzinfo=UTC))
+        return server, server.port
+
+    def _telling(self, directory: Path) -> tuple[RoadsteadServer, int]:
+        url = self._stack.enter_context(Receiver()).url
+        config = f'[[events.endpoints]]\nname = "bench"\nurl = "{url}"\nactions = ["pull"]\n'
+        server = RoadsteadServer(directory, config=config)
         return server, server.port
 
     def _on_postgres(self, directory: Path) -> tuple[RoadsteadServer, int]:
@@ -197,6 +224,20 @@ def _augmenting(directory: Path) -> tuple[RoadsteadServer, int]:
     (directory / "added").mkdir()
     (directory / "added" / "added.txt").write_text("added")
     server = RoadsteadServer(directory, config=_RULE)
+    return server, server.port
+
+
+def _guarded(directory: Path) -> tuple[RoadsteadServer, int]:
+    """Return a server that everybody may use, and that finds out who somebody is who says so."""
+    hashed = bcrypt.hashpw(BENCH_PASSWORD.encode(), bcrypt.gensalt(10)).decode()
+    (directory / "users").write_text(f"{BENCH_USER}:{hashed}\n")
+    server = RoadsteadServer(directory, config=_GUARDED)
+    return server, server.port
+
+
+def _limited(directory: Path) -> tuple[RoadsteadServer, int]:
+    """Return a server whose limits are never reached."""
+    server = RoadsteadServer(directory, config="[limits]\nclient_rate = 1000000\nclient_uploads = 1000\n")
     return server, server.port
 
 

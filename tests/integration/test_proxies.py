@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def found(program: str) -> Path:
 def running(command: "list[str | Path]", folder: Path, port: int) -> Iterator[None]:
     environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin"}
     with Process(command, log=folder / "log", environment=environment, directory=folder) as process:
-        process.wait_ready(lambda: accepts_connections(port) and is_through(port))
+        process.wait_ready(lambda: accepts_connections(port) and is_through(port), timeout=timedelta(minutes=2))
         yield
 
 
@@ -145,10 +146,13 @@ def test_everything_comes_through(front: Front) -> None:
 
 
 def test_who_asks_is_known(front: Front) -> None:
-    """By the address that the proxy saw, and not by what a client says of itself."""
+    """By the address and the host that the proxy saw, and not by what a client says of itself in whichever way."""
     connection = HTTPConnection(front.host, timeout=30, source_address=(CLIENT, 0))
-    connection.request("GET", "/v2/team/app/tags/list", headers={"X-Forwarded-For": STRANGER})
-    assert connection.getresponse().status == 404
+    claims = {"X-Forwarded-For": STRANGER, "Forwarded": f"for={STRANGER};host={STRANGER}", "X-Forwarded-Host": STRANGER}
+    connection.request("GET", "/v2/", headers=claims)
+    answer = connection.getresponse()
+    assert answer.status == 401
+    assert f'realm="http://{front.host}/auth/token"' in answer.headers["www-authenticate"]
     connection.close()
 
     front.server.stop()  # now its log is written to the end

@@ -18,6 +18,7 @@ from roadstead.db.engine import Database, open_database
 from roadstead.errors import ConflictError
 from roadstead.http.access import Guard
 from roadstead.http.token_routes import Door
+from roadstead.limits.rates import source
 from roadstead.settings.model import AuthSettings, Settings
 
 
@@ -73,7 +74,7 @@ def build_entrance(settings: Settings, database: Database, marks: Marks, refusal
     auth = settings.auth
     if not auth.is_on:
         return Entrance()
-    limiter = FailureLimiter(marks)
+    limiter = FailureLimiter(marks, source=source)
     passwords = Passwords(limiter)
     htpasswd = HtpasswdFile(auth.htpasswd.path, passwords) if auth.htpasswd is not None else None
     ways: list[Authenticator] = []

@@ -15,6 +15,7 @@ from roadstead.http.application import Application
 from roadstead.http.context import Services
 from roadstead.http.forwarded import TrustedProxies
 from roadstead.http.health import side_table
+from roadstead.http.hosts import Hosts
 from roadstead.http.outside import Outside
 from roadstead.http.routes import Router
 from roadstead.http.token_routes import ROUTES as TOKENS
@@ -58,7 +59,10 @@ def worker_application(handover: Handover, process: str) -> Application:
     router = Router([*routes, *TOKENS, *Mount().routes(), *PAGES])
     proxies = TrustedProxies.parse(settings.server.trusted_proxies)
     idle_s = settings.limits.body_idle.total_seconds()
-    return Application(router, open_services, observer, _outside(settings.server), proxies, body_idle_s=idle_s)
+    hosts = Hosts.parse(settings.server.hosts, settings.server.public_url)
+    return Application(
+        router, open_services, observer, _outside(settings.server), proxies, hosts=hosts, body_idle_s=idle_s
+    )
 
 
 def side_application(handover: Handover) -> Application:

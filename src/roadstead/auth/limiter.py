@@ -60,19 +60,29 @@ class FailureLimiter:
     A name alone isn't limited: whoever wants to lock somebody else out could.
     """
 
-    def __init__(self, marks: Marks | None = None, *, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        marks: Marks | None = None,
+        *,
+        source: Callable[[str], str] = str,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """`source` tells what stands for an address: somebody who has many is to be one client."""
         self._marks = marks or OwnMarks()
+        self._source = source
         self._clock = clock
 
     def check(self, client: str, name: str) -> None:
         """Raise AttemptsTooManyError if a further guess has to wait."""
-        wait_s = max(self._wait_s(_of(client, name), FAILURES), self._wait_s(_of(client, None), CLIENT_FAILURES))
+        source = self._source(client)
+        wait_s = max(self._wait_s(_of(source, name), FAILURES), self._wait_s(_of(source, None), CLIENT_FAILURES))
         if wait_s > 0:
             raise AttemptsTooManyError(math.ceil(wait_s))
 
     def failed(self, client: str, name: str) -> None:
         """Count a wrong password; those that were being checked together may go a little beyond."""
-        for key in (_of(client, name), _of(client, None)):
+        source = self._source(client)
+        for key in (_of(source, name), _of(source, None)):
             self._marks.advance(key, self._clock(), REFILL_S, math.inf)
 
     def _wait_s(self, key: str, limit: int) -> float:

@@ -70,6 +70,11 @@ class SigningKey:
             case ed25519.Ed25519PrivateKey():
                 return OKPKey.import_key(self.private)
 
+    @cached_property
+    def trusted(self) -> TrustedKey:
+        """Its public half as tokens are checked with it: asked for with every request."""
+        return TrustedKey.of_public(self.private.public_key())
+
     @property
     def public(self) -> dict[str, str]:
         """Its public half as an entry of a JWK set (RFC 7517)."""
@@ -145,7 +150,7 @@ class SigningKeys:
         now = self._clock.now()
         if not any(key.kid == kid or key.libtrust_kid == kid for key in keys) and self._may_read_again(now):
             keys = await self._read(now)
-        return TrustedKeys(tuple(TrustedKey.of_public(key.private.public_key()) for key in keys))
+        return TrustedKeys(tuple(key.trusted for key in keys))
 
     def _may_read_again(self, now: datetime) -> bool:
         # Tokens with invented names of keys must not have the database asked for each.

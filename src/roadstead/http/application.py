@@ -22,6 +22,7 @@ from roadstead.http.asgi import (
 from roadstead.http.context import Services
 from roadstead.http.errors import respond
 from roadstead.http.forwarded import TrustedProxies
+from roadstead.http.hosts import Hosts
 from roadstead.http.outside import Outside
 from roadstead.http.routes import MethodUnknownError, Route, Router
 from roadstead.http.upstreams import answered_for, asked_by, check_writable, routed
@@ -80,8 +81,10 @@ class Application:
         outside: Outside | None = None,
         proxies: TrustedProxies | None = None,
         *,
+        hosts: Hosts | None = None,
         body_idle_s: float = BODY_IDLE_S,
     ) -> None:
+        self._hosts = hosts
         self._body_idle_s = body_idle_s
         self._router = router
         self._outside = outside or Outside()
@@ -141,6 +144,8 @@ class Application:
             route, found = self._router.match(request.method, self._outside.inside(request.path))
             finished.route = route.name
             tell = route.tell or respond
+            if self._hosts is not None and route.is_for_clients:
+                self._hosts.check(request)
             services = self._services
             if services is not None:
                 if not services.gate.is_open and request.path.startswith("/v2"):

@@ -16,6 +16,7 @@ from roadstead.http.asgi import ParametersTooManyError, Response
 from roadstead.http.bodies import BodyLengthError, ContentRangeInvalidError
 from roadstead.http.conditions import ConditionUnmetError
 from roadstead.http.headers import upload_headers
+from roadstead.http.hosts import HostUnknownError
 from roadstead.http.limits import spent_headers
 from roadstead.http.names import ReferenceUnknownError
 from roadstead.http.ranges import RangeUnsatisfiableError
@@ -52,6 +53,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     ParametersTooManyError: Answer(414, "UNSUPPORTED"),
     ConditionUnmetError: Answer(412, "DENIED"),
     MethodUnknownError: Answer(405, "UNSUPPORTED"),
+    HostUnknownError: Answer(421, "UNSUPPORTED"),
     BodyLengthError: Answer(400, "SIZE_INVALID"),
     ContentRangeInvalidError: Answer(416, "RANGE_INVALID"),
     RangeUnsatisfiableError: Answer(416, "RANGE_INVALID"),

@@ -1,7 +1,9 @@
 """Who really asks, behind proxies: ``Forwarded`` (RFC 7239) and ``X-Forwarded-…``, from proxies that settings name.
 
 Anybody can send these headers, so they count only as far as they were written by proxies that are trusted: the list is
-read from its end, where the nearest proxy writes, up to the first address that isn't one of them.
+read from its end, where the nearest proxy writes, up to the first address that isn't one of them. And only one kind
+counts: proxies write one, and hand on what a client wrote in the other. Where any of ``X-Forwarded-…`` came, it is
+those, since nginx, Caddy and Traefik write them; a proxy that writes ``Forwarded`` has to take them away.
 """
 
 import re
@@ -83,13 +85,12 @@ def parse_address(text: str) -> Address | None:
 
 
 def _hops(headers: Sequence[tuple[bytes, bytes]]) -> Sequence[Hop]:
-    """Return what the proxies have written, the nearest one's word last. ``Forwarded`` goes before the others."""
-    forwarded = _values(headers, b"forwarded")
-    if forwarded:
-        return [_of_element(element) for element in _split(forwarded)]
+    """Return what the proxies have written, the nearest one's word last."""
     addresses = _listed(headers, b"x-forwarded-for")
     schemes, hosts = _listed(headers, b"x-forwarded-proto"), _listed(headers, b"x-forwarded-host")
     count = max(len(addresses), 1 if schemes or hosts else 0)
+    if not count:
+        return [_of_element(element) for element in _split(_values(headers, b"forwarded"))]
     return [
         Hop(
             parse_address(addresses[at]) if at < len(addresses) else None,

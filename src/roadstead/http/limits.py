@@ -15,8 +15,11 @@ from roadstead.limits.rates import source
 from roadstead.limits.service import Limits, PullsLeft
 
 _BLOBS_IN = frozenset({"end-4", "end-5", "end-6"})
+_GO_ON = frozenset({"end-5", "end-6", "end-7"})
+"""Clients wait and ask again where they look for a blob or begin to send it, and give up where they send it or the
+manifest (skopeo 1.9, crane): to say no there ends a push that was let begin."""
+
 _MANIFESTS = "end-3"
-_TOKEN = "token"  # noqa: S105 -- a route's name
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -44,12 +47,13 @@ class Counter:
         The address is counted before anybody looks at credentials: that is what costs.
         """
         client = source(request.client or "unknown")
-        if route.needs is not None or route.name == _TOKEN:
-            self._limits.admit_client(client)
+        goes_on = route.name in _GO_ON
+        if route.is_for_clients:
+            self._limits.admit_client(client, goes_on=goes_on)
         found = await admitted(request, route, found, services)
         user = request.rights.holder
-        if route.needs is not None:
-            self._limits.admit_user(user)
+        if route.is_for_clients:
+            self._limits.admit_user(user, goes_on=goes_on)
         is_upload = route.name in _BLOBS_IN and request.announced != 0
         with self._limits.uploading(client, user) if is_upload else nullcontext():
             if route.name != _MANIFESTS or "GET" not in route.methods:

@@ -45,6 +45,10 @@ class MethodUnknownError(InvalidError):
         self.allowed = tuple(allowed)
 
 
+_FOR_OPERATORS = frozenset({"alive", "ready", "checks", "metrics", "home"})
+"""Load balancers and collectors of numbers ask by address, and often; people who look in are shown ``/``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One line of the table. ``name`` is the spec's id of the endpoint and the metrics' label.
@@ -59,6 +63,11 @@ class Route:
     handler: Handler
     needs: Action | None = None
     tell: Callable[[BaseException], Response] | None = None
+
+    @property
+    def is_for_clients(self) -> bool:
+        """Say whether limits and names of the server are for it; they aren't for whoever looks after the server."""
+        return self.name not in _FOR_OPERATORS
 
 
 @dataclass(frozen=True, slots=True)

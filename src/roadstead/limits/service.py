@@ -58,18 +58,22 @@ class Limits:
         self._ticks = ticks
         self._spent: OrderedDict[str, datetime] = OrderedDict()  # whose pulls are made, until when
 
-    def admit_client(self, client: str) -> None:
-        """Count a request of an address, before anybody asks who it is; raises RateExceededError."""
+    def admit_client(self, client: str, *, goes_on: bool = False) -> None:
+        """Count a request of an address, before anybody asks who it is; raises RateExceededError.
+
+        One that `goes_on` with what was begun may go as far again beyond the limit.
+        """
         if self._allowed.client_rate is not None:
-            self._take(self._allowed.client_rate, f"client {client}")
+            self._take(self._allowed.client_rate, f"client {client}", goes_on=goes_on)
 
-    def admit_user(self, user: str) -> None:
-        """Count a request of somebody who has signed in; raises RateExceededError."""
+    def admit_user(self, user: str, *, goes_on: bool = False) -> None:
+        """Count a request of somebody who has signed in, like `admit_client`; raises RateExceededError."""
         if self._allowed.user_rate is not None and user:
-            self._take(self._allowed.user_rate, user)
+            self._take(self._allowed.user_rate, user, goes_on=goes_on)
 
-    def _take(self, rate: Rate, who: str) -> None:
-        too_far = self._marks.advance(f"rate {who}", self._ticks(), rate.step_s, rate.most_s)
+    def _take(self, rate: Rate, who: str, *, goes_on: bool) -> None:
+        most_s = rate.most_s * (2 if goes_on else 1)
+        too_far = self._marks.advance(f"rate {who}", self._ticks(), rate.step_s, most_s)
         if too_far > 0:
             raise RateExceededError(who, too_far)
 

@@ -33,6 +33,7 @@ _POSTGRESQL = frozenset({"postgresql", "postgres"})
 _SHORTEST_MASTER_KEY = 32
 _SHORTEST_TOKEN, _LONGEST_TOKEN = timedelta(minutes=1), timedelta(hours=1)
 _SHORTEST_ROTATION = timedelta(hours=1)
+_HOST_PORT = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _SHORTEST_WINDOW = timedelta(seconds=1)
 _SIGNING = ("EdDSA", "Ed25519", *(f"{kind}{size}" for kind in ("RS", "ES", "PS", "HS") for size in (256, 384, 512)))
 _SHORTEST_WRITER_LEASE = timedelta(seconds=6)
@@ -104,6 +105,9 @@ def _server(settings: Settings) -> Iterator[Finding]:
             "server.relative_urls",
             "false needs server.public_url: which host and scheme a client used can't be known behind a proxy",
         )
+    for name in server.hosts:
+        if not _HOST_PORT.fullmatch(name):
+            yield Finding("server.hosts", f"expected HOST or HOST:PORT, got {name!r}")
     if not _PREFIX.fullmatch(server.prefix):
         yield Finding("server.prefix", f"expected a path with a slash at both ends, got {server.prefix!r}")
     yield from _offload(settings)

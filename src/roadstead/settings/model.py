@@ -117,6 +117,12 @@ class ServerSettings:
         "(behind a proxy). It is shown when the server starts; locations in answers need it only where "
         "`relative_urls` is false.",
     )
+    hosts: tuple[str, ...] = setting(
+        (),
+        "Names by which clients may call this server, `registry.example.com` or with a port; whoever uses another one "
+        "is answered 421. That of `public_url` belongs to them. By default any name is good: give them where tokens "
+        "are issued without a `public_url`, since clients are sent to the name that they used.",
+    )
     relative_urls: bool = setting(
         True,
         "Whether locations and links in answers are paths, which are right behind every proxy. `false` writes "

@@ -9,6 +9,7 @@ from roadstead.auth.credentials import Password
 from roadstead.auth.errors import AttemptsTooManyError
 from roadstead.auth.limiter import CLIENT_FAILURES, FAILURES, REFILL_S, FailureLimiter
 from roadstead.auth.passwords import Passwords, check, hash_password, objection
+from roadstead.limits.rates import source
 from roadstead.secret import Secret
 from roadstead.testing.components import require
 
@@ -130,6 +131,18 @@ async def test_requests_at_once_wait_for_one_check(passwords: Passwords) -> None
 
     assert await asyncio.gather(*asking[1:]) == [True] * 4
     assert passwords.checked == 1
+
+
+def test_many_addresses_of_one_client(watch: Watch) -> None:
+    """Somebody who has a whole network of IPv6 guesses no more often for it."""
+    limiter = FailureLimiter(source=source, clock=watch)
+    for number in range(FAILURES):
+        limiter.check(f"2001:db8::{number:x}", "ana")
+        limiter.failed(f"2001:db8::{number:x}", "ana")
+
+    with pytest.raises(AttemptsTooManyError):
+        limiter.check("2001:db8::ffff", "ana")
+    limiter.check("2001:db8:0:1::1", "ana")
 
 
 def test_wrong_passwords_are_limited(limiter: FailureLimiter, watch: Watch) -> None:

@@ -59,7 +59,9 @@ NOTHING = ("10.0.0.1", "http", "inner")
         (f('for="_hidden, x", for=1.2.3.4'), ("1.2.3.4", "http", "inner")),
         (f("for=_hidden;proto=https"), ("10.0.0.1", "https", "inner")),
         (f("nonsense"), NOTHING),
-        ([*f("for=1.2.3.4"), *x("5.6.7.8", "https")], ("1.2.3.4", "http", "inner")),
+        # Proxies that write the one kind hand on what a client wrote in the other.
+        ([*f("for=9.9.9.9;host=evil"), *x("1.2.3.4", "https")], ("1.2.3.4", "https", "inner")),
+        ([*f("for=9.9.9.9;host=evil"), *x(scheme="https")], ("10.0.0.1", "https", "inner")),
     ],
 )
 def test_what_trusted_proxies_say(headers: Headers, expected: tuple[str, str, str]) -> None:

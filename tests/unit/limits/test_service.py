@@ -55,6 +55,21 @@ def scene(tmp_path: Path) -> Scene:
     )
 
 
+def test_what_was_begun_may_go_on(scene: Scene) -> None:
+    """Beyond the limit, as far again: it is counted, so nothing else is let begin meanwhile."""
+    for _ in range(3):
+        scene.limits.admit_client("a")
+    for _ in range(3):
+        scene.limits.admit_client("a", goes_on=True)
+    for goes_on in (True, False):
+        with pytest.raises(RateExceededError):
+            scene.limits.admit_client("a", goes_on=goes_on)
+    scene.now += 0.5
+    scene.limits.admit_client("a", goes_on=True)
+    with pytest.raises(RateExceededError, match="try again in 2 s"):
+        scene.limits.admit_client("a")
+
+
 def test_a_client_has_its_burst_and_then_its_rate(scene: Scene) -> None:
     """The fourth at once is refused, and told when; another client isn't."""
     for _ in range(3):

@@ -92,3 +92,19 @@ def test_places_are_counted_together(tmp_path: Path) -> None:
     assert not places.enter("key", 2)
     places.leave("key")
     assert places.enter("key", 2)
+
+
+def test_a_process_id_that_came_again(tmp_path: Path) -> None:
+    """What somebody dead had taken is free, though another process lives under its id: another one, or ourselves."""
+    path = tmp_path / "file"
+    dead = SharedPlaces(path)
+    pid, started = dead._process
+    dead._process = (pid, (started + 1) & 0xFFFF)
+    assert dead.enter("key", 1)
+
+    places = SharedPlaces(path)
+
+    assert places.enter("key", 1)
+    assert not places.enter("key", 1)
+    places.leave("key")
+    assert places.enter("key", 1)

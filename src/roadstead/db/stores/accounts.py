@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Integer, bindparam, delete, select, update
@@ -200,8 +201,18 @@ def _remove_key(connection: Connection, key_id: str, asked: Asked | None) -> boo
     return True
 
 
+# The row is read with every request; what follows from its texts is remembered, being arithmetic (decision 0023).
+@lru_cache(maxsize=1024)
 def _principal(name: str, kind: str, member_of: str) -> Principal:
     return Principal(PrincipalKind(kind), name, frozenset(json.loads(member_of)))
+
+
+@lru_cache(maxsize=1024)
+def _scope(repositories: str, actions: str) -> Scope:
+    return Scope(
+        tuple(RepositoryGlob(text) for text in json.loads(repositories)),
+        frozenset(Action(text) for text in json.loads(actions)),
+    )
 
 
 def _account(row: Row) -> Account:
@@ -215,10 +226,7 @@ def _key(row: Row) -> ApiKey:
     return ApiKey(
         key_id=key_id,
         owner=_principal(name, kind, member_of),
-        scope=Scope(
-            tuple(RepositoryGlob(text) for text in json.loads(repositories)),
-            frozenset(Action(text) for text in json.loads(actions)),
-        ),
+        scope=_scope(repositories, actions),
         secret_hash=secret_hash,
         created_at=from_micros(created_at),
         expires_at=None if expires_at is None else from_micros(expires_at),

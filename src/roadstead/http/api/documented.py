@@ -20,11 +20,12 @@ _SAID = {
     413: "The body is too large.",
     414: "Path or query are too long.",
     415: "The body isn't `application/json`.",
-    429: "Too many wrong passwords came from there; Retry-After says when to try again.",
+    421: "The server is called by a name that isn't one of its own (`server.hosts`).",
+    429: "Too many requests or wrong passwords came from there; Retry-After says when to try again.",
     500: "Something went wrong on the server's side.",
     503: "The database or the storage doesn't answer, or images are being taken up; see Retry-After.",
 }
-_ALWAYS = (400, 401, 403, 413, 414, 429, 500, 503)
+_ALWAYS = (400, 401, 403, 413, 414, 421, 429, 500, 503)
 
 
 def problems(*statuses: int) -> Mapping[int, ResponseSpec]:

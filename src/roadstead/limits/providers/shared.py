@@ -1,7 +1,8 @@
 """Marks and places that the processes of one machine share: a file of this run, mapped into memory.
 
     file  = 16 bytes: the key of the hash · 48 bytes free · slot…
-    slot  = u64: hash of the key (0: free) · 8 bytes: a mark (float64), or who is there (u32 process, u32 how many)
+    slot  = u64: hash of the key (0: free) · 8 bytes: a mark (float64), or who is there (u32 process, u16 when it was
+            started, u16 how many)
 
 A key has one of `_WAYS` slots. Where all are others', a mark takes the place of the one that is least ahead, so whoever
 has used up the most is forgotten last; a place isn't taken then, and isn't counted. The hash has a key of its own so
@@ -18,7 +19,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from roadstead.limits.ports import Marks, Places
 from roadstead.limits.rates import advanced
@@ -31,7 +32,10 @@ _SLOT: Final = 16
 _SIZE: Final = _HEADER + _SETS * _WAYS * _SLOT  # 1 MiB, sparse
 _TAG: Final = struct.Struct("<Q")
 _MARK: Final = struct.Struct("<d")
-_PLACE: Final = struct.Struct("<II")
+_PLACE: Final = struct.Struct("<IHH")
+_MOST_PLACES: Final = 0xFFFF
+
+_Process: TypeAlias = tuple[int, int]
 
 
 class _Table:
@@ -101,7 +105,7 @@ class SharedPlaces:
 
     def __init__(self, path: Path) -> None:
         self._table = _Table(path)
-        self._process = os.getpid()
+        self._process = _process(os.getpid()) or (os.getpid(), 0)
 
     def enter(self, key: str, most: int) -> bool:
         """Take a place."""
@@ -117,7 +121,7 @@ class SharedPlaces:
             if mine is None:
                 mine = self._free_slot(slots)
             if mine is not None:
-                self._put(mine, tag, held.get(mine, (self._process, 0))[1] + 1)
+                self._put(mine, tag, min(held.get(mine, (self._process, 0))[1] + 1, _MOST_PLACES))
             return True
 
     def leave(self, key: str) -> None:
@@ -140,16 +144,32 @@ class SharedPlaces:
 
     def _free_dead(self, slots: range) -> None:
         for at in slots:
-            if self._table.tag(at) and not Path("/proc", str(self._place(at)[0])).exists():
-                self._put(at, 0, 0)
+            if self._table.tag(at):
+                process, _ = self._place(at)
+                if _process(process[0]) != process:
+                    self._put(at, 0, 0)
 
-    def _place(self, at: int) -> tuple[int, int]:
-        process, count = _PLACE.unpack_from(self._table.memory, at + _TAG.size)
-        return process, count
+    def _place(self, at: int) -> tuple[_Process, int]:
+        pid, started, count = _PLACE.unpack_from(self._table.memory, at + _TAG.size)
+        return (pid, started), count
 
     def _put(self, at: int, tag: int, count: int) -> None:
+        # The hash last: a process that dies in between leaves a slot that is free.
+        _TAG.pack_into(self._table.memory, at, 0)
+        _PLACE.pack_into(self._table.memory, at + _TAG.size, *self._process, count)
         _TAG.pack_into(self._table.memory, at, tag)
-        _PLACE.pack_into(self._table.memory, at + _TAG.size, self._process, count)
+
+
+def _process(pid: int) -> _Process | None:
+    """Return who lives under a process id; None for nobody, or for somebody who is dead and not waited for.
+
+    With when it was started (proc(5), field 22 of stat, in hundredths of a second): ids come again.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else (pid, int(fields[19]) & 0xFFFF)
 
 
 if TYPE_CHECKING:
