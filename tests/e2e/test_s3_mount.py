@@ -235,14 +235,14 @@ def test_without_buckets_nothing_is_needed(run: Runner) -> None:
         (MAY_MOUNT, {"AWS_SECRET_ACCESS_KEY": "wrong"}, "isn't mounted"),
         (MAY_MOUNT, {"NXF_FUSION_BUCKETS": "there-is-no-such-bucket"}, "there-is-no-such-bucket"),
         (MAY_MOUNT, {"NXF_FUSION_BUCKETS": "ok,../up"}, "no bucket: ../up"),
-        (MAY_MOUNT, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "http://127.0.0.1:1"),
+        (MAY_MOUNT, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "ROADSTEAD_S3_TIMEOUT_S": "3"}, "http://127.0.0.1:1"),
     ],
 )
 def test_what_is_missing_is_said(
     run: Runner, flags: tuple[str, ...], variables: Mapping[str, str | None], said: str
 ) -> None:
     """Status 1, a line that says what and one that says what to do; the program doesn't start on an empty folder."""
-    done = run("/bin/busybox", "echo", "started", flags=flags, ROADSTEAD_S3_TIMEOUT_S="5", **variables)
+    done = run("/bin/busybox", "echo", "started", flags=flags, **variables)
 
     assert (done.returncode, done.stdout) == (1, ""), done
     lines = [line for line in done.stderr.splitlines() if line.startswith("roadstead: ")]
