@@ -6,7 +6,7 @@ projects too; here is only how this test suite shares them.
 
 import shutil
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,9 @@ SOAK_DESELECTED = pytest.StashKey[int]()
 settings.register_profile("roadstead", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("roadstead")
 
-MISSING = "missing component"  # the name of the property that carries a missing component to the summary
+# The names of the properties that carry a missing component, and figures, to the summary.
+MISSING = "missing component"
+FIGURES = "figures"
 
 
 # Servers
@@ -71,6 +73,15 @@ def registry_peer() -> Iterator[RegistryPeer]:
     """A distribution registry, one for each test process; take repositories of your own."""
     with open_registry_peer() as peer:
         yield peer
+
+
+# Figures are printed
+
+
+@pytest.fixture
+def print_figures(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Print a line at the end of the run, whichever process the test runs in and however it ends."""
+    return lambda line: request.node.user_properties.append((FIGURES, line))
 
 
 # One run, several processes
@@ -162,12 +173,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List missing components, each with its command, and the soak tests left out."""
-    reports = [report for kind in ("skipped", "failed", "error") for report in terminalreporter.stats.get(kind, ())]
-    properties = [pair for report in reports for pair in getattr(report, "user_properties", ())]
-    if missing := sorted({text for name, text in properties if name == MISSING}):
-        terminalreporter.section("missing components")
-        for text in missing:
-            terminalreporter.line(text)
+    """List figures that tests counted, missing components, each with its command, and the soak tests left out."""
+    kinds = ("passed", "skipped", "failed", "error")
+    reports = [report for kind in kinds for report in terminalreporter.stats.get(kind, ())]
+    properties = {pair for report in reports for pair in getattr(report, "user_properties", ())}
+    for kind, title in ((FIGURES, "figures"), (MISSING, "missing components")):
+        if texts := sorted(text for name, text in properties if name == kind):
+            terminalreporter.section(title)
+            for text in texts:
+                terminalreporter.line(text)
     if left_out := terminalreporter.config.stash.get(SOAK_DESELECTED, 0):
         terminalreporter.line(f"soak tests deselected: {left_out}; `make soak` runs them")

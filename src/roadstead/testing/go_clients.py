@@ -37,8 +37,7 @@ class GoClient:
     module: str
     package: str  # below the module; empty for the module's own
     version: str
-    is_test: bool = False  # a suite of tests, built with `go test -c`
-    sums: tuple[str, ...] = ()  # lines of go.sum, for a version that the checksum database doesn't know
+    sums: tuple[str, ...] = ()  # lines of go.sum, for files that are frozen here; the checksum database has the others
 
     @property
     def target(self) -> str:
@@ -85,9 +84,8 @@ def _build(go: Path, client: GoClient) -> None:
         # A module of our own that needs theirs: `go install PACKAGE@VERSION` would ask the proxy for more than that.
         (Path(folder) / "go.mod").write_text(_GO_MOD.format(client=client))
         (Path(folder) / "go.sum").write_text("".join(f"{line}\n" for line in client.sums))
-        verb = ("test", "-c") if client.is_test else ("build",)
         done = subprocess.run(
-            [go, *verb, "-mod=mod", "-ldflags=-s -w", "-o", built, client.target],
+            [go, "build", "-mod=mod", "-ldflags=-s -w", "-o", built, client.target],
             cwd=folder,
             check=False,
             stdin=subprocess.DEVNULL,
@@ -98,6 +96,6 @@ def _build(go: Path, client: GoClient) -> None:
         if done.returncode != 0:
             reason = done.stderr.strip().rpartition("\n")[2]
             raise ComponentMissingError(
-                client.name, f"go {' '.join(verb)} {client.target}@{client.version} (here it said: {reason})"
+                client.name, f"go build {client.target}@{client.version} (here it said: {reason})"
             )
         built.replace(client.path)

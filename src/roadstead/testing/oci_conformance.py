@@ -1,42 +1,35 @@
-"""The OCI distribution specification's own conformance programs, run against a registry that tests started.
+"""The OCI distribution specification's own conformance program, run against a registry that tests started.
 
-There are two, neither ours, and nothing of them is kept here. The *suite* of 1.1 is built from the newest version of
-its Go module that the module proxy gives. The *program* that has replaced it since (more checks, 1.1 and dev) is in no
-package registry: it is looked for on the path as ``oci-conformance``. Their switches are environment variables; all
-are on.
+It is built from its Go module, and nothing of it is kept here. Its switches are environment variables; all are on. The
+version that it is asked about, 1.1 or dev, is its default for switches that nobody sets.
 """
 
 import os
 import subprocess
 import xml.etree.ElementTree as ET
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from roadstead.testing.components import require
+import yaml
+
 from roadstead.testing.go_clients import GoClient, find_or_build
 
-PROGRAM: Final = "oci-conformance"
-INSTALL: Final = (
-    f"the program in conformance/ of github.com/opencontainers/distribution-spec, put on the path as {PROGRAM}"
-)
 TIMEOUT: Final = timedelta(minutes=5)
 
-_SUITE_VERSION: Final = "v0.0.0-20231101194043-f2182352d4cc"
-_SUITE_MODULE: Final = "github.com/opencontainers/distribution-spec/conformance"
-SUITE: Final = GoClient(
-    "oci-suite",
-    _SUITE_MODULE,
+_MODULE: Final = "github.com/opencontainers/distribution-spec/conformance"
+_VERSION: Final = "v0.0.0-20260831232431-97274622c111"
+PROGRAM: Final = GoClient(
+    "oci-conformance",
+    _MODULE,
     "",
-    _SUITE_VERSION,
-    is_test=True,
-    # Taken over files equal to those of the specification's repository at that commit.
+    _VERSION,
+    # What judges us stays what was read when it was pinned.
     sums=(
-        f"{_SUITE_MODULE} {_SUITE_VERSION} h1:jL+CgYEEZluGb08ZcLpEyhn389kNMlwrWOHaIqXazq0=",
-        f"{_SUITE_MODULE} {_SUITE_VERSION}/go.mod h1:odnkI+gfnNSdq8NaG/nKvENDEWkXAjjbgp8GKMllVSI=",
+        f"{_MODULE} {_VERSION} h1:ppZPU0CrEPzyJhVggYwUIZrqh0w2lIT0esw+9ABNPA4=",
+        f"{_MODULE} {_VERSION}/go.mod h1:3VJqdDrgz3dFdGbErNWoChcfbGpHDllEHdwJ4yi6rJk=",
     ),
 )
 
@@ -76,21 +69,20 @@ _DATA: Final = (
     "SHA512",
 )
 _ROOT: Final = "OCI Conformance Test/"
-_SUITE_ROOT: Final = "[It] OCI Distribution Conformance Tests "
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """What one run found, by the names of its tests; one name may stand for several requests of its kind."""
 
-    passed: Counter[str]
-    skipped: Counter[str]  # the registry answered that it can't; switched off counts too
+    counts: Mapping[str, int]  # ``pass``, ``fail``, ``skip``: the program's own, more than one for some tests
     failed: Mapping[str, str]  # with what was wrong
+    skipped: frozenset[str]  # the registry answered that it can't
+    switched_off: frozenset[str]  # as the program's report names its switches: ``apis.blobs.delete``
     status: int  # the program's exit status: 0 where nothing failed
-    printed: str
 
     def __str__(self) -> str:
-        return f"{self.passed.total()} pass, {len(self.failed)} fail, {self.skipped.total()} skip"
+        return ", ".join(f"{number} {outcome}" for outcome, number in self.counts.items())
 
 
 def run_conformance(host: str, *, version: str, results: Path, timeout: timedelta = TIMEOUT) -> Report:
@@ -100,7 +92,7 @@ def run_conformance(host: str, *, version: str, results: Path, timeout: timedelt
     """
     results.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
-        [require(PROGRAM, install=INSTALL)],
+        [find_or_build(PROGRAM)],
         cwd=results,  # it reads a configuration file where it runs
         env=_environment(host, version, results),
         check=False,
@@ -110,37 +102,31 @@ def run_conformance(host: str, *, version: str, results: Path, timeout: timedelt
         text=True,
         timeout=timeout.total_seconds(),
     )
-    return _read(results / "junit.xml", done)
+    # It ends with status 0, and no report, where it couldn't even begin.
+    if not (results / "junit.xml").exists():
+        raise AssertionError(f"there is no report:\n{done.stdout}")
+    return read_report(results, status=done.returncode)
 
 
-def run_suite(url: str, *, results: Path, timeout: timedelta = TIMEOUT) -> Report:
-    """Run the suite of 1.1 against the registry at *url*, every workflow on; ComponentMissingError.
-
-    Its own reports stay in *results*.
-    """
-    results.mkdir(parents=True, exist_ok=True)
-    workflows = ("PULL", "PUSH", "CONTENT_DISCOVERY", "CONTENT_MANAGEMENT")
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("OCI_")},
-        **{f"OCI_TEST_{name}": "true" for name in workflows},
-        "OCI_ROOT_URL": url,
-        "OCI_NAMESPACE": "conformance/suite/one",
-        "OCI_CROSSMOUNT_NAMESPACE": "conformance/suite/two",
-        "OCI_AUTOMATIC_CROSSMOUNT": "true",
-        "OCI_REPORT_DIR": str(results),
-    }
-    done = subprocess.run(
-        [find_or_build(SUITE)],
-        cwd=results,
-        env=environment,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout.total_seconds(),
+def read_report(results: Path, *, status: int) -> Report:
+    """Read ``junit.xml``, whose cases are the leaves of the program's tree, and the switches in ``results.yaml``."""
+    suite = ET.parse(results / "junit.xml").getroot()[0]  # noqa: S314 -- written by the program that we ran
+    config = yaml.safe_load((results / "results.yaml").read_text())["config"]
+    ended: dict[str, dict[str, str]] = {"passed": {}, "skipped": {}, "failed": {}}
+    for case in suite.iter("testcase"):
+        name = case.get("name", "").removeprefix(_ROOT)
+        outcome = case.get("status", "")  # failures and errors have words of their own
+        ended.get(outcome, ended["failed"])[name] = f"{outcome}: {case.findtext('system-out', '').strip()}"
+    counted = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped", "disabled")}
+    failures = counted["failures"] + counted["errors"]
+    skips = counted["skipped"] + counted["disabled"]
+    return Report(
+        counts={"pass": counted["tests"] - failures - skips, "fail": failures, "skip": skips},
+        failed=ended["failed"],
+        skipped=frozenset(ended["skipped"]),
+        switched_off=frozenset(_switched_off({"apis": config["apis"], "data": config["data"]})),
+        status=status,
     )
-    return _read(results / "junit.xml", done, _SUITE_ROOT)
 
 
 def _environment(host: str, version: str, results: Path) -> Mapping[str, str]:
@@ -157,17 +143,9 @@ def _environment(host: str, version: str, results: Path) -> Mapping[str, str]:
     }
 
 
-def _read(path: Path, done: subprocess.CompletedProcess[str], root: str = _ROOT) -> Report:
-    """Read the report for JUnit, whose cases are the leaves of the program's tree."""
-    if not path.exists():
-        raise AssertionError(f"there is no report:\n{done.stdout}")
-    named: dict[str, Counter[str]] = {"passed": Counter(), "skipped": Counter()}
-    failed: dict[str, str] = {}
-    for case in ET.parse(path).iter("testcase"):  # noqa: S314 -- written by the program that we ran
-        name = case.get("name", "").removeprefix(root)
-        status = case.get("status", "")
-        if status in named:
-            named[status][name] += 1
-        else:
-            failed[name] = f"{status}: {case.findtext('system-out', '').strip()}"
-    return Report(named["passed"], named["skipped"], failed, done.returncode, done.stdout)
+def _switched_off(switches: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    for name, value in switches.items():
+        if isinstance(value, Mapping):
+            yield from _switched_off(value, f"{above}{name}.")
+        elif value is not True:
+            yield f"{above}{name}"
