@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from roadstead.errors import RoadsteadError
+from roadstead.layers.errors import PackageMissingError
 from roadstead.oci.layer import LayerInvalidError, PackedLayer
 from roadstead.oci.layer import pack as pack_layer
 
 if TYPE_CHECKING:
+    # Its readers cost 20 ms, see below.
     from roadstead.layers.deb import Package
 
 _FAILED, _USAGE = 1, 2
@@ -111,10 +113,9 @@ def s3_mount_layer(
 
 def _packages(folder: Path | None, architecture: Architecture, scratch: Path) -> "list[Package]":
     """Read packages from a folder, or have apt fetch them into *scratch* first."""
-    # As above.
+    # Late for the same reason as above.
     from roadstead.layers import apt, s3_mount
     from roadstead.layers.deb import Package
-    from roadstead.layers.errors import PackageMissingError
 
     if folder is None:
         typer.echo("fetching packages with apt", err=True)

@@ -17,12 +17,12 @@ def _refused(*words: str) -> tuple[int, str]:
 
 
 def test_wrong_usage(tmp_path: Path) -> None:
-    """Status 2, or 1 where a folder isn't there; each says what to name instead."""
+    """Status 2; each says what is wrong with what."""
     status, said = _refused("--output", str(tmp_path))
     assert (status, f"{tmp_path} is a directory" in said) == (2, True)
 
     status, said = _refused("--output", str(tmp_path / "x"), "--packages", str(tmp_path / "none"))
-    assert (status, "none is not a directory" in said) == (1, True)
+    assert (status, "none is not a directory" in said) == (2, True)
 
     assert _refused("--output", str(tmp_path / "x"), "--architecture", "s390x")[0] == 2
 
