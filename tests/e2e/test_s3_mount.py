@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import select
 import shutil
 import subprocess
 import tarfile
@@ -9,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 import pytest
@@ -21,7 +24,7 @@ from roadstead.layers import s3_mount
 from roadstead.layers.deb import Package
 from roadstead.layers.elf import MACHINES, Program
 from roadstead.testing.containerd import open_containerd
-from roadstead.testing.dockerd import DockerEngine
+from roadstead.testing.dockerd import DockerEngine, find
 from roadstead.testing.seaweedfs import SeaweedFS
 from roadstead.testing.server import RoadsteadServer
 
@@ -269,6 +272,25 @@ def test_signals_reach_the_program(run: Runner, name: str) -> None:
         run.engine.docker("rm", "--force", container)
 
 
+def test_a_terminal(run: Runner, tmp_path: Path) -> None:
+    """Ctrl-C comes to the program, once; it decides what that means, and still reads what is typed."""
+    script = "trap 'echo interrupted' INT; echo ready; read word || read word; echo got $word; exit 6"
+    ours, theirs = os.openpty()
+    command = [find("docker"), "run", "--rm", "-it", *run.arguments(MAY_MOUNT, {}), *SHELL, script]
+    terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
+    with os.fdopen(ours, "r+b", buffering=0) as keyboard:
+        process = subprocess.Popen(command, env=run.engine.environment(tmp_path), **terminal)
+        os.close(theirs)
+        seen = _read_until(keyboard, b"ready")
+        keyboard.write(b"\x03")
+        seen += _read_until(keyboard, b"interrupted")
+        keyboard.write(b"word\n")
+        seen += _read_until(keyboard, b"got word")
+        status = process.wait(60)
+
+    assert (status, seen.count(b"interrupted")) == (6, 1), seen
+
+
 def test_orphans_are_reaped(run: Runner) -> None:
     """A process whose parent has gone doesn't stay as a zombie."""
     script = (
@@ -349,6 +371,15 @@ def test_a_layer_for_other_processors(tmp_path: Path) -> None:
     programs = [*(home / "bin").iterdir(), *(home / "lib").iterdir()]
     assert {Program.parse(path.name, path.read_bytes()).machine for path in programs} == {MACHINES["arm64"]}
     assert {"bin/s3fs", "lib/ld.so", "lib/libfuse.so.2"} <= {str(path.relative_to(home)) for path in programs}
+
+
+def _read_until(terminal: IO[bytes], text: bytes) -> bytes:
+    seen = b""
+    while text not in seen:
+        ready, _, _ = select.select([terminal], [], [], 60)
+        assert ready, seen
+        seen += terminal.read(1000)
+    return seen
 
 
 def _wait_for(run: Runner, key: str) -> None:
