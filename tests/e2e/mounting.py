@@ -1,35 +1,61 @@
-"""The S3 mount's layer for the tests, made once for a whole run from packages that apt fetches."""
+"""The S3 mount's layer for the tests, made once for a whole run from packages that apt fetched once for this user.
+
+They stay in ``$XDG_CACHE_HOME/roadstead/debian-packages``, as the programs built from Go do beside them: once they are
+there, the tests need no network. Remove the folder for newer ones.
+"""
 
 import fcntl
+import hashlib
+import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 from roadstead.layers import apt, s3_mount
+from roadstead.layers.errors import DownloadFailedError
 from roadstead.testing.components import ComponentMissingError
 
 LAYER = "s3-mount.tar.gz"
 
 
-def shared_packages(run_directory: Path, architecture: str) -> Path:
-    """Return the folder with the packages of an architecture, fetched by whichever process of the run asks first."""
-    folder = run_directory / f"packages-{architecture}"
-    with (run_directory / f"packages-{architecture}.lock").open("w") as lock:
+def shared_packages(architecture: str) -> Path:
+    """Return the folder with the packages of an architecture, fetched by whichever process asks first."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "roadstead" / "debian-packages"
+    cache.mkdir(parents=True, exist_ok=True)
+    wanted = hashlib.sha256(" ".join(s3_mount.PACKAGES).encode()).hexdigest()[:12]
+    folder = cache / f"{architecture}-{wanted}"
+    with (cache / "fetch.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            if shutil.which("apt-get") is None:
-                raise ComponentMissingError("apt-get", "these tests need Debian's package sources")
             unfinished = folder.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
-            apt.fetch(s3_mount.PACKAGES, architecture, unfinished)
+            try:
+                apt.fetch(s3_mount.PACKAGES, architecture, unfinished)
+            except DownloadFailedError as error:
+                raise ComponentMissingError("Debian's packages", f"apt, with sources that answer: {error}") from error
             unfinished.rename(folder)
     return folder
 
 
+def device_for_all(folder: Path) -> str:
+    """Return what ``docker run --device`` takes for a /dev/fuse that every user may open, as udev makes it."""
+    device = Path("/dev/fuse").stat()
+    if device.st_mode & 0o006 == 0o006:
+        return "/dev/fuse"
+    if os.geteuid() != 0:
+        raise ComponentMissingError("a /dev/fuse that all may open", "sudo chmod 666 /dev/fuse")
+    node = folder / "fuse"
+    os.mknod(node, stat.S_IFCHR, device.st_rdev)
+    node.chmod(0o666)
+    return f"{node}:/dev/fuse"
+
+
 def shared_layer(run_directory: Path) -> Path:
     """Return the layer for amd64, made by the command by whichever process of the run asks first."""
-    packages, layer = shared_packages(run_directory, "amd64"), run_directory / LAYER
+    packages, layer = shared_packages("amd64"), run_directory / LAYER
     with (run_directory / f"{LAYER}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not layer.exists():

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import select
 import shutil
 import subprocess
 import tarfile
@@ -9,16 +11,20 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 import pytest
 from botocore.client import BaseClient
 from botocore.session import get_session
 from tests.conftest import RUN_DIRECTORY
-from tests.e2e.mounting import LAYER, shared_layer, shared_packages
+from tests.e2e.mounting import LAYER, device_for_all, shared_layer, shared_packages
 
+from roadstead.layers import s3_mount
 from roadstead.layers.deb import Package
-from roadstead.testing.dockerd import DockerEngine
+from roadstead.layers.elf import MACHINES, Program
+from roadstead.testing.containerd import open_containerd
+from roadstead.testing.dockerd import DockerEngine, find
 from roadstead.testing.seaweedfs import SeaweedFS
 from roadstead.testing.server import RoadsteadServer
 
@@ -132,7 +138,7 @@ def test_objects_are_files(run: Runner) -> None:
 
     done = run(*SHELL, script)
 
-    assert (done.returncode, done.stdout) == (0, "hello from S3\ndeep\n"), done
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello from S3\ndeep\n", ""), done
     assert run.read("new.txt") == b"one\ntwo\n"
     assert run.read("deep/new.txt") == b"one\ntwo\n"
 
@@ -178,6 +184,38 @@ def test_a_read_only_root_is_enough(run: Runner) -> None:
     assert run.read("x") == b"x\n"
 
 
+@pytest.mark.parametrize("flags", [(), ("--read-only",)])
+def test_other_users_than_root(run: Runner, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """In namespaces of their own, where the kernel lets them make some; the program gets none of the capabilities."""
+    device = ("--device", device_for_all(tmp_path))
+    folder = f"/fusion/s3/{run.bucket}"
+    capabilities = "grep -c '^Cap.*0000000000000000$' /proc/self/status"  # all sets but the bounding one
+    script = f"cat {folder}/hello.txt; echo x >{folder}/x; /bin/busybox id -u; {capabilities}"
+
+    done = run(*SHELL, script, flags=(*MAY_MOUNT[:2], *MAY_MOUNT[4:], *device, "--user", "1000:1000", *flags))
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "hello from S3\n1000\n4\n", ""), done
+    assert run.read("x") == b"x\n"
+
+
+def test_what_another_user_may_not_do_is_said(run: Runner, tmp_path: Path) -> None:
+    """Without the capability the engine forbids namespaces too."""
+    done = run("/bin/busybox", "true", flags=("--device", device_for_all(tmp_path), "--user", "1000"))
+
+    assert (done.returncode, done.stdout) == (1, ""), done
+    assert "user 1000 may neither mount nor make a user namespace" in done.stderr
+
+
+def test_what_is_left_running_is_sent(run: Runner) -> None:
+    """A process that outlives the program ends with the container; what it has written by then is in the bucket."""
+    script = f"(exec >/fusion/s3/{run.bucket}/left; echo begun; exec /bin/busybox sleep 60) & /bin/busybox sleep 0.5"
+
+    done = run(*SHELL, script)
+
+    assert done.returncode == 0, done
+    assert run.read("left") == b"begun\n"
+
+
 @pytest.mark.parametrize("status", [0, 3, 143])
 def test_the_status_is_the_programs(run: Runner, status: int) -> None:
     """As it would have been without the layer."""
@@ -196,19 +234,18 @@ def test_without_buckets_nothing_is_needed(run: Runner) -> None:
     [
         ((), {}, "/dev/fuse"),
         (("--device", "/dev/fuse"), {}, "SYS_ADMIN"),
-        ((*MAY_MOUNT, "--user", "1000"), {}, "user 1000 may not mount"),
         (MAY_MOUNT, {"AWS_ACCESS_KEY_ID": None}, "no credentials"),
         (MAY_MOUNT, {"AWS_SECRET_ACCESS_KEY": "wrong"}, "isn't mounted"),
         (MAY_MOUNT, {"NXF_FUSION_BUCKETS": "there-is-no-such-bucket"}, "there-is-no-such-bucket"),
         (MAY_MOUNT, {"NXF_FUSION_BUCKETS": "ok,../up"}, "no bucket: ../up"),
-        (MAY_MOUNT, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "http://127.0.0.1:1"),
+        (MAY_MOUNT, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "ROADSTEAD_S3_TIMEOUT_S": "3"}, "http://127.0.0.1:1"),
     ],
 )
 def test_what_is_missing_is_said(
     run: Runner, flags: tuple[str, ...], variables: Mapping[str, str | None], said: str
 ) -> None:
     """Status 1, a line that says what and one that says what to do; the program doesn't start on an empty folder."""
-    done = run("/bin/busybox", "echo", "started", flags=flags, ROADSTEAD_S3_TIMEOUT_S="5", **variables)
+    done = run("/bin/busybox", "echo", "started", flags=flags, **variables)
 
     assert (done.returncode, done.stdout) == (1, ""), done
     lines = [line for line in done.stderr.splitlines() if line.startswith("roadstead: ")]
@@ -233,6 +270,25 @@ def test_signals_reach_the_program(run: Runner, name: str) -> None:
         assert run.read("got") == f"{name}\n".encode()
     finally:
         run.engine.docker("rm", "--force", container)
+
+
+def test_a_terminal(run: Runner, tmp_path: Path) -> None:
+    """Ctrl-C comes to the program, once; it decides what that means, and still reads what is typed."""
+    script = "trap 'echo interrupted' INT; echo ready; read word || read word; echo got $word; exit 6"
+    ours, theirs = os.openpty()
+    command = [find("docker"), "run", "--rm", "-it", *run.arguments(MAY_MOUNT, {}), *SHELL, script]
+    terminal = {"stdin": theirs, "stdout": theirs, "stderr": theirs, "start_new_session": True}
+    with os.fdopen(ours, "r+b", buffering=0) as keyboard:
+        process = subprocess.Popen(command, env=run.engine.environment(tmp_path), **terminal)
+        os.close(theirs)
+        seen = _read_until(keyboard, b"ready")
+        keyboard.write(b"\x03")
+        seen += _read_until(keyboard, b"interrupted")
+        keyboard.write(b"word\n")
+        seen += _read_until(keyboard, b"got word")
+        status = process.wait(60)
+
+    assert (status, seen.count(b"interrupted")) == (6, 1), seen
 
 
 def test_orphans_are_reaped(run: Runner) -> None:
@@ -270,10 +326,9 @@ def test_an_image_with_a_c_library_of_its_own(
     seaweedfs: SeaweedFS,
     bucket: str,
     tmp_path: Path,
-    pytestconfig: pytest.Config,
 ) -> None:
     """Its programs get its own libraries, s3fs those of the layer; a name without a path is the image's program."""
-    folder = shared_packages(pytestconfig.stash[RUN_DIRECTORY], "amd64")
+    folder = shared_packages("amd64")
     library, core = (Package.read(next(folder.glob(f"{name}_*.deb"))) for name in ("libc6", "coreutils"))
     root = {
         "lib64/ld-linux-x86-64.so.2": library.find("lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"),
@@ -292,6 +347,39 @@ def test_an_image_with_a_c_library_of_its_own(
     assert (read.returncode, read.stdout) == (0, "hello from S3\n"), read
     assert "GNU coreutils" in version.stdout, version
     docker_engine.docker("rmi", "--force", image)
+
+
+def test_containerd_runs_it(run: Runner) -> None:
+    """Pulled and run by `ctr`, which takes a command for the whole of it, so that the entrypoint is named too."""
+    values = [word for name, value in run.variables.items() for word in ("--env", f"{name}={value}")]
+    may = ("--net-host", "--cap-add", "CAP_SYS_ADMIN", "--device", "/dev/fuse")
+    with open_containerd() as daemon:
+        daemon.ctr("images", "pull", "--plain-http", run.image)
+        command = ("/opt/roadstead/entry", "/bin/busybox", "cat", f"/fusion/s3/{run.bucket}/hello.txt")
+        done = daemon.ctr("run", "--rm", *may, *values, run.image, uuid4().hex, *command)
+
+    assert done.stdout == "hello from S3\n"
+
+
+def test_a_layer_for_other_processors(tmp_path: Path) -> None:
+    """It is made here from that architecture's packages, and every program in it is for that one."""
+    packages = [Package.read(path) for path in sorted(shared_packages("arm64").glob("*.deb"))]
+
+    s3_mount.assemble(packages, "arm64", tmp_path)
+
+    home = tmp_path / "opt/roadstead"
+    programs = [*(home / "bin").iterdir(), *(home / "lib").iterdir()]
+    assert {Program.parse(path.name, path.read_bytes()).machine for path in programs} == {MACHINES["arm64"]}
+    assert {"bin/s3fs", "lib/ld.so", "lib/libfuse.so.2"} <= {str(path.relative_to(home)) for path in programs}
+
+
+def _read_until(terminal: IO[bytes], text: bytes) -> bytes:
+    seen = b""
+    while text not in seen:
+        ready, _, _ = select.select([terminal], [], [], 60)
+        assert ready, seen
+        seen += terminal.read(1000)
+    return seen
 
 
 def _wait_for(run: Runner, key: str) -> None:

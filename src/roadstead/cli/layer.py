@@ -8,16 +8,18 @@ import tempfile
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from roadstead.errors import RoadsteadError
-from roadstead.layers import apt, s3_mount
-from roadstead.layers.deb import Package
 from roadstead.layers.errors import PackageMissingError
 from roadstead.oci.layer import LayerInvalidError, PackedLayer
 from roadstead.oci.layer import pack as pack_layer
+
+if TYPE_CHECKING:
+    # Its readers cost 20 ms, see below.
+    from roadstead.layers.deb import Package
 
 _FAILED, _USAGE = 1, 2
 
@@ -83,6 +85,9 @@ def s3_mount_layer(
     It is made from Debian's programs, fetched by apt from the sources this machine is set to, or taken from a folder.
     The same packages give the same layer, and it lists their versions. On a terminal the rule that uses it is shown.
     """
+    # 20 ms that every other command would pay: readers of packages, and of mail, whose headers they have.
+    from roadstead.layers import s3_mount
+
     output = Path(location)
     if output.is_dir():
         _fail(f"{output} is a directory", "name a file, for example s3-mount.tar.gz", _USAGE)
@@ -102,11 +107,16 @@ def s3_mount_layer(
     made_from = f"{len(used)} packages, s3fs {next(package.version for package in used if package.name == 's3fs')}"
     typer.echo(f"made {output} from {made_from}: {packed.gzip_size} bytes, {packed.tar_size} unpacked", err=True)
     if sys.stdout.isatty():
-        typer.echo(f"\nA rule that uses it, for roadstead.toml:\n\n{_rule(location, architecture)}", err=True)
+        rule = _rule(location, architecture, s3_mount.ENTRYPOINT)
+        typer.echo(f"\nA rule that uses it, for roadstead.toml:\n\n{rule}", err=True)
 
 
-def _packages(folder: Path | None, architecture: Architecture, scratch: Path) -> list[Package]:
+def _packages(folder: Path | None, architecture: Architecture, scratch: Path) -> "list[Package]":
     """Read packages from a folder, or have apt fetch them into *scratch* first."""
+    # Late for the same reason as above.
+    from roadstead.layers import apt, s3_mount
+    from roadstead.layers.deb import Package
+
     if folder is None:
         typer.echo("fetching packages with apt", err=True)
         return [Package.read(path) for path in apt.fetch(s3_mount.PACKAGES, architecture, scratch)]
@@ -116,9 +126,9 @@ def _packages(folder: Path | None, architecture: Architecture, scratch: Path) ->
     return [Package.read(path) for path in paths]
 
 
-def _rule(location: str, architecture: Architecture) -> str:
+def _rule(location: str, architecture: Architecture, entrypoint: str) -> str:
     layer = f'{{ path = {json.dumps(location)}, platform = "linux/{architecture}" }}'
-    return f'[[augment.rules]]\nmatch = "team/*"\nlayers = [{layer}]\nentrypoint = ["{s3_mount.ENTRYPOINT}"]\n'
+    return f'[[augment.rules]]\nmatch = "team/*"\nlayers = [{layer}]\nentrypoint = ["{entrypoint}"]\n'
 
 
 def _write(directory: Path, output: Path) -> PackedLayer:

@@ -1,6 +1,6 @@
 """The layer that mounts S3 buckets in any Linux image, put together from Debian's packages (wave.md 6.1).
 
-Everything is below ``/opt/roadstead`` but the folder for the mounts: a static shell, tini, and two dynamic programs with
+Everything is below ``/opt/roadstead`` but the folder for the mounts: a static shell, tini, and dynamic programs with
 their libraries and the loader that finds them, so that what the image has or lacks makes no difference.
 """
 
@@ -16,12 +16,15 @@ from roadstead.layers.errors import PackageInvalidError, PackageMissingError
 ENTRYPOINT: Final = "/opt/roadstead/entry"
 """What a rule names as its entrypoint."""
 
-PACKAGES: Final = ("s3fs", "coreutils", "busybox-static", "tini", "ca-certificates", "media-types", "base-files")
+PACKAGES: Final = (
+    *("s3fs", "coreutils", "util-linux", "busybox-static", "tini"),
+    *("ca-certificates", "media-types", "base-files"),
+)
 """What is asked for by name; libraries come as their dependencies."""
 
 _HOME = "opt/roadstead"
 _STATIC = {"busybox": ("bin/busybox", "usr/bin/busybox"), "tini": ("usr/bin/tini-static",)}
-_DYNAMIC = {"s3fs": ("usr/bin/s3fs",), "env": ("usr/bin/env", "bin/env")}
+_DYNAMIC = {"s3fs": ("usr/bin/s3fs",), "env": ("usr/bin/env", "bin/env"), "unshare": ("usr/bin/unshare",)}
 _TRIPLETS = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
 _CERTIFICATES = "usr/share/ca-certificates/mozilla/"
 _COMMON_LICENCES = "usr/share/common-licenses/"
@@ -110,7 +113,7 @@ def assemble(packages: Iterable[Package], architecture: str, folder: Path) -> Se
     for path, content in pool["base-files"].files.items():
         if path.startswith(_COMMON_LICENCES):
             _write(home / "share/licenses/common" / path.removeprefix(_COMMON_LICENCES), content)
-    _folder(home / "run", 0o755)
+    _folder(home / "run", 0o1777)  # for parts of files, where the image has no /tmp
     _folder(folder / "fusion/s3", 0o777)  # any user of any image may make a folder for a bucket
     return used
 

@@ -30,15 +30,11 @@ def entry(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def _run(entry: list[str], *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*entry, *command],
-        env=variables,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
+    done = subprocess.run(
+        [*entry, *command], env=variables, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False
     )
+    # As bytes until here: Python's text mode takes a carriage return for a newline.
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def _printing() -> list[str]:
@@ -100,6 +96,16 @@ def test_what_is_no_bucket_is_refused(entry: list[str], item: str, form: str) ->
 def test_without_buckets_the_program_runs(entry: list[str], variables: Mapping[str, str]) -> None:
     """Its status is the status."""
     assert _run(entry, "/bin/sh", "-c", "exit 9", **variables).returncode == 9
+
+
+def test_a_trace_shows_no_secret(entry: list[str]) -> None:
+    """With Wave's variable for it each step is shown, up to the end; a key or a token in none of them."""
+    secrets = {"AWS_SECRET_ACCESS_KEY": "s3cr3t", "AWS_ACCESS_KEY_ID": "k3y", "AWS_SESSION_TOKEN": "t0k3n"}
+
+    done = _run(entry, "/bin/true", WAVE_DEBUG="1", ROADSTEAD_S3_BUCKETS="one", AWS_REGION="a b", **secrets)
+
+    assert "+ main /bin/true" in done.stderr
+    assert not [secret for secret in secrets.values() if secret in done.stderr]
 
 
 def test_the_script_is_clean() -> None:
