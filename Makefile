@@ -6,7 +6,8 @@
 
 PYTHON ?= python3
 ARGS ?=
-WORKERS ?= auto
+# One more than there are processors: many tests wait for a server, or for time to pass.
+WORKERS ?= $(shell expr `getconf _NPROCESSORS_ONLN` + 1)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +26,7 @@ run: $(VENV)/installed-to-run ## Serve from this checkout
 	$(BIN)/roadstead serve $(ARGS)
 
 test: lint debian-packages ## Check style and types, run all tests but the soak tests
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: $(VENV)/installed-to-develop ## Check style and types
 	$(BIN)/ruff check .
