@@ -27,6 +27,8 @@ def run(folder: Path, *arguments: str, ci: bool) -> str:
     (folder / "conftest.py").write_bytes((ROOT / "tests" / "conftest.py").read_bytes())
     (folder / "test_made_up.py").write_text(TESTS)
     settings = ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(folder), "-p", "no:cacheprovider"]
+    # A run without a folder of its own tidies up after all earlier ones, which may take minutes.
+    settings += ["--basetemp", str(folder / "temporary")]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *settings, *arguments, str(folder)],
         check=False,
