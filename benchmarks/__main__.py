@@ -49,10 +49,11 @@ def main(arguments: Sequence[str]) -> int:
             for part in run(bench, options.rows or names):
                 print(part, "", sep="\n", flush=True)
                 parts.append(part)
-    took = f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; took {(time.monotonic() - began) / 60:.0f} minutes."
-    print(took)
-    if options.write:
-        write(PAGE, [took, *parts])
+        # Before the files are removed, which may take longer than the figures did.
+        took = f"{datetime.now(UTC):%Y-%m-%d}, {machine()}; took {(time.monotonic() - began) / 60:.0f} minutes."
+        print(took, flush=True)
+        if options.write:
+            write(PAGE, [took, *parts])
     return 0
 
 
