@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import count
@@ -185,6 +185,42 @@ def site_of(kind: str, directory: Path, request: pytest.FixtureRequest) -> Itera
 
 
 # A worker
+
+
+async def worker_at_every_boundary(
+    site: Site, script: Script, size: int, splits: Sequence[tuple[int, int]], steps: Sequence[str]
+) -> Scene:
+    """Stop the worker at the first boundary of a script, the second, … until there are no more; for each split."""
+    async with opened(site) as scene:
+        ground(scene.case(str(script), size))
+        for split in splits:
+            for at in count(1):
+                if not await worker_stopped(scene, script, size, at, split, steps):
+                    break
+        await scene.look(f"{script}/")
+    return scene
+
+
+async def worker_and_rival(site: Site, script: Script, size: int, rival: Callable[[Case], None]) -> Scene:
+    """Stop the worker at every boundary, while a rival is at work."""
+    async with opened(site) as scene:
+        for at in count(1):
+            if not await worker_stopped_by_a_rival(scene, script, size, at, rival, ("sweep", *script.steps)):
+                break
+        await scene.look(f"{script}-")
+    return scene
+
+
+async def collector_at_every_boundary(site: Site, script: Script, size: int) -> Scene:
+    """Stop a collector at every boundary, while a client goes through a script."""
+    async with opened(site) as scene:
+        ground(scene.case(str(script), size))
+        with closing(CollectorProcess(site)) as collector:
+            for at in count(1):
+                if not await collector_stopped(scene, collector, script, size, at):
+                    break
+        await scene.look(f"{script}/")
+    return scene
 
 
 async def worker_stopped(

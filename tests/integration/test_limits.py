@@ -7,6 +7,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 
 import bcrypt
@@ -17,6 +18,7 @@ from roadstead.oci.digest import Digest
 from roadstead.testing.client import Answer, Client
 from roadstead.testing.images import make_image
 from roadstead.testing.server import RoadsteadServer
+from roadstead.testing.servers import wait_until
 
 OPEN = """
 [auth]
@@ -170,11 +172,14 @@ def test_uploads_at_once(
 
 def until(ask: Callable[[], Answer], status: int, server: RoadsteadServer) -> Answer:
     """Ask until that status comes, for what another connection does reaches its worker in its own time."""
-    end = time.monotonic() + 30
-    while (answer := ask()).status != status:
-        assert time.monotonic() < end, (answer, server.log)
-        time.sleep(0.02)
-    return answer
+    answers: list[Answer] = []
+
+    def has_come() -> bool:
+        answers.append(ask())
+        return answers[-1].status == status
+
+    assert wait_until(has_come, timeout=timedelta(seconds=30)), (answers[-1], server.log)
+    return answers[-1]
 
 
 def test_large_blobs(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -16,6 +17,7 @@ import pytest
 
 from roadstead.testing.client import Client
 from roadstead.testing.server import RoadsteadServer
+from roadstead.testing.servers import wait_until
 
 CONFIG = """
 [auth]
@@ -82,10 +84,7 @@ class Users:
 
     def wait_for(self, condition: "Callable[[list[Heard]], bool]") -> None:
         """Wait until what was heard fulfils a condition."""
-        end = time.monotonic() + 30
-        while not condition(list(self.heard)):
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        assert wait_until(lambda: condition(list(self.heard)), timeout=timedelta(seconds=30))
 
 
 def test_a_revoked_key_is_refused_everywhere_at_once(replicas: list[RoadsteadServer]) -> None:

@@ -4,21 +4,18 @@ Nothing is drawn. tests/integration/test_collection_pauses.py has a part of this
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from itertools import combinations, count
+from itertools import combinations
 
 import pytest
 from tests.integration.standstill import (
     RIVALS,
-    CollectorProcess,
     Site,
-    collector_stopped,
-    opened,
+    collector_at_every_boundary,
     site_of,
-    worker_stopped,
-    worker_stopped_by_a_rival,
+    worker_and_rival,
+    worker_at_every_boundary,
 )
-from tests.integration.stepwise import SCRIPTS, Case, Script, ground
+from tests.integration.stepwise import SCRIPTS, Case, Script
 
 SIZES = (2_000, 100_000)  # bytes; the larger ones are staged on their way in
 
@@ -40,13 +37,7 @@ async def test_a_worker_at_every_boundary(site: Site, script: Script, size: int)
     """Collection does some of its steps before the script, some while the worker stands still, and some after."""
     steps = ("sweep", *script.steps)
     splits = list(combinations(range(len(steps) + 1), 2))
-    async with opened(site) as scene:
-        ground(scene.case(str(script), size))
-        for split in splits:
-            for at in count(1):
-                if not await worker_stopped(scene, script, size, at, split, steps):
-                    break
-        await scene.look(f"{script}/")
+    scene = await worker_at_every_boundary(site, script, size, splits, steps)
     print(f"\n{script} of {size} bytes, {len(splits)} splits: {scene.summary()}")
     assert scene.hit["word of COMMIT"] == scene.hit["COMMIT"] >= len(splits)
 
@@ -57,11 +48,7 @@ async def test_a_worker_at_every_boundary(site: Site, script: Script, size: int)
 @every_script
 async def test_a_worker_and_a_rival(site: Site, script: Script, size: int, rival: Callable[[Case], None]) -> None:
     """Another worker's client does something with the same image meanwhile."""
-    async with opened(site) as scene:
-        for at in count(1):
-            if not await worker_stopped_by_a_rival(scene, script, size, at, rival, ("sweep", *script.steps)):
-                break
-        await scene.look(f"{script}-")
+    scene = await worker_and_rival(site, script, size, rival)
     print(f"\n{script} of {size} bytes, {rival.__name__}: {scene.summary()}")
     assert scene.hit["COMMIT"] > 0
 
@@ -71,12 +58,6 @@ async def test_a_worker_and_a_rival(site: Site, script: Script, size: int, rival
 @every_script
 async def test_a_collector_at_every_boundary(site: Site, script: Script, size: int) -> None:
     """A client goes on while it stands still, and comes back where it is told to."""
-    async with opened(site) as scene:
-        ground(scene.case(str(script), size))
-        with closing(CollectorProcess(site)) as collector:
-            for at in count(1):
-                if not await collector_stopped(scene, collector, script, size, at):
-                    break
-        await scene.look(f"{script}/")
+    scene = await collector_at_every_boundary(site, script, size)
     print(f"\ncollector, {script} of {size} bytes: {scene.summary()}")
     assert scene.hit["word of COMMIT"] > 0

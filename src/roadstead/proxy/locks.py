@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from roadstead.storage.flock import try_lock
+
 PAUSE_S = 0.02
 """Between two looks at what another process holds."""
 
@@ -19,9 +21,7 @@ def claim(path: Path) -> int | None:
     """Return the descriptor of the file, locked for us and empty; None where another holds it. Raises OSError."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(descriptor):
             os.close(descriptor)
             return None
         if _is_still_at(descriptor, path):
@@ -46,9 +46,7 @@ def disown(path: Path, descriptor: int) -> None:
 
 def is_abandoned(descriptor: int) -> bool:
     """Say whether nobody holds the lock on an open file."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not try_lock(descriptor, fcntl.LOCK_SH):
         return False
     fcntl.flock(descriptor, fcntl.LOCK_UN)
     return True

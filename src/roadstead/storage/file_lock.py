@@ -1,6 +1,5 @@
 """A lock on a file that one process of a machine holds with its children; the kernel lets go when all are gone."""
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from roadstead.errors import ConflictError
+from roadstead.storage.flock import try_lock
 
 _PAUSE_S = 0.05
 
@@ -31,18 +31,10 @@ def hold_file(path: Path, *, patience: timedelta = timedelta(0)) -> Iterator[Non
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     deadline = time.monotonic() + patience.total_seconds()
     try:
-        while not _locked(descriptor):
+        while not try_lock(descriptor):
             if time.monotonic() >= deadline:
                 raise FileLockedError(path)
             time.sleep(_PAUSE_S)
         yield
     finally:
         os.close(descriptor)
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

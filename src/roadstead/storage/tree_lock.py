@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from roadstead.errors import ConflictError
+from roadstead.storage.flock import try_lock
 
 _ATTEMPTS = 50
 _PAUSE_S = 0.02  # between attempts, where another process is just writing its name
@@ -45,11 +46,11 @@ def hold_tree(path: Path, installation: str) -> Iterator[None]:
 
 def _join(descriptor: int, path: Path, name: bytes) -> None:
     for _ in range(_ATTEMPTS):
-        if _locked(descriptor, fcntl.LOCK_SH):
+        if try_lock(descriptor, fcntl.LOCK_SH):
             if os.pread(descriptor, len(name) + 1, 0) == name:
                 return
             # Only who is alone may put another name there. The kernel lets go of the one lock for the other.
-            if _locked(descriptor, fcntl.LOCK_EX):
+            if try_lock(descriptor, fcntl.LOCK_EX):
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, name, 0)
                 os.fsync(descriptor)
@@ -57,11 +58,3 @@ def _join(descriptor: int, path: Path, name: bytes) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         time.sleep(_PAUSE_S)
     raise TreeInUseError(path)
-
-
-def _locked(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
