@@ -70,6 +70,7 @@ class PullBuffer:
         self._waiting: list[_Noted] = []
         self._bundles: deque[Bundle] = deque()  # their ids are given, and stay
         self._bundled = 0  # pulls in them
+        self._flushing = asyncio.Lock()
 
     def learn(self, like: Hashable, event: Event) -> None:
         """Take note of what pulls of a likeness have in common: an event without a request's id and address."""
@@ -103,20 +104,23 @@ class PullBuffer:
 
     async def flush(self) -> None:
         """Write what waits; what the database doesn't take now is tried again the next time."""
-        noted, self._waiting = self._waiting, []
-        self._bundled += len(noted)
-        self._bundles.extend(_bundles(noted))
-        while self._bundles:
-            some = [self._bundles[place] for place in range(min(_ROWS_AT_ONCE, len(self._bundles)))]
+        async with self._flushing:  # two at once would write the same twice
+            noted, self._waiting = self._waiting, []
+            self._bundled += len(noted)
+            self._bundles.extend(_bundles(noted))
             try:
-                await self._outbox.add(some)
-                for _ in some:
-                    self._bundles.popleft()
+                await self._write()
             except UnavailableError as error:
-                _log.warning("pulls can't be noted for events", waiting=self._bundled, error=str(error))
-                return
+                _log.warning("pulls can't be noted for events", waiting=len(self._bundles), error=str(error))
             finally:
                 self._bundled = sum(len(bundle.pulls) for bundle in self._bundles)
+
+    async def _write(self) -> None:
+        while self._bundles:
+            some = [self._bundles[place] for place in range(min(_ROWS_AT_ONCE, len(self._bundles)))]
+            await self._outbox.add(some)
+            for _ in some:
+                self._bundles.popleft()
 
 
 def _bundles(noted: Sequence[_Noted]) -> Iterator[Bundle]:

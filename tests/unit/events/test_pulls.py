@@ -114,6 +114,24 @@ async def test_what_the_database_does_not_take_is_kept(tmp_path: Path) -> None:
     assert Counter(bundle.id for bundle in outbox.taken).most_common(1)[0][1] == 1
 
 
+async def test_flushes_that_meet_write_nothing_twice(tmp_path: Path) -> None:
+    """One goes on where the other has stopped."""
+
+    class Slow(Taking):
+        async def add(self, bundles: Sequence[Bundle]) -> None:
+            await asyncio.sleep(0)
+            await super().add(bundles)
+
+    outbox = Slow()
+    buffer = PullBuffer(PULLS, outbox, EventMetrics(Metrics(tmp_path, "worker-1")))  # type: ignore[arg-type]
+    for number in range(5000):
+        note(buffer, pull(), number)
+
+    await asyncio.gather(buffer.flush(), buffer.flush())
+
+    assert outbox.addresses("a") == [f"192.0.2.1:{number}" for number in range(5000)]
+
+
 async def test_what_waits_for_the_database_takes_places(tmp_path: Path) -> None:
     """So a database that is down for long makes no buffer grow."""
     outbox = Taking(busy=3)
