@@ -54,15 +54,24 @@ class Guard:
         await self.admit_to(request, route.needs, repository, asked=asked)
 
     async def admit_to(
-        self, request: Request, action: Action, repository: str | None, *, asked: str | None = None
+        self,
+        request: Request,
+        action: Action,
+        repository: str | None,
+        *,
+        asked: str | None = None,
+        caller: Caller | None = None,
     ) -> None:
         """Do the same for an action on a repository, or on the registry as a whole (None).
+
+        `caller` is who it is, where that is known otherwise than by the Authorization header.
 
         Raises SignInNeededError, AccessDeniedError, AttemptsTooManyError.
         """
         named = repository if asked is None else asked
         try:
-            caller = await self._access.identify(request.header(b"authorization"), request.client or "")
+            if caller is None:
+                caller = await self._access.identify(request.header(b"authorization"), request.client or "")
         except SignInNeededError as error:
             self._ask_again(request, action, named, error)
             raise
@@ -75,6 +84,23 @@ class Guard:
         decision = self._access.decide(caller, action, repository)
         if not decision.allowed:
             raise self._refusal(request, caller, action, repository, decision, named)
+
+    async def identify(self, request: Request) -> Caller:
+        """Return who sent a request by its Authorization header, NOBODY where it has none, and note it there.
+
+        Raises SignInNeededError, AttemptsTooManyError.
+        """
+        try:
+            caller = await self._access.identify(request.header(b"authorization"), request.client or "")
+        except SignInNeededError as error:
+            self._ask_again(request, Action.ADMIN, None, error)
+            raise
+        self.recognise(request, caller)
+        return caller
+
+    def recognise(self, request: Request, caller: Caller) -> None:
+        """Note in a request who sent it."""
+        request.rights = DecidedRights(caller, self._access)
 
     def _admit_at_the_door(self, request: Request, caller: Caller) -> None:
         """``/v2/`` asks nothing of anybody but where clients find out how to sign in: they only do so if asked here."""

@@ -8,20 +8,27 @@ from typing import TYPE_CHECKING
 from roadstead.auth.api_keys import hashed, parse_key
 from roadstead.auth.caller import Caller
 from roadstead.auth.credentials import Bearer, Credentials, Password
+from roadstead.auth.errors import CredentialsWrongError
 from roadstead.auth.passwords import Passwords, hash_password
 from roadstead.auth.ports import AccountStore, Authenticator, TakesItsTime
+from roadstead.auth.standing import Standing
 from roadstead.clock import Clock
+
+
+class OwnerOutError(CredentialsWrongError):
+    """A key is right, and its owner doesn't count now."""
 
 
 class ApiKeys:
     """`Authenticator` of API keys: as a password beside the owner's name, or as a Bearer token."""
 
-    def __init__(self, store: AccountStore, clock: Clock) -> None:
+    def __init__(self, store: AccountStore, clock: Clock, standing: Standing | None = None) -> None:
         self._store = store
         self._clock = clock
+        self._standing = standing or Standing(clock)
 
     async def authenticate(self, credentials: Credentials) -> Caller | None:
-        """Return the key's owner, limited to what the key is good for."""
+        """Return the key's owner, limited to what the key is good for; OwnerOutError where they don't count now."""
         text = (credentials.token if isinstance(credentials, Bearer) else credentials.password).reveal()
         parts = parse_key(text)
         if parts is None:
@@ -33,6 +40,8 @@ class ApiKeys:
             return None
         if isinstance(credentials, Password) and credentials.username != key.owner.name:
             return None  # the log must not tell of somebody else than policies decided on
+        if (reason := self._standing.objection(key)) is not None:
+            raise OwnerOutError(reason)  # whoever has the key may know
         return Caller(key.owner, scope=key.scope, via=f"key {key.key_id}", expires_at=key.expires_at)
 
 
@@ -49,6 +58,10 @@ class Accounts:
             return None
         account = await self._store.find_account(credentials.username)
         if account is None or account.password_hash is None:
+            return None
+        if account.disabled:
+            # As long as with a wrong password, and the same answer: this one hasn't proved who they are.
+            await self._passwords.waste(account.password_hash.reveal(), credentials)
             return None
         if await self._passwords.matches(account.password_hash.reveal(), credentials):
             return Caller(account.principal, via="account")
