@@ -19,8 +19,10 @@ from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
     EndpointSettings,
     HtpasswdSettings,
+    IssuerSettings,
     IssueSettings,
     LayerSettings,
+    OidcSettings,
     PolicySettings,
     QuotaSettings,
     RetentionSettings,
@@ -46,6 +48,8 @@ TABLES = (
     QuotaSettings,
     TokenSettings,
     IssueSettings,
+    OidcSettings,
+    IssuerSettings,
     EndpointSettings,
     UpstreamSettings,
 )
