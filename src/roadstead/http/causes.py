@@ -1,6 +1,5 @@
 """What an event says of the request it happened for."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,8 +9,6 @@ from roadstead.acts import Asked
 from roadstead.clock import SystemClock
 from roadstead.events.event import UNPROMPTED, Cause, Event
 from roadstead.http.asgi import Request
-
-_FORWARDED = re.compile(r"(?:^|[;,\s])(proto|host)=\"?([^\";,\s]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +38,8 @@ def cause_of(request: Request, telling: Telling | None) -> Cause:
         method=request.method,
         agent=request.header(b"user-agent") or "",
         actor=request.rights.principal.name,
-        origin=(telling.origin or _origin(request, host)) + telling.prefix.rstrip("/"),
+        # As for Location and realm: what anybody may write into a forwarded header leads no receiver anywhere.
+        origin=(telling.origin or f"{request.scheme}://{host}") + telling.prefix.rstrip("/"),
     )
 
 
@@ -67,14 +65,3 @@ def _address(request: Request) -> str:
         return ""
     address = request.client or ""
     return f"[{address}]:{client[1]}" if ":" in address else f"{address}:{client[1]}"
-
-
-def _origin(request: Request, host: str) -> str:
-    """Return scheme and host as the client used them, as far as proxies tell (RFC 7239, and the headers before it)."""
-    said = {name.lower(): value for name, value in _FORWARDED.findall(request.header(b"forwarded") or "")}
-    scheme = said.get("proto") or _first(request, b"x-forwarded-proto") or request.scope.get("scheme") or "http"
-    return f"{scheme}://{said.get('host') or _first(request, b'x-forwarded-host') or host}"
-
-
-def _first(request: Request, name: bytes) -> str:
-    return (request.header(name) or "").partition(",")[0].strip()
