@@ -35,10 +35,12 @@ class Authority:
         path.write_bytes(self.certificate.public_bytes(Encoding.PEM))
         return path
 
-    def write_server(self, directory: Path, name: str, key: PrivateKey | None = None) -> None:
+    def write_server(
+        self, directory: Path, name: str, key: PrivateKey | None = None, hosts: Sequence[str] = ("127.0.0.1",)
+    ) -> None:
         """Put ``certificate.pem`` and ``key.pem`` into a directory, each whole at once."""
         key = key or ec.generate_private_key(ec.SECP256R1())
-        replace_text(directory / "certificate.pem", pem(self.issue(key, name)))
+        replace_text(directory / "certificate.pem", pem(self.issue(key, name, hosts)))
         replace_text(directory / "key.pem", key_pem(key))
 
 

@@ -13,7 +13,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
+
+from tests.certificates import Authority
 
 from roadstead.testing.components import ComponentMissingError, require
 from roadstead.testing.dockerd import DockerEngine, open_own_engine
@@ -57,24 +59,43 @@ class Place:
 
 
 class TlsServer:
-    """``roadstead serve --tls self-signed`` on ``registry.test``."""
+    """``roadstead serve`` on ``registry.test``: with a certificate of its own making, or with one of an authority."""
 
-    def __init__(self, directory: Path, config: str) -> None:
+    def __init__(self, directory: Path, config: str, authority: Authority | None = None) -> None:
         self.directory = directory
         self.data = directory / "data"
         self.port = free_port()
         self.host = f"{NAME}:{self.port}"
         self.config = directory / "roadstead.toml"
-        self.config.write_text(f'{config}\n[tls]\nself_signed = true\nnames = ["{NAME}"]\n')
+        self.authority = authority
+        words: list[str] = []
+        if authority is None:
+            tls, words = f'self_signed = true\nnames = ["{NAME}"]\n', ["--tls", "self-signed"]
+        else:
+            tls = 'certificate = "certificate.pem"\nkey = "key.pem"\n'
+            authority.write(directory / "authority.pem")
+            self.replace_certificate("first")
+        self.config.write_text(f"{config}\n[tls]\n{tls}")
         command = [sys.executable, "-m", "roadstead", "serve", str(self.config), "--listen", f"[::1]:{self.port}",
-                   "--data", str(self.data), "--workers", "2", "--tls", "self-signed"]  # fmt: skip
+                   "--data", str(self.data), "--workers", "2", *words]  # fmt: skip
         environment = {**os.environ, "PYTHONPATH": _SOURCE}
         self.process = Process(command, log=directory / "log", environment=environment, directory=directory)
 
     @property
     def certificate(self) -> Path:
-        """Return where the certificate is that the server made for itself."""
-        return self.data / "tls" / "certificate.pem"
+        """Return where the certificate is that clients are to trust."""
+        return self.data / "tls" / "certificate.pem" if self.authority is None else self.directory / "authority.pem"
+
+    def replace_certificate(self, name: str) -> None:
+        """Put another certificate of the authority in the place of the one that is served."""
+        assert self.authority is not None
+        self.authority.write_server(self.directory, name, hosts=(NAME,))
+
+    def shown(self) -> str:
+        """Return the common name of the certificate that the server shows."""
+        with self._connection() as connection:
+            found: Any = connection.getpeercert()
+        return str(dict(pair for part in found["subject"] for pair in part)["commonName"])
 
     def __enter__(self) -> Self:
         self.process.start()
@@ -95,15 +116,20 @@ class TlsServer:
 
     def _is_ready(self) -> bool:
         try:
-            context = ssl.create_default_context(cafile=str(self.certificate))
-            with (
-                socket.create_connection(("::1", self.port), timeout=5) as plain,
-                context.wrap_socket(plain, server_hostname=NAME) as connection,
-            ):
+            with self._connection() as connection:
                 connection.sendall(f"GET /readyz HTTP/1.1\r\nHost: {self.host}\r\nConnection: close\r\n\r\n".encode())
                 return connection.recv(12) == b"HTTP/1.1 200"
         except OSError:
             return False
+
+    @contextmanager
+    def _connection(self) -> Iterator[ssl.SSLSocket]:
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        with (
+            socket.create_connection(("::1", self.port), timeout=5) as plain,
+            context.wrap_socket(plain, server_hostname=NAME) as connection,
+        ):
+            yield connection
 
 
 class Clients:

@@ -2,9 +2,11 @@
 
 import ssl
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeAlias
 from uuid import uuid4
@@ -20,6 +22,7 @@ from roadstead.testing.containerd import Containerd, open_containerd
 from roadstead.testing.dockerd import DockerEngine
 from roadstead.testing.images import make_image
 from roadstead.testing.layouts import pack_layout, write_layout
+from roadstead.testing.servers import wait_until
 
 POLICIES = """
 [[auth.policies]]
@@ -178,6 +181,37 @@ def test_everybody_pulls_and_some_push(harbour: Harbour, tmp_path: Path) -> None
 
     docker("rmi", image)
     assert refused.returncode == 1
+
+
+def test_docker_goes_on_while_the_certificate_changes(harbour: Harbour, tmp_path: Path) -> None:
+    """It pushes and pulls without a pause while the files are replaced twice: nothing fails, each is soon shown."""
+    docker, authority = harbour.engine.docker, Authority.make()
+    rounds, over = [], threading.Event()
+
+    def work(host: str) -> None:
+        image = f"{host}/team/{uuid4().hex[:12]}:1"
+        harbour.engine.import_busybox(image)
+        while not over.is_set() and not any(done.returncode for done in rounds):
+            rounds.append(docker("push", image, check=False))
+            docker("rmi", image)
+            rounds.append(docker("pull", image, check=False))
+        docker("rmi", image, check=False)
+
+    with TlsServer(tmp_path, "", authority) as server:
+        harbour.place.trust(server)
+        worker = threading.Thread(target=work, args=(server.host,))
+        worker.start()
+        try:
+            for name in ("second", "third"):
+                before = len(rounds)
+                server.replace_certificate(name)
+                assert wait_until(lambda name=name: server.shown() == name, timeout=timedelta(seconds=30))  # type: ignore[misc]
+                assert wait_until(lambda before=before: len(rounds) > before + 2, timeout=timedelta(seconds=60))  # type: ignore[misc]
+        finally:
+            over.set()
+            worker.join(60)
+
+    assert [done.stderr for done in rounds if done.returncode] == []
 
 
 # Other clients

@@ -7,7 +7,8 @@ it gives the caller that Hypothesis drew.
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+from tests.integration.endpoints import DIGEST, ENDPOINTS, path_of, push_images
 from tests.unit.auth import model
 from tests.unit.auth.strategies import callers, policies, repositories
 
@@ -31,10 +33,8 @@ from roadstead.auth.principal import ANONYMOUS, Principal, PrincipalKind
 from roadstead.http.access import Guard
 from roadstead.http.application import Application
 from roadstead.http.context import Services
-from roadstead.http.names import parse_name, parse_tag_or_digest
 from roadstead.http.routes import Router
 from roadstead.http.v2.table import ROUTES
-from roadstead.oci.digest import Digest
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import DatabaseSettings, Settings, StorageSettings
 from roadstead.telemetry.metrics import Metrics, RequestMetrics
@@ -42,41 +42,6 @@ from roadstead.telemetry.observer import RequestObserver
 
 PRESENT = ("ana/tools", "library/busybox", "team/app")
 """Repositories that hold something; the others of `REPOSITORIES` are nowhere."""
-
-CONFIG = b"{}"
-DIGEST = Digest.of(CONFIG)
-MANIFEST = json.dumps(
-    {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": str(DIGEST), "size": 2},
-        "layers": [],
-    }
-).encode()
-
-ENDPOINTS: tuple[tuple[str, str, str, str], ...] = (
-    ("end-2", "GET", "/v2/{name}/blobs/{digest}", "pull"),
-    ("end-2", "HEAD", "/v2/{name}/blobs/{digest}", "pull"),
-    ("end-3", "GET", "/v2/{name}/manifests/1", "pull"),
-    ("end-3", "HEAD", "/v2/{name}/manifests/{digest}", "pull"),
-    ("end-3", "GET", "/v2/as-pushed/{name}/manifests/1", "pull"),
-    ("end-3", "GET", "/v2/as-of/2026-01-01/{name}/manifests/1", "pull"),
-    ("end-8", "GET", "/v2/{name}/tags/list", "pull"),
-    ("end-8", "HEAD", "/v2/{name}/tags/list/", "pull"),
-    ("end-12", "GET", "/v2/{name}/referrers/{digest}", "pull"),
-    ("end-4", "POST", "/v2/{name}/blobs/uploads/", "push"),
-    ("end-4", "POST", "/v2/{name}/blobs/uploads", "push"),
-    ("end-13", "GET", "/v2/{name}/blobs/uploads/{upload}", "push"),
-    ("end-5", "PATCH", "/v2/{name}/blobs/uploads/{upload}", "push"),
-    ("end-6", "PUT", "/v2/{name}/blobs/uploads/{upload}", "push"),
-    ("end-14", "DELETE", "/v2/{name}/blobs/uploads/{upload}", "push"),
-    ("end-7", "PUT", "/v2/{name}/manifests/1", "push"),
-    ("end-9", "DELETE", "/v2/{name}/manifests/nothing", "delete"),
-    ("end-10", "DELETE", "/v2/{name}/blobs/sha256:{zeros}", "delete"),
-    ("catalog", "GET", "/v2/_catalog", "catalog"),
-    ("metrics", "GET", "/metrics", "admin"),
-)
-"""A request for each route, none of which changes what the others find, and what it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +83,16 @@ class Inside:
             headers.append((b"authorization", b"Bearer drawn"))
         return self._runner.run(self._answer(method, path, query, headers))
 
+    @contextmanager
+    def without(self, names: Sequence[str]) -> Iterator[None]:
+        """Let nobody touch these services."""
+        kept = self._services
+        self._services = replace(kept, **{name: _Untouchable(name) for name in names})
+        try:
+            yield
+        finally:
+            self._services = kept
+
     async def _answer(self, method: str, path: str, query: str, headers: list[tuple[bytes, bytes]]) -> Answered:
         sent: list[MutableMapping[str, Any]] = []
 
@@ -132,17 +107,6 @@ class Inside:
         await self._application(scope, receive, send)
         body = b"".join(message.get("body", b"") for message in sent[1:])
         return Answered(sent[0]["status"], sent[0]["headers"], body)
-
-
-class _Body:
-    """A body that is there."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.announced = len(data)
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        yield self._data
 
 
 class _NoNumbers:
@@ -179,15 +143,8 @@ def inside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Inside]:
 async def _filled(plugs: Plugs, settings: Settings, folder: Path) -> Services:
     handover = Handover(settings=settings, rules_json='{"rules": []}', run_directory=folder)
     services = await build_services(plugs, handover, RequestMetrics(Metrics(folder, "test")))
-    for text in PRESENT:
-        repository = parse_name(text).repository
-        await services.uploads.push(repository, _Body(CONFIG), DIGEST)
-        await services.manifests.put(repository, parse_tag_or_digest("1"), MANIFEST, media_type=None)
+    await push_images(services, PRESENT)
     return services
-
-
-def _path(template: str, name: str) -> str:
-    return template.format(name=name, digest=DIGEST, zeros="0" * 64, upload="unknown")
 
 
 MANY = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -215,7 +172,7 @@ def test_a_request_is_let_through_as_the_model_says(
     _, method, template, action = endpoint
     repository = name if "{name}" in template else None
 
-    answer = inside.ask(tables, caller, method, _path(template, name))
+    answer = inside.ask(tables, caller, method, path_of(template, name))
 
     if model.allowed(tables, caller, action, repository):
         assert answer.status not in (401, 403)
@@ -246,11 +203,40 @@ def test_a_refusal_does_not_tell_what_there_is(
     if _lies_with_the_token(caller, action, there) is not _lies_with_the_token(caller, action, nowhere):
         return  # what differs is what they came with, and know themselves
 
-    answers = [inside.ask(tables, caller, method, _path(template, name)) for name in (there, nowhere)]
+    answers = [inside.ask(tables, caller, method, path_of(template, name)) for name in (there, nowhere)]
 
     assert answers[0].status == answers[1].status
     assert answers[0].headers == answers[1].headers
     assert answers[0].body.replace(there.encode(), b"NAME") == answers[1].body.replace(nowhere.encode(), b"NAME")
+
+
+class _Untouchable:
+    """Fails whoever looks."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        raise AssertionError(f"somebody who was refused had {self._name}.{attribute} looked at")
+
+
+LOOKED_AT = ("manifests", "blobs", "uploads", "catalog", "history", "administration", "augmenter", "quotas")
+
+
+@MANY
+@given(some_policies, callers, repositories, st.sampled_from(ENDPOINTS))
+def test_a_refusal_comes_before_anybody_looks(
+    inside: Inside, tables: list[dict[str, Any]], caller: Caller, name: str, endpoint: tuple[str, str, str, str]
+) -> None:
+    """So it takes the same work for what is there and for what isn't: no store, nor anything else, is asked."""
+    _, method, template, action = endpoint
+    if model.allowed(tables, caller, action, name if "{name}" in template else None):
+        return
+
+    with inside.without(LOOKED_AT):
+        answer = inside.ask(tables, caller, method, path_of(template, name))
+
+    assert answer.status in (401, 403)
 
 
 @MANY

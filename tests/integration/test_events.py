@@ -94,32 +94,43 @@ def test_a_push_is_told_at_once(receiver: Receiver, tmp_path: Path) -> None:
         ]
 
 
-@pytest.mark.parametrize("manner", [Manner.REFUSE, Manner.HANG, Manner.CUT, Manner.TAKE_AND_CUT])
-def test_what_is_not_taken_is_told_again(receiver: Receiver, tmp_path: Path, manner: Manner) -> None:
-    """Refused, not answered, cut off before the answer: the same event with the same id and the same bytes, in order,
-    until it is taken.
+def test_what_is_not_taken_is_told_again(receiver: Receiver, tmp_path: Path) -> None:
+    """Refused, not answered, cut off before the answer, answered too late or with nonsense: the same event with the
+    same id and the same bytes, in the order of its repository, until it is taken.
     """
+    fine = {Manner.TAKE, Manner.ENDLESS, Manner.TAKE_AND_CLOSE}
+    nasty = {f"team/{manner.name.lower()}": manner for manner in Manner if manner not in fine}
     seen: Counter[str] = Counter()
 
     def behave(event: dict[str, Any]) -> Manner:
         seen[event["id"]] += 1
-        return manner if seen[event["id"]] <= 2 else Manner.TAKE
+        return nasty[event["target"]["repository"]] if seen[event["id"]] <= 2 else Manner.TAKE
 
     receiver.behave = behave
-    with RoadsteadServer(tmp_path, config=endpoint(receiver)) as server:
-        push_image(server.client(), "team/app", "v1")
-        assert receiver.wait_for(lambda _: list(seen.values()) == [3, 3, 3])
+    with RoadsteadServer(tmp_path, config=endpoint(receiver, timeout="300ms")) as server:
+        for repository in nasty:
+            push_image(server.client(), repository, "v1")
+        assert receiver.wait_for(
+            lambda _: list(seen.values()) == [3] * 3 * len(nasty), timeout=timedelta(seconds=60)
+        ), seen
 
+    assert len(nasty) == 6
     bodies = defaultdict(set)
     for arrival in receiver.arrivals:
         bodies[arrival.events[0]["id"]].add(arrival.body)
-    assert [len(found) for found in bodies.values()] == [1, 1, 1]
-    assert list(seen) == [event["id"] for event in receiver.taken if seen.pop(event["id"], None)]
+    assert {len(found) for found in bodies.values()} == {1}
+    for repository in nasty:
+        told = [event["id"] for event in receiver.taken if is_of(event, repository)]
+        arrived = [arrival.events[0] for arrival in receiver.arrivals]
+        assert list(dict.fromkeys(told)) == list(
+            dict.fromkeys(event["id"] for event in arrived if is_of(event, repository))
+        )
 
 
-def test_a_status_is_enough(receiver: Receiver, tmp_path: Path) -> None:
-    """A receiver that says 200 and goes on talking for ever has taken the event."""
-    receiver.behave = lambda _: Manner.ENDLESS
+@pytest.mark.parametrize("manner", [Manner.ENDLESS, Manner.TAKE_AND_CLOSE])
+def test_a_status_is_enough(receiver: Receiver, tmp_path: Path, manner: Manner) -> None:
+    """A receiver that says 200 and goes on talking for ever, or hangs up, has taken the event."""
+    receiver.behave = lambda _: manner
     with RoadsteadServer(tmp_path, config=endpoint(receiver)) as server:
         push_image(server.client(), "team/app", "v1")
 

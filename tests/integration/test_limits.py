@@ -206,6 +206,17 @@ def test_large_blobs(tmp_path: Path) -> None:
         assert client.head(f"/v2/team/app/blobs/{digest}").status == 404
 
 
+def test_short_chunks_of_a_large_blob(tmp_path: Path) -> None:
+    """Those that the session's row keeps count as others do."""
+    data = b"x" * 20_000
+    with RoadsteadServer(tmp_path, config='[limits]\nmax_blob_bytes = "30KB"\n') as server, server.client() as client:
+        location = client.post("/v2/team/app/blobs/uploads/").headers["location"]
+        statuses = [client.patch(location, data).status for _ in range(2)]
+        whole = client.put(f"{location}?digest={Digest.of(data + data)}", data)
+
+    assert [*statuses, whole.status, whole.code] == [202, 413, 413, "SIZE_INVALID"]
+
+
 def test_a_silent_client_is_taken_to_be_gone(tmp_path: Path) -> None:
     """After as long as settings say, and what it held is let go."""
     with RoadsteadServer(tmp_path, config='[limits]\nbody_idle = "1s"\n') as server, server.client() as client:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from roadstead.oci.digest import Digest
+from roadstead.storage import keys
 from roadstead.testing.client import Client
 from roadstead.testing.server import RoadsteadServer
 
@@ -12,6 +13,17 @@ CONFIG = """
 [[registry.quotas]]
 repositories = "small/**"
 max_bytes = 100000
+
+[[registry.quotas]]
+repositories = "tiny/**"
+max_bytes = 30000
+
+[[registry.quotas]]
+repositories = "streamed/**"
+max_bytes = 3000000
+
+[limits]
+max_blob_bytes = 4000000
 """
 LIMIT = 100_000
 
@@ -70,3 +82,46 @@ def test_chunks_of_one_upload_count_together(client: Client) -> None:
     assert (first.status, second.status, second.code) == (202, 403, "DENIED")
     assert client.get(location).headers["range"] == "0-39999"
     assert client.delete(location).status == 204
+
+
+def test_chunks_too_short_for_a_file_count_together(client: Client) -> None:
+    """Short ones are kept in the session's row until they are many, and count from the first byte."""
+    location = session(client, "tiny/chunks")
+    data = b"x" * 20_000
+    first = client.patch(location, data)
+    more = client.patch(location, data)
+    whole = client.put(f"{location}?digest={Digest.of(data + data)}", data)
+
+    assert (first.status, more.status, whole.status, whole.code) == (202, 403, 403, "DENIED")
+    assert client.get(location).headers["range"] == "0-19999"
+    assert client.put(f"{location}?digest={Digest.of(data)}").status == 201
+
+
+@pytest.mark.parametrize("begun", [0, 1_000_000])
+def test_a_stream_of_no_said_length_ends_at_the_limit(server: RoadsteadServer, client: Client, begun: int) -> None:
+    """Beyond it the answer is 403 with the reason, as Docker's client takes for final; what had come is let go at once,
+    and the session stands where it stood.
+    """
+    name = f"streamed/{begun}"
+    location = session(client, name)
+    if begun:
+        assert client.patch(location, b"a" * begun).status == 202
+    before = stored_bytes(server)
+
+    refused = client.patch(location, iter([b"b" * 500_000] * 7))
+    at_once = client.post(f"/v2/{name}/blobs/uploads/?digest={Digest.of(b'c' * 3_500_000)}", iter([b"c" * 500_000] * 7))
+
+    assert [(answer.status, answer.code) for answer in (refused, at_once)] == [(403, "DENIED")] * 2
+    assert "streamed/** may hold 3000000 bytes" in refused.json()["errors"][0]["message"]
+    assert stored_bytes(server) == before
+    assert client.get(location).headers["range"] == f"0-{max(begun - 1, 0)}"
+    assert client.head(f"/v2/{name}/blobs/{Digest.of(b'b' * 3_500_000)}").status == 404
+    client.push_blob(name, name.ljust(1_000).encode())
+    assert client.delete(location).status == 204
+    assert stored_bytes(server) == before - begun + 1_000
+
+
+def stored_bytes(server: RoadsteadServer) -> int:
+    """Return the bytes of all blobs, and of what is on its way in."""
+    places = [server.data / keys.UPLOADS, server.data / keys.ROOT / "blobs"]
+    return sum(path.stat().st_size for place in places for path in place.rglob("*") if path.is_file())

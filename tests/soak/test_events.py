@@ -1,6 +1,8 @@
 """2,000 pushes, kill -9 and receivers that misbehave in every way: every acknowledged change is told, in order.
 
-SOAK_PUSHES is how many pushes (default 2000), SOAK_KILLS how many kills (default 10).
+They refuse, hang, cut, answer late, endlessly or with what isn't HTTP, close after 200, and are restarted. SOAK_PUSHES
+is how many pushes (default 2000), SOAK_KILLS how often all processes of the server are killed (default 10); between two
+of these the background process, a worker or a receiver goes down.
 """
 
 import os
@@ -8,7 +10,7 @@ import random
 import signal
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -26,6 +28,7 @@ from roadstead.testing.servers import wait_until
 
 PUSHES = int(os.environ.get("SOAK_PUSHES", "2000"))
 KILLS = int(os.environ.get("SOAK_KILLS", "10"))
+PULLS = 200
 REPOSITORIES = 8
 CLIENTS = 4
 IMAGES = [make_image(layers=1, size=20, seed=str(number)) for number in range(20)]
@@ -78,17 +81,21 @@ def push(host: str, repositories: Sequence[str], count: int, told: Acknowledged,
 @pytest.mark.soak
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_every_acknowledged_change_is_told(tmp_path: Path, database: str, request: pytest.FixtureRequest) -> None:
-    """Two receivers, one after the other restarted; the background process, a worker or everything killed."""
+    """Two receivers, one or the other restarted; everything killed, and the background process or a worker alone.
+
+    A third hears of pulls: once nothing is killed any more each is told, or counted as dropped.
+    """
     choice = random.Random(7)
     told, over = Acknowledged(), threading.Event()
     manners = [Nasty(1), Nasty(2)]
     repositories = [f"team/app{number}" for number in range(REPOSITORIES)]
-    with Receiver(manners[0]) as first, Receiver(manners[1]) as second:
+    with Receiver(manners[0]) as first, Receiver(manners[1]) as second, Receiver() as curious:
         config = "".join(
             f'[[events.endpoints]]\nname = "{name}"\nurl = "{receiver.url}"\ntimeout = "300ms"\nthreshold = 3\n'
             f'backoff = "50ms"\n'
             for name, receiver in (("first", first), ("second", second))
         )
+        config += f'[[events.endpoints]]\nname = "curious"\nurl = "{curious.url}"\nactions = ["pull"]\n'
         if database == "postgresql":
             url = request.getfixturevalue("postgres_url")
             config = f'[storage]\npath = "{tmp_path}/data"\n[database]\nurl = "{url}"\n{config}'
@@ -103,14 +110,13 @@ def test_every_acknowledged_change_is_told(tmp_path: Path, database: str, reques
             thread.start()
         began = time.monotonic()
         try:
-            for number in range(KILLS):
-                done = PUSHES * (number + 1) // (KILLS + 1)
+            for number in range(2 * KILLS):
+                done = PUSHES * (number + 1) // (2 * KILLS + 1)
                 assert wait_until(
                     lambda done=done: sum(map(len, told.tags.values())) >= done, timeout=timedelta(minutes=20)
                 )
-                _kill(
-                    server, choice.choice(("background", "worker", "everything", "receiver")), choice, (first, second)
-                )
+                what = "everything" if number % 2 else choice.choice(("background", "worker", "receiver"))
+                _kill(server, what, choice, (first, second))
             for thread in clients:
                 thread.join(1200)
         finally:
@@ -124,6 +130,7 @@ def test_every_acknowledged_change_is_told(tmp_path: Path, database: str, reques
                 _missing(told, receiver.taken)[:5]
             )
         took = time.monotonic() - began
+        dropped = _pull(server, told, curious)
         server.stop()
         for receiver in (first, second):
             assert _order(told, receiver.taken) == []
@@ -132,7 +139,38 @@ def test_every_acknowledged_change_is_told(tmp_path: Path, database: str, reques
                 by_id[event["id"]].add(str(event))
             assert {len(bodies) for bodies in by_id.values()} == {1}
             print(f"\n{database}: {PUSHES} pushes, {KILLS} kills in {took:.0f} s; {len(by_id)} events, "
-                  f"{len(receiver.arrivals)} requests, {len(receiver.taken) - len(by_id)} told twice")  # fmt: skip
+                  f"{len(receiver.arrivals)} requests, {len(receiver.taken) - len(by_id)} told twice; "
+                  f"{_said(receiver)}")  # fmt: skip
+        print(f"{PULLS} pulls, {dropped} dropped")
+
+
+def _pull(server: RoadsteadServer, told: Acknowledged, curious: Receiver) -> int:
+    """Pull, and see that each pull is told or counted as dropped; return how many were dropped."""
+    [(name, tags), *_] = told.tags.items()
+    client = server.client()
+    before = _dropped(client)
+    for number in range(PULLS):
+        assert client.get(f"/v2/{name}/manifests/{tags[0]}", {"User-Agent": f"pull {number}"}).status == 200
+
+    def told_of() -> int:
+        return len({event["request"]["useragent"] for event in curious.taken})
+
+    assert wait_until(lambda: told_of() + _dropped(client) - before >= PULLS, timeout=timedelta(minutes=1))
+    dropped = _dropped(client) - before
+    assert told_of() + dropped == PULLS
+    return dropped
+
+
+def _dropped(client: Client) -> int:
+    lines = client.get("/metrics").body.decode().splitlines()
+    counted = [line for line in lines if line.startswith("roadstead_events_pulls_dropped_total{")]
+    return sum(int(float(line.rpartition(" ")[2])) for line in counted)
+
+
+def _said(receiver: Receiver) -> str:
+    """Return how often each manner was met."""
+    counted = Counter(arrival.manner.name.lower() for arrival in receiver.arrivals)
+    return ", ".join(f"{count} {name}" for name, count in counted.most_common())
 
 
 def _kill(server: RoadsteadServer, what: str, choice: random.Random, receivers: Sequence[Receiver]) -> None:

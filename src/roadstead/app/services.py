@@ -115,6 +115,7 @@ def build_contents(plugs: Plugs, settings: Settings) -> tuple[Manifests, Blobs]:
     """Return what holds manifests and blobs, as settings say; both keep small contents in one cache."""
     cache = ContentCache()
     delete_enabled = settings.storage.delete
+    immutable = ImmutableTags.parse(settings.registry.immutable)
     manifests = Manifests(
         plugs.manifests,
         CLOCK,
@@ -123,9 +124,10 @@ def build_contents(plugs: Plugs, settings: Settings) -> tuple[Manifests, Blobs]:
         max_tags_per_push=settings.registry.max_tags_per_push,
         sparse=Sparseness(indexes=settings.registry.sparse_indexes, images=settings.registry.sparse_images),
         delete_enabled=delete_enabled,
-        immutable=ImmutableTags.parse(settings.registry.immutable),
+        immutable=immutable,
     )
-    return manifests, Blobs(plugs.blobs, plugs.driver, CLOCK, cache=cache, delete_enabled=delete_enabled)
+    blobs = Blobs(plugs.blobs, plugs.driver, CLOCK, cache=cache, delete_enabled=delete_enabled, immutable=immutable)
+    return manifests, blobs
 
 
 def _offload(server: ServerSettings) -> XAccel | None:

@@ -25,7 +25,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012")
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
 HEAD = REVISIONS[-1]
@@ -367,6 +367,7 @@ outbox = Table(
     sqlite_autoincrement=True,
 )
 _PENDING = outbox.c.state == literal_column("'pending'")
+_DEAD = outbox.c.state == literal_column("'dead'")
 _HELD = outbox.c.held_until.is_not(None)
 Index("ix_outbox_pending", outbox.c.endpoint, outbox.c.position, sqlite_where=_PENDING, postgresql_where=_PENDING)
 Index(
@@ -377,6 +378,8 @@ Index(
     sqlite_where=_HELD,
     postgresql_where=_HELD,
 )
+# Few ever: all of them are found without a look at what was delivered, of one endpoint or of all.
+Index("ix_outbox_dead", outbox.c.position, sqlite_where=_DEAD, postgresql_where=_DEAD)
 _SETTLED = outbox.c.settled_at.is_not(None)
 Index("ix_outbox_settled", outbox.c.settled_at, sqlite_where=_SETTLED, postgresql_where=_SETTLED)
 Index("ix_outbox_event", outbox.c.event_id)

@@ -1,6 +1,5 @@
 """What an event says of the request it happened for."""
 
-import re
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,17 +14,8 @@ from roadstead.http.asgi import Request
 from roadstead.oci.digest import Digest
 
 _FORWARDED_FOR = (b"x-forwarded-for", b"x-real-ip")
-_SAID = (
-    b"host",
-    b"user-agent",
-    b"forwarded",
-    b"x-forwarded-proto",
-    b"x-forwarded-host",
-    *_FORWARDED_FOR,
-)
+_SAID = (b"host", b"user-agent")
 """The headers that events tell of."""
-
-_FORWARDED = re.compile(r"(?:^|[;,\s])(proto|host)=\"?([^\";,\s]+)", re.IGNORECASE)
 
 
 class Pulls(Protocol):
@@ -72,7 +62,7 @@ def likeness(request: Request, digest: Digest) -> Hashable:
         digest.encoded,
         request.method,
         request.rights.principal.name,
-        request.scope.get("scheme"),
+        request.scheme,
         request.values(_SAID),
     )
 
@@ -85,7 +75,8 @@ def common_cause_of(request: Request, telling: Telling) -> Cause:
         method=request.method,
         agent=request.header(b"user-agent") or "",
         actor=request.rights.principal.name,
-        origin=(telling.origin or _origin(request, host)) + telling.prefix.rstrip("/"),
+        # As for Location and realm: what anybody may write into a forwarded header leads no receiver anywhere.
+        origin=(telling.origin or f"{request.scheme}://{host}") + telling.prefix.rstrip("/"),
     )
 
 
@@ -114,14 +105,3 @@ def address_of(request: Request) -> str:
 @lru_cache(maxsize=4096)
 def _peer(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _origin(request: Request, host: str) -> str:
-    """Return scheme and host as the client used them, as far as proxies tell (RFC 7239, and the headers before it)."""
-    said = {name.lower(): value for name, value in _FORWARDED.findall(request.header(b"forwarded") or "")}
-    scheme = said.get("proto") or _first(request, b"x-forwarded-proto") or request.scope.get("scheme") or "http"
-    return f"{scheme}://{said.get('host') or _first(request, b'x-forwarded-host') or host}"
-
-
-def _first(request: Request, name: bytes) -> str:
-    return (request.header(name) or "").partition(",")[0].strip()

@@ -9,6 +9,7 @@ from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
 from roadstead.registry.content_cache import ContentCache
 from roadstead.registry.errors import BlobUnknownError, ContentMissingError, DeleteDisabledError
+from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
 from roadstead.registry.ports import BlobRecord, BlobStore
 from roadstead.storage.ports import Driver, KeyUnknownError
 
@@ -17,13 +18,21 @@ class Blobs:
     """Finds, reads, mounts and unlinks blobs; a blob is there for a repository only by membership."""
 
     def __init__(
-        self, store: BlobStore, driver: Driver, clock: Clock, *, cache: ContentCache, delete_enabled: bool
+        self,
+        store: BlobStore,
+        driver: Driver,
+        clock: Clock,
+        *,
+        cache: ContentCache,
+        delete_enabled: bool,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
     ) -> None:
         self._store = store
         self._driver = driver
         self._clock = clock
         self._cache = cache
         self._delete_enabled = delete_enabled
+        self._immutable = immutable
 
     async def get(self, repository: RepositoryName, digest: Digest) -> BlobRecord:
         """Return the blob if this repository may serve it; raises BlobUnknownError otherwise."""
@@ -72,8 +81,12 @@ class Blobs:
         return await self._store.mount(repository, digest, source=source, cause=cause, now=self._clock.now())
 
     async def unlink(self, repository: RepositoryName, digest: Digest, *, cause: Cause = UNPROMPTED) -> None:
-        """Take the blob from this repository; raises BlobUnknownError, DeleteDisabledError (end-10)."""
+        """Take the blob from this repository (end-10).
+
+        Raises BlobUnknownError, DeleteDisabledError, TagImmutableError.
+        """
         if not self._delete_enabled:
             raise DeleteDisabledError
-        if not await self._store.unlink(repository, digest, cause=cause, now=self._clock.now()):
+        now = self._clock.now()
+        if not await self._store.unlink(repository, digest, immutable=self._immutable, cause=cause, now=now):
             raise BlobUnknownError(repository, digest)

@@ -339,9 +339,15 @@ class LinkedBlobs:
         return mounted
 
     async def unlink(
-        self, repository: RepositoryName, digest: Digest, *, cause: Cause = UNPROMPTED, now: datetime
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
+        now: datetime,
     ) -> bool:
         """Unlink, and remove the link."""
-        was_there = await self._store.unlink(repository, digest, cause=cause, now=now)
+        was_there = await self._store.unlink(repository, digest, immutable=immutable, cause=cause, now=now)
         await self._links.catch_up(repository)
         return was_there

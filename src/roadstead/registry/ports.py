@@ -334,9 +334,18 @@ class BlobStore(Protocol):
         ...
 
     async def unlink(
-        self, repository: RepositoryName, digest: Digest, *, cause: Cause = UNPROMPTED, now: datetime
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
+        now: datetime,
     ) -> bool:
-        """Take the blob from the repository; its bytes stay for whoever else has it. False if it wasn't there."""
+        """Take the blob from the repository; its bytes stay for whoever else has it. False if it wasn't there.
+
+        TagImmutableError while an immutable tag is at a manifest that needs it, or at an index that such a one is in.
+        """
         ...
 
 

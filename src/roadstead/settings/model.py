@@ -349,7 +349,7 @@ class RegistrySettings:
     immutable: tuple[str, ...] = setting(
         (),
         "Tags that stay where they are once they were pushed, as patterns of `repository:tag` (`team/*:v*`). Moving or "
-        "removing one is answered 403, and so is deleting the manifest it is at.",
+        "removing one is answered 403, and so is deleting the manifest it is at, or a part or a blob of that.",
     )
     quotas: tuple[QuotaSettings, ...] = setting(
         (),

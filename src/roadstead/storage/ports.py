@@ -247,7 +247,8 @@ class Driver(Protocol):
     def stage(self, upload_id: str, at: Staged) -> AbstractAsyncContextManager[StagingHandle]:
         """Continue the upload at ``at``, or begin it at ``Staged()``.
 
-        What is stored beyond ``at.size`` was never acknowledged and is discarded. Raises ``StagedLostError`` when
+        What is stored beyond ``at.size`` was never acknowledged and is discarded; so is, when the handle is left, what
+        no checkpoint tells of (a store may keep such parts of an upload that lives on). Raises ``StagedLostError`` when
         less is there, and ``StagedBusyError`` (now or at the first append) where the store can tell that another
         handle is open; a store that can't tell notices at publication that its bytes were replaced
         (``StagedLostError``), so that two writers never make a mixture.

@@ -64,10 +64,16 @@ class MeteredBlobs:
         return mounted
 
     async def unlink(
-        self, repository: RepositoryName, digest: Digest, *, cause: Cause = UNPROMPTED, now: datetime
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
+        now: datetime,
     ) -> bool:
         """Unlink, and count it where it was there."""
-        was_there = await self._store.unlink(repository, digest, cause=cause, now=now)
+        was_there = await self._store.unlink(repository, digest, immutable=immutable, cause=cause, now=now)
         if was_there:
             self._metrics.blobs_deleted.add()
         return was_there

@@ -23,6 +23,13 @@ class Manner(Enum):
     CUT = "the connection is closed instead of an answer"
     TAKE_AND_CUT = "the event is taken, and the connection closed before the answer"
     ENDLESS = "200, and a body that never ends"
+    TAKE_AND_CLOSE = "200, and the connection closed"
+    LATE = "the event is taken, and 200 comes when nobody waits for it any more"
+    GARBAGE = "an answer that isn't HTTP"
+
+
+_TAKEN = frozenset({Manner.TAKE, Manner.TAKE_AND_CUT, Manner.ENDLESS, Manner.TAKE_AND_CLOSE, Manner.LATE})
+_LATE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +79,7 @@ class Receiver:
     @property
     def taken(self) -> list[dict[str, Any]]:
         """The events that were taken, in the order they came, repetitions included."""
-        return [
-            event
-            for arrival in list(self.arrivals)
-            if arrival.manner in (Manner.TAKE, Manner.TAKE_AND_CUT, Manner.ENDLESS)
-            for event in arrival.events
-        ]
+        return [event for arrival in list(self.arrivals) if arrival.manner in _TAKEN for event in arrival.events]
 
     def __enter__(self) -> Self:
         self.start()
@@ -134,6 +136,17 @@ class Receiver:
                 return web.Response(status=500, text="no")
             case Manner.HANG:
                 await asyncio.sleep(3600)
+            case Manner.LATE:
+                await asyncio.sleep(_LATE_S)
+                return web.Response(status=200)
+            case Manner.TAKE_AND_CLOSE:
+                taken = web.Response(status=200)
+                taken.force_close()
+                return taken
+            case Manner.GARBAGE if request.transport is not None:
+                request.transport.write(b"\0\xff 200 fine\r\n\r\n")
+                request.transport.close()
+                return web.Response(status=200)
             case Manner.ENDLESS:
                 response = web.StreamResponse()
                 await response.prepare(request)

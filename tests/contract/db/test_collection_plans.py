@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.dialects import sqlite
 
 from roadstead.db.access import Query
-from roadstead.db.stores import audit, collection, manifests
+from roadstead.db.stores import audit, collection, immutable
 
 QUERIES = {
     name: query for module in (audit, collection) for name, query in vars(module).items() if isinstance(query, Query)
@@ -17,8 +17,8 @@ WRITES = {
     "unlink": collection._UNLINK_IDLE,
     "take": collection._REVIVE_NEEDED,
     "idle manifest": collection._IDLE_MANIFEST,
-    "listed by": manifests._LISTED_BY,
-    "tags at": manifests._TAGS_AT,
+    "used by": immutable._USED_BY,
+    "tags at": immutable._TAGS_AT,
 }
 
 

@@ -225,6 +225,23 @@ async def test_discard_finds_what_no_state_names(driver: S3Driver) -> None:
         await driver._put_part(key, upload, 1, io.BytesIO(b"x"))
 
 
+async def test_a_refused_body_leaves_no_parts(driver: S3Driver) -> None:
+    """What was begun and will never be known of is aborted at once; what a checkpoint tells of stays."""
+    with suppress(InterruptedError):
+        async with driver.stage("refused", Staged()) as handle:
+            await handle.append(sample(6 * MIB))
+            raise InterruptedError
+    assert await driver.purge_temporary(datetime.now(UTC) + timedelta(hours=1)) == 0
+    at = await stage(driver, sample(6 * MIB))
+
+    with suppress(InterruptedError):
+        async with driver.stage(UPLOAD, at) as handle:
+            await handle.append(sample(6 * MIB, 9))
+            raise InterruptedError
+
+    assert await collect(driver.read(await driver.publish(UPLOAD, at, KEY))) == sample(6 * MIB)
+
+
 @pytest.mark.parametrize("state", ["{", "[]", "{}", '{"driver":"filesystem"}', "null", "1"])
 async def test_a_state_of_something_else_is_a_lost_upload(driver: S3Driver, state: str) -> None:
     """State that this driver can't have written makes the upload begin again, whatever it is."""

@@ -124,6 +124,8 @@ def test_writes_search_an_index(connection: sqlite3.Connection, name: str) -> No
         (outbox.letters_query(None, of_endpoint=False), "PRIMARY KEY"),
         (outbox.letters_query(None, of_endpoint=True), "PRIMARY KEY"),
         (outbox.letters_query(LetterState.PENDING, of_endpoint=True), "ix_outbox_pending"),
+        (outbox.letters_query(LetterState.DEAD, of_endpoint=False), "ix_outbox_dead"),
+        (outbox.letters_query(LetterState.DEAD, of_endpoint=True), "ix_outbox_dead"),
     ],
 )
 def test_the_outbox_is_looked_into_by_what_waits(connection: sqlite3.Connection, query: Query, index: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 from roadstead.events.event import UNPROMPTED
 from roadstead.http.asgi import Request
 from roadstead.http.causes import Telling, cause_of
+from roadstead.http.forwarded import TrustedProxies
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -51,14 +52,14 @@ def test_where_it_came_from(headers: Sequence[tuple[str, str]], client: tuple[st
     [
         ([("host", "r.example:5000")], Telling(now=lambda: NOW), "http://r.example:5000"),
         (
-            [("host", "inside"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "r.example, inside")],
+            [("host", "r.example"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "evil.example")],
             Telling(now=lambda: NOW),
-            "https://r.example",
+            "http://r.example",
         ),
         (
-            [("host", "inside"), ("forwarded", 'for=192.0.2.1;proto=https;host="r.example:8443"')],
+            [("host", "r.example"), ("forwarded", 'for=192.0.2.1;proto=https;host="evil.example"')],
             Telling(now=lambda: NOW, prefix="/registry/"),
-            "https://r.example:8443/registry",
+            "http://r.example/registry",
         ),
         (
             [("host", "inside"), ("x-forwarded-proto", "https")],
@@ -68,11 +69,21 @@ def test_where_it_came_from(headers: Sequence[tuple[str, str]], client: tuple[st
     ],
 )
 def test_where_content_is_found(headers: Sequence[tuple[str, str]], telling: Telling, origin: str) -> None:
-    """At the address that settings name, else the one that the client used, as far as proxies tell."""
+    """At the address that settings name, else at the one that the client used; nobody is believed another."""
     cause = cause_of(request(headers), telling)
 
     assert cause.origin == origin
     assert cause.host == headers[0][1]
+
+
+def test_where_content_is_found_behind_a_proxy() -> None:
+    """One that settings name is believed, as for Location and realm: it has told before anybody asks here."""
+    asked = request([("host", "inside"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "r.example")])
+    TrustedProxies.parse(["192.0.2.7"]).see_through(asked.scope)
+
+    cause = cause_of(asked, Telling(now=lambda: NOW))
+
+    assert (cause.origin, cause.host) == ("https://r.example", "r.example")
 
 
 def test_nobody_to_tell() -> None:

@@ -20,11 +20,13 @@ from roadstead.db.schema import blobs, repositories, repository_blobs
 from roadstead.db.stores import repositories as repository_rows
 from roadstead.db.stores import uploads as upload_rows
 from roadstead.db.stores.acts import write_act
+from roadstead.db.stores.immutable import require_untied
 from roadstead.db.stores.outbox import Announcer
 from roadstead.events.event import UNPROMPTED, Action, Cause, Event, blob_deleted, blob_stored
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
 from roadstead.registry.errors import StoreBusyError
+from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
 from roadstead.registry.ports import BlobRecord, BlobState, BlobStore, UploadRecord
 from roadstead.storage.arrivals import MAX_ARRIVAL, Arrival
 from roadstead.storage.ports import Key
@@ -195,18 +197,26 @@ class DatabaseBlobs:
         return await self._announcer.write(describe, _mount, repository, digest, source, self._lease, to_micros(now))
 
     async def unlink(
-        self, repository: RepositoryName, digest: Digest, *, cause: Cause = UNPROMPTED, now: datetime
+        self,
+        repository: RepositoryName,
+        digest: Digest,
+        *,
+        immutable: ImmutableTags = NOTHING_IMMUTABLE,
+        cause: Cause = UNPROMPTED,
+        now: datetime,
     ) -> bool:
         """Take the blob from the repository."""
 
         def describe(_: Connection, was_there: bool) -> Iterable[Event]:  # noqa: FBT001 - an intention's result
             return (blob_deleted(repository, digest, cause=cause, at=now),) if was_there else ()
 
-        return await self._announcer.write(describe, _unlinked, repository, digest, cause.asked)
+        return await self._announcer.write(describe, _unlinked, repository, digest, immutable, cause.asked)
 
 
-def _unlinked(connection: Connection, repository: RepositoryName, digest: Digest, asked: Asked | None) -> bool:
-    if not _unlink(connection, repository, digest):
+def _unlinked(
+    connection: Connection, repository: RepositoryName, digest: Digest, immutable: ImmutableTags, asked: Asked | None
+) -> bool:
+    if not _unlink(connection, repository, digest, immutable):
         return False
     write_act(connection, asked, ActKind.BLOB_DELETE, f"{repository}@{digest}")
     return True
@@ -356,10 +366,13 @@ def _promise(
     return BlobRecord(digest, size, Key(storage_key))
 
 
-def _unlink(connection: Connection, repository: RepositoryName, digest: Digest) -> bool:
-    number = repository_rows.find(connection, repository)
+def _unlink(connection: Connection, repository: RepositoryName, digest: Digest, immutable: ImmutableTags) -> bool:
+    # Where tags may hold it fast no push of one may cross us.
+    find = repository_rows.have_alone if immutable.patterns else repository_rows.find
+    number = find(connection, repository)
     if number is None:
         return False
+    require_untied(connection, repository, number, str(digest), immutable)
     return connection.execute(_UNLINK, {"repository": number, "digest": str(digest)}).rowcount == 1
 
 

@@ -29,6 +29,7 @@ from roadstead.db.schema import (
 from roadstead.db.stores import blobs as blob_rows
 from roadstead.db.stores import repositories as repository_rows
 from roadstead.db.stores.acts import write_act
+from roadstead.db.stores.immutable import require_mutable, require_untied
 from roadstead.db.stores.outbox import Announcer
 from roadstead.events.event import (
     UNPROMPTED,
@@ -46,7 +47,6 @@ from roadstead.registry.errors import (
     ManifestBlobUnknownError,
     StoreBusyError,
     TagConditionError,
-    TagImmutableError,
 )
 from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
 from roadstead.registry.ports import (
@@ -141,14 +141,6 @@ _REMOVE_TAGS_AT = (
     delete(tags)
     .where(tags.c.repository_id == bindparam("repository"), tags.c.digest == bindparam("digest"))
     .returning(tags.c.name)
-)
-_TAGS_AT = select(tags.c.name).where(
-    tags.c.repository_id == bindparam("repository"), tags.c.digest == bindparam("digest")
-)
-_LISTED_BY = select(manifest_references.c.manifest).where(
-    manifest_references.c.repository_id == bindparam("repository"),
-    manifest_references.c.digest == bindparam("digest"),
-    manifest_references.c.kind == ReferenceKind.CHILD.value,
 )
 _NOTE = Step(insert(tag_journal))
 
@@ -488,37 +480,13 @@ def _point(connection: Connection, number: int, tag: Tag, digest: Digest, move: 
         if previous == str(digest):
             return
         if previous is not None:
-            _require_mutable(move.repository, tag, previous, digest, move.immutable)
+            require_mutable(move.repository, tag, previous, digest, move.immutable)
             _MOVE_TAG.count(connection, key | {"to": str(digest), "at": move.at})
         elif _MAKE_TAG.first(connection, new) is None:
             continue  # made by another push since we looked: it is the previous one
         note(connection, number, [tag.value], str(digest), previous, move.at, move.origin)
         return
     raise StoreBusyError(f"tag {tag} is made and removed faster than it can be moved; try again")
-
-
-def _require_mutable(
-    repository: RepositoryName, tag: Tag, current: str, new: Digest | None, immutable: ImmutableTags
-) -> None:
-    if immutable.patterns and immutable.forbids(repository, tag, Digest.parse(current), new):
-        raise TagImmutableError(repository, tag, Digest.parse(current))
-
-
-def _require_untied(
-    connection: Connection, repository: RepositoryName, number: int, digest: str, immutable: ImmutableTags
-) -> None:
-    """Raise while an immutable tag is at the manifest, or at an index that it is a part of."""
-    if not immutable.patterns:
-        return
-    waiting, seen = [digest], {digest}
-    while waiting:
-        current = waiting.pop()
-        key: dict[str, Any] = {"repository": number, "digest": current}
-        for name in connection.execute(_TAGS_AT, key).scalars():
-            _require_mutable(repository, Tag.parse(name), current, None, immutable)
-        listing = set(connection.execute(_LISTED_BY, key).scalars()) - seen
-        seen |= listing
-        waiting += listing
 
 
 def _check(condition: TagCondition | None, tag: Tag, previous: str | None) -> None:
@@ -549,7 +517,7 @@ def _delete(
     gone: list[Digest] = []
     removed: list[str] = []
     for text in doomed:
-        _require_untied(connection, repository, number, text, immutable)
+        require_untied(connection, repository, number, text, immutable)
         removed += _untag(connection, number, text, at)
         if remove(connection, number, text):
             gone.append(Digest.parse(text))
@@ -588,7 +556,7 @@ def _delete_tag(
     previous = connection.execute(_REMOVE_TAG, {"repository": number, "tag": tag.value}).scalar_one_or_none()
     if previous is None:
         return False
-    _require_mutable(repository, tag, previous, None, immutable)  # what is raised undoes the removal
+    require_mutable(repository, tag, previous, None, immutable)  # what is raised undoes the removal
     note(connection, number, [tag.value], None, previous, at, ChangeOrigin.UNTAG)
     return True
 

@@ -330,7 +330,8 @@ def _replay(
     if event_id is not None:
         statement = statement.where(outbox.c.event_id == event_id)
     if state is not None:
-        statement = statement.where(outbox.c.state == state.value)
+        # Written out, so that the index of those is good for it.
+        statement = statement.where(outbox.c.state == literal_column(f"'{state.value}'"))
     if since is not None:
         statement = statement.where(outbox.c.created_at >= since)
     again = statement.values(state=LetterState.PENDING.value, attempts=0, error="", held_until=None, settled_at=None)

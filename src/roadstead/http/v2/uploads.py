@@ -70,7 +70,7 @@ async def append(request: Request, found: Mapping[str, str], services: Services)
     """Add one chunk (end-5)."""
     record = await _open(request, found, services)
     begin, size = chunk_range(request, record)
-    body = await _body(request, services, record.repository, before=record.staged.size)
+    body = await _body(request, services, record.repository, before=record.size)
     try:
         record = await services.uploads.append(record, body, start=begin, size=size)
     except BodyBrokenError as error:
@@ -84,7 +84,7 @@ async def commit(request: Request, found: Mapping[str, str], services: Services)
     record = await services.uploads.get_any(repository, found["upload_id"], request.rights.holder)
     expected = Digest.parse(request.parameter("digest") or "")
     begin, size = chunk_range(request, record)
-    body = await _body(request, services, repository, before=record.staged.size)
+    body = await _body(request, services, repository, before=record.size)
     try:
         blob = await services.uploads.commit(
             record, body, expected, start=begin, size=size, cause=cause_of(request, services.telling)

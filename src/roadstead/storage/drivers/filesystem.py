@@ -166,6 +166,8 @@ class FilesystemDriver:
                 await self._call(handle.open)
             yield handle
         finally:
+            if handle.has_more:
+                await self._call(handle.drop_more)
             handle.close()
 
     async def read_staged(self, upload_id: str, at: Staged, *, start: int = 0) -> AsyncGenerator[bytes, None]:
@@ -633,6 +635,24 @@ class _Staging:
                 raise StagedLostError(self._upload_id, self._acknowledged, found)
             if found > self._acknowledged:
                 os.ftruncate(descriptor, self._acknowledged)
+
+    @property
+    def has_more(self) -> bool:
+        """Say whether the file may hold what was never acknowledged."""
+        return self._descriptor is not None and (self._is_broken or self.size != self._acknowledged)
+
+    def drop_more(self) -> None:
+        """Give back the room of what was never acknowledged, while nobody else can write.
+
+        Else whoever is refused again and again, in the middle of a body, would fill the disk.
+        """
+        assert self._descriptor is not None  # noqa: S101 -- for the type checker: `has_more` was asked
+        with suppress(OSError):  # The sweep removes it later; what went wrong before is told instead.
+            if self._acknowledged == 0:
+                if _is_at(self._descriptor, self._path):
+                    os.unlink(self._path)  # noqa: PTH108
+            elif os.fstat(self._descriptor).st_size > self._acknowledged:
+                os.ftruncate(self._descriptor, self._acknowledged)
 
     def close(self) -> None:
         if self._descriptor is not None:

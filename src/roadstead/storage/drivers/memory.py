@@ -100,7 +100,13 @@ class MemoryDriver:
         self._store.busy.add(upload_id)
         try:
             del content[at.size :]
-            yield _Staging(content, upload_id)
+            handle = _Staging(content)
+            try:
+                yield handle
+            finally:
+                del content[handle.acknowledged :]
+                if not content and self._store.uploads.get(upload_id) is content:
+                    del self._store.uploads[upload_id]
         finally:
             self._store.busy.discard(upload_id)
 
@@ -174,9 +180,9 @@ class _Writing:
 
 
 class _Staging:
-    def __init__(self, content: bytearray, upload_id: str) -> None:
+    def __init__(self, content: bytearray) -> None:
         self._content = content
-        self._upload_id = upload_id
+        self.acknowledged = len(content)
 
     @property
     def size(self) -> int:
@@ -188,7 +194,8 @@ class _Staging:
         self._content += data
 
     async def checkpoint(self) -> Staged:
-        return Staged(len(self._content), '{"driver":"memory"}')
+        self.acknowledged = len(self._content)
+        return Staged(self.acknowledged, '{"driver":"memory"}')
 
 
 _: Driver = MemoryDriver()

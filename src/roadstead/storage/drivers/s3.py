@@ -19,7 +19,7 @@ import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -773,6 +773,7 @@ class _Staging:
         self._upload_id = upload_id
         self._tail = state.tail if rest else ""  # the object that holds exactly what is waiting, if there is one
         self._old_tails = (state.tail,) if state.tail else ()
+        self._told = state.upload  # the multipart upload that a checkpoint has told of
         self._parts = _Parts(driver, keys.staged(upload_id), state, rest)
 
     @property
@@ -807,10 +808,15 @@ class _Staging:
             # The caller may go on from this checkpoint or, if it isn't kept, from one before: nothing goes yet.
             if self._tail and self._tail not in self._old_tails:
                 self._old_tails = (*self._old_tails, self._tail)
+            self._told = parts.upload
             return Staged(parts.size, str(state)) if parts.size else Staged()
 
     async def leave(self) -> None:
+        """Abort what was begun here if nobody will ever know of it: parts of a body that was refused cost money."""
         await self._parts.leave()
+        if self._parts.upload and self._parts.upload != self._told:
+            with suppress(UnavailableError):  # what went wrong before is told instead
+                await self._driver._abort(keys.staged(self._upload_id), self._parts.upload)  # noqa: SLF001
 
     async def _settle(self) -> None:
         try:

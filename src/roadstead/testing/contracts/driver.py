@@ -13,7 +13,7 @@ test gets a store of its own. The suite closes the drivers. It needs pytest-asyn
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from itertools import groupby, pairwise
@@ -530,6 +530,25 @@ class DriverContract:
         key = await driver.publish(UPLOAD, at, KEY)
 
         assert await collect(driver.read(key)) == content
+
+    async def test_a_refused_body_leaves_nothing(self, driver: Driver) -> None:
+        """Who leaves before a checkpoint gives back the room at once: no upload that was never begun, and no more of
+        another than was acknowledged.
+        """
+        with suppress(InterruptedError):
+            async with driver.stage("refused", Staged()) as handle:
+                await handle.append(sample(self.large))
+                raise InterruptedError
+        assert await listed(driver, keys.UPLOADS) == {}
+        at = await stage(driver, sample(self.large))
+        before = await listed(driver, keys.UPLOADS)
+        with suppress(InterruptedError):
+            async with driver.stage(UPLOAD, at) as handle:
+                await handle.append(sample(self.large, 9))
+                raise InterruptedError
+
+        assert await listed(driver, keys.UPLOADS) == before
+        assert await driver.publish(UPLOAD, at, KEY)
 
     async def test_exactly_the_acknowledged_bytes_are_published(self, driver: Driver) -> None:
         """Publication leaves out what a killed request had added."""

@@ -14,7 +14,17 @@ from roadstead.registry.history import PastUnknownError, TagHistory
 from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
 from roadstead.registry.ports import ChangeOrigin
 from roadstead.testing.clock import FrozenClock
-from roadstead.testing.contracts.registry_stores import APP, LATEST, NOW, OTHER, RegistryStores, child, new_manifest
+from roadstead.testing.contracts.registry_stores import (
+    APP,
+    LATEST,
+    NOW,
+    OTHER,
+    RegistryStores,
+    child,
+    layer,
+    new_blob,
+    new_manifest,
+)
 
 RELEASE = Tag("v1")
 RELEASES = ImmutableTags.parse(["team/app:v*"])
@@ -57,6 +67,27 @@ class TagRulesContract:
         assert await stores.manifests.delete_tag(APP, LATEST, immutable=RELEASES, now=NOW)
         assert await stores.manifests.delete(APP, other.digest, immutable=RELEASES, now=NOW) == [Tag("other")]
         assert not await stores.manifests.delete_tag(APP, Tag("v2"), immutable=RELEASES, now=NOW)
+
+    async def test_what_an_immutable_tag_needs_stays_pullable(self, stores: RegistryStores) -> None:
+        """The blobs of its manifest, or of a part of it, can't be taken from the repository; others can."""
+        config, inner, other = new_blob("config"), new_blob("inner"), new_blob("other")
+        for blob in (config, inner, other):
+            await stores.blobs.commit(APP, blob, upload=None, now=NOW)
+            await stores.blobs.commit(OTHER, blob, upload=None, now=NOW)
+        part = new_manifest("part", [layer(inner)])
+        index = new_manifest("index", [layer(config), child(part)])
+        await stores.manifests.put(APP, new_manifest("draft", [layer(inner), layer(other)]), [LATEST], now=NOW)
+        for manifest, tags in ((part, []), (index, [RELEASE])):
+            await stores.manifests.put(APP, manifest, tags, now=NOW)
+
+        for blob in (config, inner):
+            with pytest.raises(TagImmutableError) as caught:
+                await stores.blobs.unlink(APP, blob.digest, immutable=RELEASES, now=NOW)
+            assert (caught.value.tag, caught.value.current) == (RELEASE, index.digest)
+            assert await stores.blobs.find(APP, blob.digest) == blob
+            assert await stores.blobs.unlink(OTHER, blob.digest, immutable=RELEASES, now=NOW)
+        assert await stores.blobs.unlink(APP, other.digest, immutable=RELEASES, now=NOW)
+        assert not await stores.blobs.unlink(APP, other.digest, immutable=RELEASES, now=NOW)
 
     async def test_a_tag_is_put_back(self, stores: RegistryStores) -> None:
         """By default before its last change; or to a moment, or a line of its history; each is a change itself."""
