@@ -51,9 +51,11 @@ def upstream_config(url: str, more: str = "", *, default: str = '["library/*"]')
 
 
 @asynccontextmanager
-async def serving(directory: Path, config: str, *, workers: int = 1) -> AsyncIterator[RoadsteadServer]:
+async def serving(
+    directory: Path, config: str, *, workers: int = 1, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[RoadsteadServer]:
     """Run a server beside the test's own loop, where its upstream answers."""
-    server = RoadsteadServer(directory, config=config, workers=workers)
+    server = RoadsteadServer(directory, config=config, workers=workers, environment=environment)
     await asyncio.to_thread(server.start)
     try:
         yield server

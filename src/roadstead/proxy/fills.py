@@ -2,7 +2,7 @@
 
 What arrives is written to a file that has the digest in its name and is locked while it grows. Whoever wants the same
 blob meanwhile reads that file behind the writer; other processes look at its size. The file's first byte says whether
-what follows is whole: length and digest were right. Before that nobody gets the last piece of what they asked for, the
+what follows is whole: length and digest were right. Before that nobody gets the last byte of what they asked for, the
 blob or a part of it. Once whole it goes into the store like any upload, verified anew, and the file goes.
 
 A process that is killed leaves a file without a lock; the background process removes it (``locks.remove_abandoned``).
@@ -57,7 +57,7 @@ class Fill(Protocol):
         ...
 
     def read(self, *, start: int, size: int, of: int) -> AsyncGenerator[bytes, None]:
-        """Yield a part of a blob `of` so many bytes as it arrives, its last piece once all is right; then let go of it.
+        """Yield a part of a blob `of` so many bytes as it arrives, its last byte once all is right; then let go of it.
 
         Raises when it breaks off.
         """
@@ -242,8 +242,12 @@ async def _read(
                 raise FillBrokenError(fill.digest)
             position += len(piece)
             if position == end:
-                # Whoever takes a part, or was told a wrong size, would have a whole that nobody has checked.
+                # Whoever takes a part, or was told a wrong size, would have a whole that nobody has checked: the last
+                # byte waits until somebody has. All before it is given, for a small part may be wanted of much.
+                if len(piece) > 1:
+                    yield piece[:-1]
                 await fill.whole(size)
+                piece = piece[-1:]
             yield piece
     finally:
         fill.leave()
