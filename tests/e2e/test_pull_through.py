@@ -133,7 +133,7 @@ def test_tools_get_each_platform(
 ) -> None:
     """Of an index as it is, and of one that a rule adds to."""
     for tag in ("1", "added"):
-        for platform in PLATFORMS:
+        for platform in PLATFORMS[1:]:
             got = json.loads(config(containers, f"{hub.server.host}/docker.io/library/{hub.name}:{tag}", platform))
             assert got["architecture"] == platform.partition("/")[2]
             assert ("ADDED=yes" in got["config"].get("Env", [])) is (tag == "added")
