@@ -6,6 +6,7 @@ SOAK_ROUNDS is how often (default 40).
 import asyncio
 import os
 import random
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -35,8 +36,19 @@ def stray(data: Path, known: set[Digest]) -> list[Path]:
     blobs = data / keys.ROOT / "blobs"
     arriving = list((data / "arriving").glob("*"))
     found = [path for path in blobs.rglob("data") if Digest.parse(f"sha256:{path.parent.name}") not in known]
-    staged = [path for path in data.rglob("*") if path.is_file() and "_uploads" in path.parts]
-    return [*arriving, *found, *staged]
+    return [*arriving, *found, *being_written(data)]
+
+
+def being_written(data: Path) -> list[Path]:
+    """Return the files of objects and uploads that weren't whole when their writer ended."""
+    return [path for folder in (keys.UPLOADS, keys.TEMPORARY) for path in (data / folder).glob("*")]
+
+
+def make_old(data: Path) -> None:
+    """Have them look as they do when the longest upload would have ended: one that goes on can't be told from them."""
+    then = time.time() - timedelta(days=2).total_seconds()
+    for path in being_written(data):
+        os.utime(path, (then, then))
 
 
 @pytest.mark.soak
@@ -67,8 +79,9 @@ async def test_kills_while_images_arrive(tmp_path: Path) -> None:
                 await asyncio.to_thread(server.start)
                 assert await asyncio.to_thread(pull, server.host, name, "1") == wanted(image)
                 await asyncio.to_thread(server.stop)
-            await asyncio.to_thread(server.start)
             data = server.data
+            make_old(data)
+            await asyncio.to_thread(server.start)
             assert await asyncio.to_thread(wait_until, lambda: not stray(data, known), timeout=timedelta(seconds=30)), (
                 stray(data, known)
             )
