@@ -86,7 +86,7 @@ class Spaces:
         if upstream is None or (not upstream.whole and await self._store.is_known(RepositoryName(text))):
             return Routed(text)
         if not writing:
-            return Routed(f"{upstream.host}/{text}", text)
+            return Routed(self._named_by_host(f"{upstream.host}/{text}") or text, text)
         return Routed(text, read_only=None if upstream.allow_push else upstream.host)
 
     def _named_by_host(self, text: str) -> str | None:
