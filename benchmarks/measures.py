@@ -31,7 +31,7 @@ from benchmarks.contents import (
     push_images,
 )
 from benchmarks.load import ab_head, wrk
-from benchmarks.servers import BENCH_PASSWORD, BENCH_SERVICE, BENCH_USER, ROOT, Server, Servers
+from benchmarks.servers import BENCH_PASSWORD, BENCH_SERVICE, BENCH_USER, ROOT, SPACE, Server, Servers
 from benchmarks.wire import Link
 from roadstead.db.sqlite import connect_for_reading
 from roadstead.testing.processes import listeners
@@ -40,6 +40,7 @@ MIB = 1 << 20
 GIB = 1 << 30
 HELD = "bench/held"
 _SMALL_BLOBS = 64
+_SETTLED_S = 0.7
 _FILES = ("bare", "nginx")
 
 
@@ -324,6 +325,58 @@ def pull(repository: str) -> Measure:
                 bench.held[repository] = Held("", "", (), "")
                 pull_image(link, repository, "v1")  # prepares what is added
             return Sample(_median_ms(lambda: pull_image(link, repository, "v1"), 20 if bench.quick else 100))
+
+    return measure
+
+
+def pulled_through(server: str, *, warm: bool, clients: int = 1) -> Measure:
+    """Pull an image of four layers from another registry's cache, by clients at the same time: MiB/s of each, s/GiB.
+
+    Cold: the cache has never seen it. Processor time is taken until a moment after, for it may still be stored.
+    """
+
+    def measure(bench: Bench) -> Sample:
+        target = bench.servers[server]
+        repository = bench.new_repository()
+        image = make_image([bench.large // 16] * 4)
+        with Link(bench.servers["upstream"].port) as link:
+            push_image(link, repository, "v1", image, Road.PATCH)
+        name = f"{SPACE}/{repository}" if server == "Roadstead-proxy" else repository
+        if warm:
+            _pull_images(target, name, 1)
+            time.sleep(_SETTLED_S)
+        with _cpu(target) as used, _clock() as passed:
+            size = _pull_images(target, name, clients)
+        time.sleep(_SETTLED_S)
+        return Sample(size / passed() / MIB, used() / size * GIB)
+
+    return measure
+
+
+def _pull_images(server: Server, repository: str, clients: int) -> int:
+    def pull_one(_: int) -> int:
+        with Link(server.port) as link:
+            return pull_image(link, repository, "v1")
+
+    with ThreadPoolExecutor(clients) as pool:
+        return sum(pool.map(pull_one, range(clients)))
+
+
+def first_pull(repository: str) -> Measure:
+    """Ask for the manifest of an image that was pushed a moment ago, for the first time: median, in milliseconds."""
+
+    def measure(bench: Bench) -> Sample:
+        server = bench.servers["augmenting"]
+        images = [make_image([8192] * 3) for _ in range(20 if bench.quick else 100)]
+        tag = f"first-{next(bench.serial)}"
+        push_images(server.port, repository, images, at_once=4, tag=tag, road=Road.PATCH)
+        numbers = iter(range(len(images)))
+        with Link(server.port) as link:
+
+            def ask() -> None:
+                link.ask("GET", f"/v2/{repository}/manifests/{tag}-{next(numbers)}", expect=200)
+
+            return Sample(_median_ms(ask, len(images)))
 
     return measure
 

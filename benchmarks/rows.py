@@ -9,6 +9,7 @@ from benchmarks.measures import (
     Measure,
     Way,
     collected_images,
+    first_pull,
     large_blob,
     large_push,
     listing,
@@ -18,6 +19,7 @@ from benchmarks.measures import (
     manifests_told,
     patience,
     pull,
+    pulled_through,
     sha256,
     small_blobs,
     small_images,
@@ -84,6 +86,11 @@ def _page(name: str, about: str, target: str) -> Row:
 def _images(name: str, about: str, road: Road, *, all_there: bool = False) -> Row:
     columns = {server: small_images(server, road=road, all_there=all_there) for server in REGISTRIES}
     return Row(name, about, columns, (_times(2, 4, "D3"),), rounds=3)
+
+
+def _proxied(name: str, about: str, goal: Goal, *, warm: bool, clients: int = 1) -> Row:
+    columns = {server: pulled_through(f"{server}-proxy", warm=warm, clients=clients) for server in REGISTRIES}
+    return Row(name, about, columns, (goal,), rounds=5)
 
 
 def _push(name: str, about: str, layers: int, road: Road) -> Row:
@@ -174,9 +181,27 @@ GROUPS: Sequence[Group] = (
         ),
     ),
     Group(
+        "Images of another registry, pulled through",
+        "MiB/s",
+        (
+            # What arrives is written and hashed twice before anybody has the end of it (docs/decisions/0027).
+            _proxied(
+                "proxy-cold", "64 MiB in four layers, new to the cache, one client", _times(0.5, 1, "D2"), warm=False
+            ),
+            _proxied("proxy-cold-8", "the same, eight clients at once", _times(1, 3, "D2"), warm=False, clients=8),
+            _proxied("proxy-warm", "the same once it is there, one client", _times(1, 1.5, "D2"), warm=True),
+        ),
+        ("s/GiB", 1.0),
+    ),
+    Group(
         "Augmented pulls against plain ones",
         "ms",
         (
+            Row(
+                "first-augmentation",
+                "first manifest GET of an image of three layers",
+                {"augmented": first_pull("augmented/first"), "plain": first_pull("plain/first")},
+            ),
             Row(
                 "augmented-pull",
                 "image of three layers of 1 MiB, one client",

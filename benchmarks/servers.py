@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 D3_MODULE = "github.com/distribution/distribution/v3/cmd/registry@v3.1.1"
 D3_VARIABLE = "BENCH_D3"
 """The environment variable that names distribution 3's ``registry``, where it is built already."""
+
+SPACE = "up.example"
+"""What stands before the names of the upstream's images at Roadstead; distribution's cache has no such thing."""
 
 _OFFLOAD_SECRET = "nginx-on-this-machine"
 
@@ -109,6 +112,10 @@ class Servers:
             "many": self._listing(self._many, self._many, 10_000),
             "few": self._listing(100, 100, 100),
             "PostgreSQL": self._on_postgres,
+            "upstream": _d2,
+            "Roadstead-proxy": self._proxying,
+            "D2-proxy": self._proxy_of(_find_d2),
+            "D3-proxy": self._proxy_of(find_d3),
             "D2": _d2,
             "D3": _d3,
             "bare": _bare,
@@ -165,6 +172,20 @@ class Servers:
         config = f'[[events.endpoints]]\nname = "bench"\nurl = "{url}"\nactions = ["pull"]\n'
         server = RoadsteadServer(directory, config=config)
         return server, server.port
+
+    def _proxying(self, directory: Path) -> tuple[RoadsteadServer, int]:
+        # Distribution asks where a tag is at each pull, and so do we here.
+        url = f"http://127.0.0.1:{self['upstream'].port}"
+        config = f'[[upstreams]]\nhost = "{SPACE}"\nurl = "{url}"\nrevalidate = "0s"\n'
+        server = RoadsteadServer(directory, config=config)
+        return server, server.port
+
+    def _proxy_of(self, find: Callable[[], Path]) -> Callable[[Path], tuple[Process, int]]:
+        def start(directory: Path) -> tuple[Process, int]:
+            proxy = {"proxy": {"remoteurl": f"http://127.0.0.1:{self['upstream'].port}"}}
+            return _distribution(find(), directory, more=proxy)
+
+        return start
 
     def _on_postgres(self, directory: Path) -> tuple[RoadsteadServer, int]:
         url = self._stack.enter_context(open_postgres(durable=True)).create_database("bench")
@@ -242,14 +263,18 @@ def _limited(directory: Path) -> tuple[RoadsteadServer, int]:
 
 
 def _d2(directory: Path) -> tuple[Process, int]:
-    return _distribution(require("docker-registry", install="apt-get install docker-registry"), directory)
+    return _distribution(_find_d2(), directory)
+
+
+def _find_d2() -> Path:
+    return require("docker-registry", install="apt-get install docker-registry")
 
 
 def _d3(directory: Path) -> tuple[Process, int]:
     return _distribution(find_d3(), directory)
 
 
-def _distribution(program: Path, directory: Path) -> tuple[Process, int]:
+def _distribution(program: Path, directory: Path, *, more: Mapping[str, object] | None = None) -> tuple[Process, int]:
     """Return a registry as its own package configures it: access log on, descriptors cached in memory."""
     port = free_port()
     config = {
@@ -262,6 +287,7 @@ def _distribution(program: Path, directory: Path) -> tuple[Process, int]:
         },
         "http": {"addr": f"127.0.0.1:{port}", "headers": {"X-Content-Type-Options": ["nosniff"]}},
         "health": {"storagedriver": {"enabled": True, "interval": "10s", "threshold": 3}},
+        **(more or {}),
     }
     path = directory / "config.yml"
     path.write_text(json.dumps(config))  # YAML includes JSON

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.e2e.containers import Containers
 
+from roadstead.testing.containerd import Containerd, open_containerd
 from roadstead.testing.server import RoadsteadServer
 
 GREETING = "hello from a layer that nobody built in\n"
@@ -40,6 +41,13 @@ def greeter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RoadsteadServe
     )
     with RoadsteadServer(directory, config=CONFIG) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def containerd() -> Iterator[Containerd]:
+    """A containerd for each test process that asks."""
+    with open_containerd() as daemon:
+        yield daemon
 
 
 @pytest.fixture

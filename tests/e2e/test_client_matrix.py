@@ -17,7 +17,7 @@ from tests.e2e.containers import Containers
 
 from roadstead.oci.mediatypes import OCI_LAYER_ZSTD
 from roadstead.testing.client import Client
-from roadstead.testing.containerd import Containerd, open_containerd
+from roadstead.testing.containerd import Containerd
 from roadstead.testing.dockerd import DockerEngine
 from roadstead.testing.go_clients import CRANE, HELM, ORAS, REGCTL, find_or_build
 from roadstead.testing.images import TestImage, TestIndex, make_artifact, make_image, make_index
@@ -75,13 +75,6 @@ class Case:
 
     def _filled(self, word: str) -> str:
         return re.sub(r"\b(HOST|NAME|COPY)\b", lambda token: getattr(self, token[0].lower()), word)
-
-
-@pytest.fixture(scope="session")
-def containerd() -> Iterator[Containerd]:
-    """A containerd for each test process that asks."""
-    with open_containerd() as daemon:
-        yield daemon
 
 
 @pytest.fixture

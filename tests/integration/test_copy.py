@@ -374,6 +374,30 @@ def test_a_whole_registry(tmp_path: Path) -> None:
         assert (some["repositories"], some["tags"]) == (3, 3)
 
 
+def test_names_that_mean_something_else_at_the_target(
+    tmp_path: Path, here: RoadsteadServer, registry_peer: RegistryPeer, name: str
+) -> None:
+    """With the target's settings at hand they are told before they are copied, and what can be copied is."""
+    upstream = f'[[upstreams]]\nhost = "up.example"\nurl = "{registry_peer.url}"\ndefault_for = ["mirrored/**"]\n'
+    config = f"{upstream}allow_push = true\n"
+    names = {f"up.example/{name}": False, f"mirrored/{name}": True, name: None}
+    for one in names:
+        push(here.host, one, make_image(seed=name), "1")
+    (tmp_path / "names").write_text("\n".join(names))
+    with RoadsteadServer(tmp_path, config=config, workers=1) as there:
+        to = ("--to", there.url, "--repositories", str(tmp_path / "names"))
+        done = roadstead("--all", here.host, *to, "--config", str(tmp_path / "roadstead.toml"), "--json")
+        report = json.loads(done.stdout)
+
+        assert {one["name"]: one["reachable"] for one in report["collisions"]} == {
+            one: reachable for one, reachable in names.items() if reachable is not None
+        }
+        assert done.returncode == 1
+        assert [one["name"] for one in report["failures"]] == [f"up.example/{name}:1"]
+        assert manifest(there.host, f"mirrored/{name}", "1")
+        assert f"means something else there: up.example/{name}" in done.stderr
+
+
 RULES = '[[augment.rules]]\nmatch = "team/**"\nenv = ["ADDED=1"]\n'
 
 

@@ -175,6 +175,22 @@ def test_what_is_damaged_is_told_and_the_rest_is_served(adopted: Adopted) -> Non
         assert "only-layers" not in listings(server.host)
 
 
+def test_names_that_mean_something_else_here(tmp_path: Path) -> None:
+    """They are taken up, as all is, and told: nobody can pull them, or they hide an upstream's images."""
+    root, config = tmp_path / "root", tmp_path / "roadstead.toml"
+    for name in ("docker.io/team/app", "wt/app", "library/app", "team/app"):
+        write_manifest(root, name, make_image(seed="collides").raw, "1")
+    upstream = '[[upstreams]]\nhost = "docker.io"\ndefault_for = ["library/*"]\n'
+    config.write_text(f'[storage]\npath = "{root}"\n{upstream}')
+
+    report = import_tree(str(root), "--config", str(config), status=1)
+
+    told = {one["finding"]: one for one in report["findings"]}
+    assert report["repositories"] == 4
+    assert [name.partition(":")[0] for name in told["unreachable"]["first"]] == ["docker.io/team/app", "wt/app"]
+    assert [name.partition(":")[0] for name in told["shadowing"]["first"]] == ["library/app"]
+
+
 def write_manifest(root: Path, repository: str, raw: bytes, tag: str, *, revision: bool = True) -> Digest:
     """Put a manifest into the tree as distribution would have."""
     digest = Digest.of(raw)

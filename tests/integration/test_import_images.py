@@ -237,6 +237,25 @@ def test_what_does_not_come_whole_fails(tmp_path: Path) -> None:
     assert str(image.config_digest) in done.stdout
 
 
+def test_names_that_mean_something_else(tmp_path: Path) -> None:
+    """Images that nobody could pull are left out, with the reason; what hides an upstream's comes, and is told."""
+    image = make_image(seed="collides")
+    write(tmp_path / "layout", layout_files([(image, {"org.opencontainers.image.ref.name": "library/app:1"})]))
+    config = tmp_path / "roadstead.toml"
+    config.write_text('[[upstreams]]\nhost = "up.example"\ndefault_for = ["library/*"]\n')
+    into = (tmp_path / "layout", "--config", config, "--data", tmp_path / "data")
+
+    hides = bring(*into)
+    taken = bring(*into, "--repository", "up.example/team/app", check=False)
+
+    assert [one["repository"] for one in hides["images"]] == ["library/app"]
+    (told,) = hides["findings"]
+    assert told["finding"] == "shadowing"
+    assert told["first"][0].startswith("library/app: it is among the names that the upstream up.example")
+    assert taken["images"] == []
+    assert "nobody could pull up.example/team/app" in taken["findings"][0]["first"][0]
+
+
 def test_images_join_a_tree_without_a_database(tmp_path: Path) -> None:
     """The database is built from the tree first: with one image in it, it would never learn of the others."""
     with open_registry_peer(tmp_path / "root") as peer, closing(Client(peer.host)) as client:

@@ -51,9 +51,11 @@ def upstream_config(url: str, more: str = "", *, default: str = '["library/*"]')
 
 
 @asynccontextmanager
-async def serving(directory: Path, config: str, *, workers: int = 1) -> AsyncIterator[RoadsteadServer]:
+async def serving(
+    directory: Path, config: str, *, workers: int = 1, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[RoadsteadServer]:
     """Run a server beside the test's own loop, where its upstream answers."""
-    server = RoadsteadServer(directory, config=config, workers=workers)
+    server = RoadsteadServer(directory, config=config, workers=workers, environment=environment)
     await asyncio.to_thread(server.start)
     try:
         yield server
@@ -179,13 +181,20 @@ service = "registry.test"
 [[auth.policies]]
 subjects = ["user:ana"]
 repositories = ["up.example/library/*"]
-actions = ["pull"]
+actions = ["pull", "catalog"]
+
+[[auth.policies]]
+subjects = ["user:bo"]
+repositories = ["up.example/secret/**"]
+actions = ["pull", "catalog"]
 """
 
 
 async def test_policies_and_tokens_for_an_upstreams_images(tmp_path: Path) -> None:
     """Policies are about the name with the host; clients ask for tokens by the name that they know."""
-    (tmp_path / "users").write_text(f"ana:{bcrypt.hashpw(b'right', bcrypt.gensalt(4)).decode()}\n")
+    accounts = (("ana", b"right"), ("bo", b"wrong"))
+    lines = [f"{name}:{bcrypt.hashpw(secret, bcrypt.gensalt(4)).decode()}\n" for name, secret in accounts]
+    (tmp_path / "users").write_text("".join(lines))
     ana = {"Authorization": f"Basic {b64encode(b'ana:right').decode()}"}
     image = make_image(seed="tokens for all")
     async with scripted_upstream() as upstream, serving(tmp_path, upstream_config(upstream.url) + SIGNED) as server:
@@ -206,6 +215,14 @@ async def test_policies_and_tokens_for_an_upstreams_images(tmp_path: Path) -> No
         other = (await ask(server, "/auth/token?scope=repository:library/other:pull", ana)).json()["token"]
         refused = await ask(server, "/v2/library/app/manifests/1", ACCEPT | {"Authorization": f"Bearer {other}"})
         assert refused.status == 401
+        upstream.hold("secret/app", image, "1")
+        hidden = f"/v2/{SPACE}/secret/app/manifests/1"
+        assert (await ask(server, hidden, ACCEPT | ana)).status == 403
+        assert not upstream.requests, "what somebody may not see isn't asked for"
+        bo = {"Authorization": f"Basic {b64encode(b'bo:wrong').decode()}"}
+        assert (await ask(server, hidden, ACCEPT | bo)).body == image.raw
+        for who, listed in ((ana, [f"{SPACE}/library/app"]), (bo, [f"{SPACE}/secret/app"])):
+            assert (await ask(server, "/v2/_catalog", who)).json()["repositories"] == listed
         named = await ask(server, f"/v2/library/app/manifests/1?ns={SPACE}")
         assert f'scope="repository:{SPACE}/library/app:pull"' in named.headers["www-authenticate"]
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import http.client
+import http.server
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from typing import Self
 
 from roadstead.oci.digest import Digest
 from roadstead.testing.processes import children, proportional_memory
@@ -17,6 +19,7 @@ MIB = 1 << 20
 BOUND_BYTES = 32 * MIB
 """How much more than idle a process may need, whatever passes through it (design.md, Numbers)."""
 
+REPOSITORY = "large/app"
 _SAMPLE_S = 0.02
 
 
@@ -118,10 +121,10 @@ def push_streamed(server: RoadsteadServer, blob: Blob, digest: Digest) -> None:
     assert server.client().put(f"{location}{separator}digest={digest}").status == 201
 
 
-def pull(server: RoadsteadServer, digest: Digest) -> None:
+def pull(server: RoadsteadServer, digest: Digest, repository: str = REPOSITORY) -> None:
     """Read a blob as fast as it comes, and check it."""
     with closing(http.client.HTTPConnection(server.host, timeout=600)) as connection:
-        connection.request("GET", f"/v2/large/app/blobs/{digest}")
+        connection.request("GET", f"/v2/{repository}/blobs/{digest}")
         response = connection.getresponse()
         hasher = hashlib.sha256()
         while piece := response.read(MIB):
@@ -130,10 +133,12 @@ def pull(server: RoadsteadServer, digest: Digest) -> None:
 
 
 @contextmanager
-def slow_readers(server: RoadsteadServer, digest: Digest, *, count: int, bytes_per_s: int) -> Iterator[None]:
+def slow_readers(
+    server: RoadsteadServer, digest: Digest, *, count: int, bytes_per_s: int, repository: str = REPOSITORY
+) -> Iterator[None]:
     """Let clients read a blob, each slower than it could come, until the block is left."""
     over = threading.Event()
-    request = f"GET /v2/large/app/blobs/{digest} HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode()
+    request = f"GET /v2/{repository}/blobs/{digest} HTTP/1.1\r\nHost: {server.host}\r\n\r\n".encode()
 
     def read(sock: socket.socket) -> None:
         with suppress(OSError):
@@ -154,6 +159,48 @@ def slow_readers(server: RoadsteadServer, digest: Digest, *, count: int, bytes_p
             over.set()
             for thread in threads:
                 thread.join()
+
+
+class BlobUpstream:
+    """A registry of blobs that are made as they are sent, so that they take no disk; the address is ``url``."""
+
+    def __init__(self, blobs: Mapping[str, Blob]) -> None:
+        self.asked = 0
+        outer = self
+
+        class Answer(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_HEAD(self) -> None:
+                self._begin()
+
+            def do_GET(self) -> None:
+                blob = self._begin()
+                if blob is not None:
+                    outer.asked += 1
+                    for piece in blob.pieces():
+                        self.wfile.write(piece)
+
+            def _begin(self) -> Blob | None:
+                blob = blobs.get(self.path.rpartition("/")[2])
+                self.send_response(404 if blob is None else 200)
+                self.send_header("Content-Length", str(0 if blob is None else blob.size))
+                self.end_headers()
+                return blob
+
+            def log_message(self, format: str, *_: object) -> None:  # noqa: A002 -- the base's name
+                """Say nothing."""
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
 
 
 def speed(size: int, began: float) -> str:

@@ -13,6 +13,7 @@ from tests.soak.memory import (
     BOUND_BYTES,
     MIB,
     Blob,
+    BlobUpstream,
     Watched,
     pull,
     push_streamed,
@@ -53,6 +54,39 @@ def test_gibibytes_go_in_and_out_in_little_memory(
         stored = server.data / "docker"
     assert sum(path.stat().st_size for path in stored.rglob("data")) >= SIZE
     for path in stored.rglob("data"):
+        path.unlink()  # so much isn't kept with the last runs of the tests
+
+    assert watched.growth <= BOUND_BYTES, str(watched)
+    assert watched.samples > SIZE // (200 * MIB), "it was looked at too rarely"
+
+
+@pytest.mark.soak
+def test_gibibytes_are_pulled_through_in_little_memory(tmp_path: Path) -> None:
+    """A blob of 5 GiB of an upstream is pulled by one client as it arrives, and by 16 slow ones behind it; once."""
+    blob = Blob(SIZE, b"pulled through")
+    digest = blob.digest()
+    small = {str(one.digest()): one for one in (Blob(2 * MIB, b"%d" % number) for number in range(8))}
+    repository = "up.example/large/app"
+    with BlobUpstream({str(digest): blob, **small}) as upstream:
+        config = f'[[upstreams]]\nhost = "up.example"\nurl = "{upstream.url}"\n'
+        with RoadsteadServer(tmp_path, config=config) as server:
+            warm(server)
+            for worker, each in zip(server.workers, (list(small)[:4], list(small)[4:]), strict=False):
+                client = server.client_of(worker)
+                for one in each:
+                    assert client.get(f"/v2/{repository}/blobs/{one}").status == 200
+            asked = upstream.asked
+            watched = Watched(server)
+            with watched.watching():
+                began = time.monotonic()
+                with slow_readers(server, digest, count=16, bytes_per_s=5_000_000, repository=repository):
+                    pull(server, digest, repository)
+                    print(f"\npulled through: {speed(SIZE, began)}; {watched}")
+                    time.sleep(SLOW_S)
+                print(f"16 slow readers for {SLOW_S:.0f} s: {watched}")
+            stored = server.data / "docker"
+            assert upstream.asked == asked + 1
+    for path in (*stored.rglob("data"), *(tmp_path / "data" / "arriving").glob("*")):
         path.unlink()  # so much isn't kept with the last runs of the tests
 
     assert watched.growth <= BOUND_BYTES, str(watched)

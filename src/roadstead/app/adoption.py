@@ -11,8 +11,11 @@ import structlog
 from roadstead.acts import ActKind, Asked
 from roadstead.app.auditing import written_down
 from roadstead.app.plugs import CLOCK, Plugs, owner
+from roadstead.app.upstreams import build_upstreams
 from roadstead.app.writing import fence, finish_if_kept, keep_finished, open_for_command
+from roadstead.http.names import RESERVED
 from roadstead.lease import hold
+from roadstead.proxy.collisions import collisions
 from roadstead.registry.foreign_writes import repositories_written_since
 from roadstead.registry.importer import Importer, ImportUnderWayError, Report, TreeMissingError, finish, must_rebuild
 from roadstead.registry.links import LinkedBlobs, LinkedManifests, Links
@@ -58,7 +61,12 @@ async def taking_up(
                     raise ImportUnderWayError
                 async with written_down(plugs.database.acts, asked, ActKind.IMPORT_RUN, _where(storage)) as told:
                     report = await Importer(
-                        plugs.database.imports, plugs.driver, CLOCK, verify=verify, progress=progress
+                        plugs.database.imports,
+                        plugs.driver,
+                        CLOCK,
+                        verify=verify,
+                        progress=progress,
+                        collides=collisions(build_upstreams(settings), RESERVED),
                     ).run()
                     await set_links(plugs, settings, complete=True)
                     told.reason = f"{report.repositories} repositories, {report.tags} tags, {report.blobs} blobs"

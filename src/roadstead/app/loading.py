@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 
@@ -11,9 +12,13 @@ from roadstead.app.auditing import written_down
 from roadstead.app.plugs import CLOCK
 from roadstead.app.readiness import check_storage
 from roadstead.app.services import build_contents, build_uploads
+from roadstead.app.upstreams import build_upstreams
 from roadstead.app.writing import note_own_tree, open_for_command
-from roadstead.http.names import parse_name
+from roadstead.http.names import RESERVED, parse_name
 from roadstead.oci.reference import RepositoryName
+from roadstead.proxy.collisions import collisions
+from roadstead.proxy.errors import NameTakenError
+from roadstead.registry.collision import Collides
 from roadstead.registry.errors import ReadOnlyError
 from roadstead.registry.importer import must_rebuild
 from roadstead.registry.loader import Loader, LoadReport, Progress
@@ -41,8 +46,14 @@ async def loading(settings: Settings, asked: Asked, progress: Progress) -> Async
             await note_own_tree(opened, settings)
         plugs = await linked(opened, settings)
         manifests, blobs = build_contents(plugs, settings)
+        collides = collisions(build_upstreams(settings), RESERVED)
         loader = Loader(
-            manifests, blobs, await build_uploads(plugs, settings), check_name=_check_name, progress=progress
+            manifests,
+            blobs,
+            await build_uploads(plugs, settings),
+            check_name=partial(_check_name, collides),
+            progress=progress,
+            collides=collides,
         )
 
         async def load(saved: Saved, repository: RepositoryName | None) -> LoadReport:
@@ -59,5 +70,8 @@ async def loading(settings: Settings, asked: Asked, progress: Progress) -> Async
                 await build_links(opened, settings).catch_up()
 
 
-def _check_name(repository: RepositoryName) -> None:
+def _check_name(collides: Collides, repository: RepositoryName) -> None:
     parse_name(str(repository)).writable()
+    collision = collides(repository)
+    if collision is not None and not collision.reachable:
+        raise NameTakenError(collision)

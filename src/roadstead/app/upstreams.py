@@ -33,6 +33,8 @@ def _upstream(settings: Settings, upstream: UpstreamSettings) -> Upstream:
         host=upstream.host,
         default_for=tuple(Pattern.parse(text) for text in upstream.default_for),
         revalidate=upstream.revalidate,
+        missing_for=upstream.missing_for,
+        downloads=upstream.downloads,
         keep=None if settings.registry.read_only else upstream.keep or None,
         allow_push=upstream.allow_push,
         whole=upstream.whole,
@@ -59,7 +61,7 @@ async def pulling_through(
     # What talks to other registries is loaded only where there are some.
     from roadstead.app.remotes import nobody, open_remotes
 
-    async with open_remotes(configured) as remotes:
+    async with open_remotes(configured, trace=handover.settings.upstreams.trace) as remotes:
         proxy = PullThrough(
             Spaces(build_upstreams(handover.settings), plugs.database.pulled),
             nobody if handover.settings.registry.read_only else remotes.__getitem__,

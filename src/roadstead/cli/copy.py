@@ -53,6 +53,10 @@ def copy(
         Path | None,
         typer.Option(metavar="FILE", help="With --all: the repositories, one a line; - is standard input."),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --all: the target's settings, to tell which names its upstreams have."),
+    ] = None,
     platform: Annotated[
         str | None, typer.Option(metavar="OS/ARCH", help="Only the image for this platform, such as linux/arm64.")
     ] = None,
@@ -104,9 +108,9 @@ def copy(
         # The client costs time to import, which `serve` and --help need not spend.
         from roadstead.cli.copying import move_all
 
-        move_all(reach, how, whole, to or DEFAULT_TARGET, match, repositories)
+        move_all(reach, how, whole, to or DEFAULT_TARGET, match, repositories, config)
         return
-    _check_usage({"--to": to, "--match": match, "--repositories": repositories}, "needs --all")
+    _check_usage({"--to": to, "--match": match, "--repositories": repositories, "--config": config}, "needs --all")
     if source is None or target is None:
         raise typer.BadParameter("give SOURCE and TARGET, or --all HOST")
     # As above.

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,10 +16,13 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from roadstead.cli.copy import How, Reach
+from roadstead.http.names import RESERVED
 from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
 from roadstead.oci.pattern import Pattern
-from roadstead.oci.reference import ImageReference, Tag, TagInvalidError
+from roadstead.oci.reference import ImageReference, RepositoryName, Tag, TagInvalidError
+from roadstead.proxy.collisions import collisions
+from roadstead.registry.collision import Collides, Collision
 from roadstead.settings.quantity import counted, rounded_size
 from roadstead.upstream.address import RegistryAddress
 from roadstead.upstream.client import RegistryClient
@@ -72,14 +75,49 @@ def copy_one(reach: Reach, how: How, source: str, target: str, platform: str | N
     _tell_copy(source, target, digest, copier.tally, as_json=how.as_json)
 
 
-def move_all(reach: Reach, how: How, source: str, target: str, match: str | None, repositories: Path | None) -> None:
+def move_all(
+    reach: Reach,
+    how: How,
+    source: str,
+    target: str,
+    match: str | None,
+    repositories: Path | None,
+    config: Path | None = None,
+) -> None:
     """Copy a registry, print what was done, and exit with 1 if something failed."""
     copier = Copier(jobs=how.jobs, referrers=how.referrers)
     pattern = Pattern.parse(match) if match is not None else None
     names = _names(repositories) if repositories is not None else None
+    watch = _Collisions(_collides(config))
     with _shown(copier, quiet=how.quiet) as show:
-        report = uvloop.run(_beside(_move(reach, copier, source, target, pattern, names), show))
-    _tell_move(report, copier.tally, as_json=how.as_json)
+        report = uvloop.run(_beside(_move(reach, copier, source, target, pattern, names, watch), show))
+    _tell_move(report, copier.tally, watch.found, as_json=how.as_json)
+
+
+@dataclass(slots=True)
+class _Collisions:
+    """Which of the names that went by mean something else at the target."""
+
+    collides: Collides
+    found: list[Collision] = field(default_factory=list)
+
+    def look(self, name: RepositoryName) -> None:
+        """Look at a name; tell of it at once, for a move takes long."""
+        collision = self.collides(name)
+        if collision is not None:
+            self.found.append(collision)
+            typer.echo(f"means something else there: {collision}", err=True)
+
+
+def _collides(config: Path | None) -> Collides:
+    """Return what knows the names that mean something else at the target, as far as its settings are at hand."""
+    if config is None:
+        return collisions((), RESERVED)
+    # Most copies know nothing of the target's settings, and need not load what reads them.
+    from roadstead.app.upstreams import build_upstreams
+    from roadstead.settings.load import load
+
+    return collisions(build_upstreams(load(config, environment=os.environ).settings), RESERVED)
 
 
 @asynccontextmanager
@@ -113,12 +151,18 @@ async def _copy(reach: Reach, copier: Copier, source: str, target: str, platform
 
 
 async def _move(
-    reach: Reach, copier: Copier, source: str, target: str, pattern: Pattern | None, names: Sequence[str] | None
+    reach: Reach,
+    copier: Copier,
+    source: str,
+    target: str,
+    pattern: Pattern | None,
+    names: Sequence[str] | None,
+    watch: _Collisions,
 ) -> Report:
     async with _clients(reach) as clients:
         taken = clients.client(source, reach.source_credentials)
         put = clients.client(target, reach.target_credentials)
-        return await Move(taken, put, copier, pattern, _warn).run(names)
+        return await Move(taken, put, copier, pattern, _warn, watch.look).run(names)
 
 
 def _source(clients: _Clients, text: str, credentials: str | None) -> tuple[ImageSource, Tag | Digest]:
@@ -247,12 +291,14 @@ def _tell_copy(source: str, target: str, digest: Digest, tally: Tally, *, as_jso
     typer.echo(_counts(tally))
 
 
-def _tell_move(report: Report, tally: Tally, *, as_json: bool) -> None:
+def _tell_move(report: Report, tally: Tally, collisions: Sequence[Collision], *, as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps({**asdict(report), **asdict(tally)}, indent=2))
+        found = [{"name": str(one.name), "reason": one.reason, "reachable": one.reachable} for one in collisions]
+        typer.echo(json.dumps({**asdict(report), **asdict(tally), "collisions": found}, indent=2))
     else:
         typer.echo(f"there now: {counted(report.repositories, 'repository')} and {counted(report.tags, 'tag')}")
         typer.echo(_counts(tally))
+        _tell_collisions(collisions)
         if report.failures:
             typer.echo(f"{len(report.failures):,} failed:")
             for failure in report.failures[:_SHOWN_FAILURES]:
@@ -261,6 +307,17 @@ def _tell_move(report: Report, tally: Tally, *, as_json: bool) -> None:
                 typer.echo("  … --json prints all")
     if report.failures:
         raise typer.Exit(1)
+
+
+def _tell_collisions(collisions: Sequence[Collision]) -> None:
+    for reachable, told in (
+        (False, "can't be pulled there, for their names mean something else: copy each to another name"),
+        (True, "hide images of an upstream there, which are still to be had with its host in front"),
+    ):
+        names = [str(one) for one in collisions if one.reachable is reachable]
+        if names:
+            typer.echo(f"{counted(len(names), 'repository')} {told}:")
+            typer.echo("\n".join(f"  {name}" for name in names))
 
 
 def _counts(tally: Tally) -> str:

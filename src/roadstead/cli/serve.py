@@ -47,6 +47,9 @@ def serve(
         bool,
         typer.Option("--open-to-network", help="Let others in without authentication (server.open_to_network)."),
     ] = False,
+    trace_upstream: Annotated[
+        bool, typer.Option("--trace-upstream", help="Log each request to other registries (upstreams.trace).")
+    ] = False,
     log_format: Annotated[LogFormat | None, typer.Option(help="How log lines are written (log.format).")] = None,
     log_level: Annotated[LogLevel | None, typer.Option(help="The least important lines (log.level).")] = None,
 ) -> None:
@@ -61,6 +64,7 @@ def serve(
         "server.workers": workers,
         "tls.self_signed": True if tls else None,
         "server.open_to_network": open_to_network or None,
+        "upstreams.trace": trace_upstream or None,
         "log.format": log_format,
         "log.level": log_level,
     }

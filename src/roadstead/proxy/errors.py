@@ -2,6 +2,7 @@
 
 from roadstead.errors import DeniedError, UnavailableError
 from roadstead.oci.digest import Digest
+from roadstead.registry.collision import Collision
 
 
 class UpstreamReadOnlyError(DeniedError):
@@ -15,6 +16,18 @@ class UpstreamReadOnlyError(DeniedError):
     def advice(self) -> str:
         """Return what to do instead."""
         return f"push to {self.host} itself, or under another name; allow_push of [[upstreams]] opens default names"
+
+
+class NameTakenError(DeniedError):
+    """An image can't be brought under a name that means something else here."""
+
+    def __init__(self, collision: Collision) -> None:
+        super().__init__(f"nobody could pull {collision}")
+        self.collision = collision
+
+    def advice(self) -> str:
+        """Return what to do instead."""
+        return "Bring it under another name (--repository NAME), or take that upstream out of the settings."
 
 
 class FillBrokenError(UnavailableError):

@@ -2,7 +2,7 @@
 
 What arrives is written to a file that has the digest in its name and is locked while it grows. Whoever wants the same
 blob meanwhile reads that file behind the writer; other processes look at its size. The file's first byte says whether
-what follows is whole: length and digest were right. Before that nobody gets the last piece of what they asked for, the
+what follows is whole: length and digest were right. Before that nobody gets the last byte of what they asked for, the
 blob or a part of it. Once whole it goes into the store like any upload, verified anew, and the file goes.
 
 A process that is killed leaves a file without a lock; the background process removes it (``locks.remove_abandoned``).
@@ -38,7 +38,20 @@ _HEAD = len(_WHOLE)
 """Bytes before the blob's own."""
 
 _PIECE = 256 << 10
-"""Bytes that a reader holds: there may be many, and what they read has just been written."""
+_SMALLEST_PIECE = 32 << 10
+_PIECES = 1 << 20
+"""Bytes that all readers of a process hold, about: each reads smaller pieces where there are many of them."""
+
+
+class _Readers:
+    """How many read what arrives in this process."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def piece(self) -> int:
+        """Return how many bytes each may hold."""
+        return max(_SMALLEST_PIECE, min(_PIECE, _PIECES // max(1, self.count)))
 
 
 class Fill(Protocol):
@@ -57,7 +70,7 @@ class Fill(Protocol):
         ...
 
     def read(self, *, start: int, size: int, of: int) -> AsyncGenerator[bytes, None]:
-        """Yield a part of a blob `of` so many bytes as it arrives, its last piece once all is right; then let go of it.
+        """Yield a part of a blob `of` so many bytes as it arrives, its last byte once all is right; then let go of it.
 
         Raises when it breaks off.
         """
@@ -71,8 +84,9 @@ class Fill(Protocol):
 class _OwnFill:
     """A download of this process. It is over when its task is."""
 
-    def __init__(self, digest: Digest, path: Path, descriptor: int, announced: int | None) -> None:
+    def __init__(self, digest: Digest, path: Path, descriptor: int, announced: int | None, reading: _Readers) -> None:
         self.digest = digest
+        self._reading = reading
         self.announced = announced
         self.path = path
         self.descriptor = descriptor
@@ -165,7 +179,7 @@ class _OwnFill:
 
     def read(self, *, start: int, size: int, of: int) -> AsyncGenerator[bytes, None]:
         """Yield a part of it as it arrives."""
-        return _read(self, self.descriptor, start, start + size, of)
+        return _read(self, self.descriptor, start, start + size, of, self._reading)
 
     def leave(self) -> None:
         """Let go of it; the last one closes the file."""
@@ -192,8 +206,9 @@ class _Spooled:
 class _ForeignFill:
     """A download of another process of this machine, seen by its file."""
 
-    def __init__(self, digest: Digest, descriptor: int) -> None:
+    def __init__(self, digest: Digest, descriptor: int, reading: _Readers) -> None:
         self.digest = digest
+        self._reading = reading
         self._descriptor = descriptor
         self._close = weakref.finalize(self, os.close, descriptor)
 
@@ -223,7 +238,7 @@ class _ForeignFill:
 
     def read(self, *, start: int, size: int, of: int) -> AsyncGenerator[bytes, None]:
         """Yield a part of it as it arrives."""
-        return _read(self, self._descriptor, start, start + size, of)
+        return _read(self, self._descriptor, start, start + size, of, self._reading)
 
     def leave(self) -> None:
         """Let go of the file."""
@@ -231,21 +246,28 @@ class _ForeignFill:
 
 
 async def _read(
-    fill: _OwnFill | _ForeignFill, descriptor: int, position: int, end: int, size: int
+    fill: _OwnFill | _ForeignFill, descriptor: int, position: int, end: int, size: int, reading: _Readers
 ) -> AsyncGenerator[bytes, None]:
     """Yield the bytes of a blob of that size from `position` to `end` as they arrive."""
+    reading.count += 1
     try:
         while position < end:
             await fill.reach(position + 1)
-            piece = await asyncio.to_thread(os.pread, descriptor, min(_PIECE, end - position), _HEAD + position)
+            wanted = min(reading.piece(), end - position)
+            piece = await asyncio.to_thread(os.pread, descriptor, wanted, _HEAD + position)
             if not piece:
                 raise FillBrokenError(fill.digest)
             position += len(piece)
             if position == end:
-                # Whoever takes a part, or was told a wrong size, would have a whole that nobody has checked.
+                # Whoever takes a part, or was told a wrong size, would have a whole that nobody has checked: the last
+                # byte waits until somebody has. All before it is given, for a small part may be wanted of much.
+                if len(piece) > 1:
+                    yield piece[:-1]
                 await fill.whole(size)
+                piece = piece[-1:]
             yield piece
     finally:
+        reading.count -= 1
         fill.leave()
 
 
@@ -255,6 +277,7 @@ class Fills:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._own: dict[Path, _OwnFill] = {}
+        self._reading = _Readers()
 
     def announced(self, repository: RepositoryName, digest: Digest) -> int | None:
         """Return the size that was told of a blob whose download is under way in this process; None for others."""
@@ -289,8 +312,8 @@ class Fills:
         except OSError as error:
             raise SpoolFailedError(error) from error
         if is_ours:
-            return self._begin(_OwnFill(digest, path, descriptor, announced), download, store, find)
-        return _ForeignFill(digest, descriptor)
+            return self._begin(_OwnFill(digest, path, descriptor, announced, self._reading), download, store, find)
+        return _ForeignFill(digest, descriptor, self._reading)
 
     def _claim_or_open(self, path: Path) -> tuple[int, bool]:
         """Return a descriptor, and whether it is for us to write."""

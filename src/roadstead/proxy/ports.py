@@ -8,10 +8,16 @@ from typing import Protocol
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.upstream.ports import BlobSource, ManifestSource, Referrers, TagSource
+from roadstead.upstream.ratelimit import Budget
 
 
 class Remote(ManifestSource, BlobSource, TagSource, Protocol):
     """Another registry, as somebody; ``upstream.client.RegistryClient`` is one."""
+
+    @property
+    def budget(self) -> Budget | None:
+        """Return what the registry's last word was on the requests we have left; None where it said nothing."""
+        ...
 
     async def referrers(
         self, repository: RepositoryName, digest: Digest, artifact_type: str | None = None

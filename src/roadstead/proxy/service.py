@@ -7,7 +7,7 @@ asked for.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,7 +25,8 @@ from roadstead.proxy.errors import FillBrokenError
 from roadstead.proxy.fills import Fill, Fills
 from roadstead.proxy.locks import alone
 from roadstead.proxy.ports import PulledStore, PulledTag, Remote, Tally
-from roadstead.proxy.spaces import Place, Routed, Spaces
+from roadstead.proxy.slots import Slots
+from roadstead.proxy.spaces import Place, Routed, Spaces, Upstream
 from roadstead.registry.errors import BlobUnknownError, ManifestUnknownError, RepositoryUnknownError
 from roadstead.registry.ports import BlobRecord, BlobStore, ManifestStore, NewManifest
 from roadstead.registry.pump import Body
@@ -54,6 +55,7 @@ NOTED_EVERY_S = 3600.0
 """How often it is noted that a manifest is pulled."""
 
 MAX_NOTED = 8192
+MAX_MISSING = 8192
 MAX_LISTS = 64
 MAX_TAGS = 1_000_000
 """Tags of one list: a registry that goes on for ever would take all memory."""
@@ -101,7 +103,9 @@ class PullThrough:
         self._tally = tally
         self._fills = Fills(directory)
         self._running: dict[str, asyncio.Task[Digest]] = {}
-        self._left_alone_until: dict[str, float] = {}  # hosts, on the monotonic clock
+        self._left_alone: dict[str, tuple[float, str]] = {}  # hosts: until when, on the monotonic clock, and why
+        self._missing: dict[tuple[RepositoryName, str, str], float] = {}  # until when it is believed, likewise
+        self._slots: dict[str, Slots] = {}
         self._noted: dict[tuple[RepositoryName, Digest], float] = {}
         self._lists: dict[RepositoryName, tuple[float, Sequence[str]]] = {}
         self._listing: dict[RepositoryName, asyncio.Task[Sequence[str] | None]] = {}
@@ -137,15 +141,37 @@ class PullThrough:
         """
         if isinstance(reference, Digest):
             if await self._manifests.find_by_digest(place.repository, reference) is None:
+                self._check_not_missing(place, reference)
                 await self._once(place, reference, lambda: self._fetch_again(place, reference))
             await self._note_pulled(place, reference)
             return
         known = await self._pulled.find_tag(place.repository, reference)
+        if known is None:
+            self._check_not_missing(place, reference)
         if known is None or not self._is_fresh(place, known):
             digest = await self._once(place, reference, lambda: self._follow(place, reference))
         else:
             digest = known.digest
         await self._note_pulled(place, digest)
+
+    def _check_not_missing(self, place: Place, reference: Tag | Digest) -> None:
+        """Raise ManifestUnknownError for what wasn't at the upstream a moment ago."""
+        if self._is_missing(place, "manifest", reference):
+            raise ManifestUnknownError(place.repository, reference)
+
+    def _is_missing(self, place: Place, kind: str, reference: Tag | Digest) -> bool:
+        return self._missing.get((place.repository, kind, str(reference)), 0.0) > monotonic()
+
+    def _note_missing(self, place: Place, kind: str, reference: Tag | Digest) -> None:
+        """Note that something isn't there: many ask again and again for what isn't there yet."""
+        seconds = place.upstream.missing_for.total_seconds()
+        if not seconds:
+            return
+        key = (place.repository, kind, str(reference))  # some ask for a manifest among the blobs, too
+        self._missing.pop(key, None)  # so that the oldest stand first
+        while len(self._missing) >= MAX_MISSING:
+            del self._missing[next(iter(self._missing))]
+        self._missing[key] = monotonic() + seconds
 
     def _is_fresh(self, place: Place, known: PulledTag) -> bool:
         return known.checked_at is not None and self._clock.now() - known.checked_at < place.upstream.revalidate
@@ -174,8 +200,9 @@ class PullThrough:
         if self._is_just_checked(place, known):
             return known.digest
         host = place.upstream.host
-        if self._left_alone_until.get(host, 0.0) > monotonic():
-            return self._stale(place, tag, known, "it failed a moment ago", level="debug")
+        until, reason = self._left_alone.get(host, (0.0, ""))
+        if until > monotonic():
+            return self._stale(place, tag, known, reason, level="debug")
         try:
             async with asyncio.timeout(STALE_AFTER_S):
                 return await self._ask_again(place, tag, known)
@@ -191,8 +218,21 @@ class PullThrough:
         """Say whether another process has asked while we waited for it."""
         return bool(place.upstream.revalidate) and self._is_fresh(place, known)
 
-    def _leave_alone(self, host: str, seconds: float) -> None:
-        self._left_alone_until[host] = monotonic() + seconds
+    def _leave_alone(self, host: str, seconds: float, reason: str = "it failed a moment ago") -> None:
+        self._left_alone[host] = (monotonic() + seconds, reason)
+
+    def _is_short(self, host: str) -> bool:
+        """Say whether an upstream will soon refuse us; then it isn't asked for a while for tags that we know.
+
+        What is left is for what isn't here at all.
+        """
+        budget = self._remotes(host).budget
+        if budget is None or not budget.is_near_its_end:
+            return False
+        seconds = LEFT_ALONE_MOST_S if budget.reset_s is None else budget.reset_s
+        reason = f"of the requests that it lets us have {budget.remaining} are left"
+        self._leave_alone(host, min(max(seconds, LEFT_ALONE_S), LEFT_ALONE_MOST_S), reason)
+        return True
 
     def _stale(self, place: Place, tag: Tag, known: PulledTag, reason: str, level: str = "warning") -> Digest:
         self._tally.stale(place.upstream.host)
@@ -213,8 +253,12 @@ class PullThrough:
         if found is None:
             if known.checked_at is not None:  # else it was never there: somebody pushed it under this name once
                 await self._manifests.delete_tag(place.repository, tag, now=self._clock.now())
+            self._note_missing(place, "manifest", tag)
             raise ManifestUnknownError(place.repository, tag)
+        is_short = self._is_short(place.upstream.host)
         if found.digest != known.digest:
+            if is_short and await self._manifests.find_by_digest(place.repository, found.digest) is None:
+                return self._stale(place, tag, known, "it has moved, and few of the requests that we may send are left")
             return await self._fetch(place, found.digest, tag)
         await self._pulled.note_checked(place.repository, tag, known.digest, now=self._clock.now())
         return known.digest
@@ -230,7 +274,9 @@ class PullThrough:
         try:
             fetched = await self._remotes(host).manifest(place.remote, reference)
         except (UpstreamNotFoundError, UpstreamRefusedError) as error:
+            self._note_missing(place, "manifest", reference)
             raise ManifestUnknownError(place.repository, reference) from error
+        self._is_short(host)
         tag = reference if isinstance(reference, Tag) else tag
         now = self._clock.now()
         manifest = _checked(host, fetched)
@@ -313,6 +359,8 @@ class PullThrough:
         announced = self._fills.announced(place.repository, digest)
         if announced is not None:
             return announced
+        if self._is_missing(place, "blob", digest):
+            raise BlobUnknownError(place.repository, digest)
         return await _shared(self._sizing, (place.repository, digest), lambda: self._ask_size(place, digest))
 
     async def _ask_size(self, place: Place, digest: Digest) -> int | None:
@@ -320,15 +368,20 @@ class PullThrough:
         try:
             size = await self._remotes(place.upstream.host).find_blob(place.remote, digest)
         except (UpstreamNotFoundError, UpstreamRefusedError) as error:
+            self._note_missing(place, "blob", digest)
             raise BlobUnknownError(place.repository, digest) from error
         if size is None:
+            self._note_missing(place, "blob", digest)
             raise BlobUnknownError(place.repository, digest)
         return None if size < 0 else size
 
     async def _join(self, place: Place, digest: Digest, size: int | None) -> Fill:
         async def download() -> AsyncGenerator[bytes, None]:
             remote = self._remotes(place.upstream.host)
-            async with aclosing(remote.blob(place.remote, digest, size=size)) as pieces:
+            async with AsyncExitStack() as stack:
+                if place.upstream.downloads:
+                    await stack.enter_async_context(self._slots_of(place.upstream).one())
+                pieces = await stack.enter_async_context(aclosing(remote.blob(place.remote, digest, size=size)))
                 async for piece in pieces:
                     self._tally.received(place.upstream.host, len(piece))
                     yield piece
@@ -340,6 +393,11 @@ class PullThrough:
             return await self._blobs.find(place.repository, digest)
 
         return await self._fills.join(place.repository, digest, download, store, find, announced=size)
+
+    def _slots_of(self, upstream: Upstream) -> Slots:
+        if upstream.host not in self._slots:
+            self._slots[upstream.host] = Slots(self._directory, upstream.host, upstream.downloads)
+        return self._slots[upstream.host]
 
     # Lists
 

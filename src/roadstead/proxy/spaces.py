@@ -12,8 +12,9 @@ from functools import lru_cache
 
 from roadstead.oci.descriptor import Platform
 from roadstead.oci.pattern import Pattern
-from roadstead.oci.reference import NameInvalidError, RepositoryName
+from roadstead.oci.reference import DEFAULT_HOST, NameInvalidError, RepositoryName
 from roadstead.proxy.ports import PulledStore
+from roadstead.upstream.address import HUB_HOSTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,8 @@ class Upstream:
     host: str
     default_for: tuple[Pattern, ...] = ()
     revalidate: timedelta = timedelta(minutes=5)
+    missing_for: timedelta = timedelta(0)  # how long what wasn't there is believed not to be
+    downloads: int = 0  # of blobs at a time on this machine; 0 is without limit
     keep: timedelta | None = None  # after the last pull; None for ever
     allow_push: bool = False
     whole: bool = False  # what is here under its default names doesn't count
@@ -72,18 +75,34 @@ class Spaces:
         `namespace` is what ``?ns=`` says: it counts for reads of configured upstreams, and then nothing else does.
         Where it is another, no default comes in either: the client means another registry's image of that name.
         """
-        host, slash, _ = text.partition("/")
-        if host in self._by_host and slash:
-            return Routed(text, read_only=host if writing else None)
+        whole = self._named_by_host(text)
+        if whole is not None:
+            host = whole.partition("/")[0]
+            return Routed(whole, None if whole == text else text, read_only=host if writing else None)
         if namespace and not writing:
-            known = namespace in self._by_host
-            return Routed(f"{namespace}/{text}", text, namespace) if known else Routed(text)
+            named = self._named_by_host(f"{namespace}/{text}")
+            return Routed(named, text, namespace) if named is not None else Routed(text)
         upstream = self._default_of(text)
         if upstream is None or (not upstream.whole and await self._store.is_known(RepositoryName(text))):
             return Routed(text)
         if not writing:
-            return Routed(f"{upstream.host}/{text}", text)
+            return Routed(self._named_by_host(f"{upstream.host}/{text}") or text, text)
         return Routed(text, read_only=None if upstream.allow_push else upstream.host)
+
+    def _named_by_host(self, text: str) -> str | None:
+        """Return the name here of an image that is named with its upstream's host; None where there is none such.
+
+        Docker Hub goes by three hosts, and `busybox` there is short for `library/busybox`: clients know that of the
+        registry that they believe they ask, and not of the names that others have for it.
+        """
+        host, slash, rest = text.partition("/")
+        if not slash or not rest:
+            return None
+        if host not in self._by_host and host in HUB_HOSTS:
+            host = DEFAULT_HOST
+        if host not in self._by_host:
+            return None
+        return f"{host}/library/{rest}" if host == DEFAULT_HOST and "/" not in rest else f"{host}/{rest}"
 
 
 def default_space(upstreams: Sequence[Upstream]) -> Callable[[str], Upstream | None]:

@@ -20,6 +20,7 @@ from roadstead.errors import ConflictError, NotFoundError, UnavailableError
 from roadstead.oci import mediatypes
 from roadstead.oci.digest import Digest, Hasher
 from roadstead.oci.reference import RepositoryName
+from roadstead.registry.collision import Collides, never
 from roadstead.registry.ports import (
     FoundBlob,
     FoundManifest,
@@ -109,6 +110,8 @@ class Finding(StrEnum):
     TAG_DANGLING = "tags whose manifest is not there, left out"
     CONTENT_MISSING = "references of manifests to what is not there"
     UPLOADS = "unfinished uploads, ignored"
+    UNREACHABLE = "repositories that nobody can pull: their names mean something else here; copy them to other names"
+    SHADOWING = "repositories that hide an upstream's images of the same names, which its own host still gives"
 
     @property
     def is_damage(self) -> bool:
@@ -127,6 +130,7 @@ _HARMLESS = frozenset(
         Finding.UNUSUAL,
         Finding.WITHOUT_REVISION,
         Finding.UPLOADS,
+        Finding.SHADOWING,
     }
 )
 
@@ -165,6 +169,7 @@ class Importer:
         *,
         verify: bool = False,
         progress: Callable[[str, Report], None] = lambda _where, _report: None,
+        collides: Collides = never,
     ) -> None:
         """`verify` reads every blob and compares its digest; `progress` hears where it is, often."""
         self._store = store
@@ -173,6 +178,7 @@ class Importer:
         self._clock = clock
         self._verify = verify
         self._progress = progress
+        self._collides = collides
         self._report = Report()
 
     async def run(self) -> Report:
@@ -247,6 +253,9 @@ class Importer:
             return
         if not (sections.manifests or sections.layers):
             return
+        collision = self._collides(repository)
+        if collision is not None:
+            self._report.tell(Finding.SHADOWING if collision.reachable else Finding.UNREACHABLE, str(collision))
         await self._store.add_repository(repository, now=self._clock.now())
         before = self._report.manifests
         await self._layers(repository)

@@ -18,6 +18,7 @@ from roadstead.oci.manifest import AnyManifest, ImageIndex, ManifestInvalidError
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.bundle import BundleInvalidError
+from roadstead.registry.collision import Collides, never
 from roadstead.registry.errors import BlobUnknownError, ManifestUnknownError, SizeMismatchError
 from roadstead.registry.manifests import Manifests
 from roadstead.registry.pump import BodyBrokenError
@@ -44,11 +45,12 @@ class LoadFinding(StrEnum):
     CHILDREN = "indexes of which platforms are missing, left out; those that are here came by their digests"
     DAMAGED = "images of which something is damaged, left out"
     REFUSED = "images that this registry's settings refuse, left out"
+    SHADOWING = "names that are an upstream's by default: they are ours now, its images have its host in front"
 
     @property
     def leaves_out(self) -> bool:
         """Say whether something was asked for and isn't here now."""
-        return self is not LoadFinding.PARTIAL
+        return self not in {LoadFinding.PARTIAL, LoadFinding.SHADOWING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +115,11 @@ class Loader:
         *,
         check_name: Callable[[RepositoryName], None] = lambda _name: None,
         progress: Progress = lambda _where, _report: None,
+        collides: Collides = never,
     ) -> None:
         """`check_name` raises what is in the way of a write to a repository; `progress` hears where it is."""
         self._check_name = check_name
+        self._collides = collides
         self._manifests = manifests
         self._blobs = blobs
         self._uploads = uploads
@@ -145,6 +149,9 @@ class Loader:
         try:
             self._check_name(repository)
             await _Image(self, saved, repository).load(top, tag, what)
+            collision = self._collides(repository)
+            if collision is not None:
+                self._report.tell(LoadFinding.SHADOWING, str(collision))
         except _MissingError as error:
             self._report.tell(LoadFinding.MISSING, f"{what}: {error}")
         except (BundleInvalidError, ManifestInvalidError) as error:

@@ -23,6 +23,7 @@ from roadstead.settings.model import (
     PolicySettings,
     RetentionSettings,
     Settings,
+    SignIn,
     StorageDriver,
     TokenSettings,
     UpstreamSettings,
@@ -41,6 +42,7 @@ _SHORTEST_WRITER_LEASE = timedelta(seconds=6)
 _SHORTEST_GRACE = timedelta(hours=1)
 _PREFIX = re.compile(r"/(?:[A-Za-z0-9._~-]+/)*")
 _SHORTEST_SECRET = 16
+_AMAZONS = re.compile(r"[0-9]{12}\.dkr[.-]ecr[a-z0-9.-]+|public\.ecr\.aws")
 _HEADER = re.compile(r"[!-~]+")
 _METRICS_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _REALM = re.compile(r"[\x20-\x7e]{1,255}")
@@ -587,6 +589,7 @@ def _upstream(key: str, upstream: UpstreamSettings) -> Iterator[Finding]:
             yield Finding(f"{key}.url", f"expected http(s)://HOST[:PORT] without a path, got {upstream.url!r}")
     if (upstream.username is None) != (upstream.password is None):
         yield Finding(f"{key}.username", "username and password belong together: set both or neither")
+    yield from _sign_in(key, upstream)
     if upstream.whole and upstream.allow_push:
         yield Finding(f"{key}.whole", "what is pushed would never be found again: it doesn't go with allow_push")
     for pattern in upstream.default_for:
@@ -594,10 +597,25 @@ def _upstream(key: str, upstream: UpstreamSettings) -> Iterator[Finding]:
     for text in upstream.platforms:
         if not _PLATFORM.fullmatch(text):
             yield Finding(f"{key}.platforms", f"expected os/architecture[/variant], got {text!r}")
-    for name in ("revalidate", "keep"):
+    if upstream.downloads < 0:
+        yield Finding(f"{key}.downloads", f"expected 0 or more, got {upstream.downloads}")
+    for name in ("revalidate", "keep", "missing_for"):
         value: timedelta | None = getattr(upstream, name)
         if value is not None and value < timedelta(0):
             yield Finding(f"{key}.{name}", "can't be less than 0s")
+
+
+def _sign_in(key: str, upstream: UpstreamSettings) -> Iterator[Finding]:
+    by_docker = upstream.sign_in is SignIn.DOCKER
+    if by_docker and upstream.username is not None:
+        yield Finding(f"{key}.sign_in", "docker doesn't go with username and password: leave out one or the other")
+    if by_docker != (upstream.docker_config is not None):
+        yield Finding(f"{key}.docker_config", 'docker_config and sign_in = "docker" belong together: set both')
+    if upstream.sign_in is SignIn.ECR and not _AMAZONS.fullmatch(upstream.host):
+        yield Finding(
+            f"{key}.sign_in",
+            f"AWS has no password for {upstream.host}: expected ACCOUNT.dkr.ecr.REGION.amazonaws.com or public.ecr.aws",
+        )
 
 
 def _is_space(host: str) -> bool:

@@ -659,6 +659,14 @@ class GcSettings:
     )
 
 
+class SignIn(StrEnum):
+    """Where it is known who we are at another registry."""
+
+    GIVEN = "given"
+    DOCKER = "docker"
+    ECR = "ecr"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamSettings:
     """``[[upstreams]]``: another registry whose images are pulled through this one, and kept here."""
@@ -679,6 +687,17 @@ class UpstreamSettings:
     )
     username: str | None = setting(None, "Who signs in there; by default nobody.")
     password: Secret | None = setting(None, "The password or access token of `username`.")
+    sign_in: SignIn = setting(
+        SignIn.GIVEN,
+        "Who signs in: `given` is `username`, or nobody; `docker` is what `docker_config` says of the host, by its "
+        "credential helpers too; `ecr` has AWS give a password for one of Amazon's registries, with `username` and "
+        "`password` as access key and secret, or, without them, with the keys or the role that AWS's libraries find.",
+    )
+    docker_config: Path | None = setting(
+        None,
+        'A file as `docker login` writes it (`config.json`, podman\'s `auth.json`), for `sign_in = "docker"`. It is '
+        "read again when it changes.",
+    )
     ca: Path | None = setting(None, "Certificates in PEM that its TLS is trusted by, beside the system's.")
     trusted_hosts: tuple[str, ...] = setting(
         (),
@@ -689,6 +708,16 @@ class UpstreamSettings:
         timedelta(minutes=5),
         "How long a tag is believed to be where it was, before it is asked for again (a HEAD, which Docker Hub doesn't "
         "count). `0s` asks at each pull.",
+    )
+    missing_for: timedelta = setting(
+        timedelta(seconds=5),
+        "How long what wasn't there is believed not to be there, by each worker: who waits for an image asks again and "
+        "again. A new tag may be hidden for so long, and no longer. `0s` asks each time.",
+    )
+    downloads: int = setting(
+        32,
+        "How many of its blobs are downloaded at the same time, by all workers of a machine together; others wait for "
+        "their turn. `0` is without limit.",
     )
     keep: timedelta | None = setting(
         timedelta(hours=720),
@@ -715,6 +744,11 @@ class UpstreamsSettings:
 
     registries: tuple[UpstreamSettings, ...] = setting(
         (), "They; see `[[upstreams]]`, which is a shorter way to write `[[upstreams.registries]]`."
+    )
+    trace: bool = setting(
+        False,
+        "Log every request to an upstream, to find out why one fails: its address, with all that may be secret masked, "
+        "its status and how long it took. `serve --trace-upstream`, for a while.",
     )
 
 

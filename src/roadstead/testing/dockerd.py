@@ -102,16 +102,19 @@ def open_docker_engine() -> Iterator[DockerEngine]:
 
 
 @contextmanager
-def open_own_engine(before: Sequence[str] = ()) -> Iterator[DockerEngine]:
+def open_own_engine(before: Sequence[str] = (), *, mirror: str | None = None) -> Iterator[DockerEngine]:
     """Run an engine of our own until the block is left, whatever else runs here.
 
-    *before* are the words of a program that becomes the one named behind them (``unshare --mount``). It needs root.
+    *before* are the words of a program that becomes the one named behind them (``unshare --mount``). *mirror* is the
+    address that Docker Hub's images are asked for at first. It needs root.
     Raises ComponentMissingError, ServerNotReadyError.
     """
     home = Path(tempfile.mkdtemp(prefix="roadstead-dockerd-"))
     engine = DockerEngine(f"unix://{home}/docker.sock")
     try:
         command: list[str | Path] = [*before, find("dockerd"), *_flags(home, engine)]
+        if mirror is not None:
+            command.append(f"--registry-mirror={mirror}")
         with Process(command, log=home / "log", directory=home) as process:
             process.wait_ready(engine.answers, timeout=timedelta(minutes=1))
             yield engine

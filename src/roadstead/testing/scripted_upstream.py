@@ -331,14 +331,16 @@ def gives(data: bytes) -> Misdeed:
 
 
 @asynccontextmanager
-async def scripted_upstream(*, tls: ssl.SSLContext | None = None, **options: object) -> AsyncIterator[ScriptedUpstream]:
-    """Run a scripted registry on a free port of 127.0.0.1 until the block is left."""
+async def scripted_upstream(
+    *, tls: ssl.SSLContext | None = None, port: int = 0, **options: object
+) -> AsyncIterator[ScriptedUpstream]:
+    """Run a scripted registry on 127.0.0.1, on a free port if none is named, until the block is left."""
     upstream = ScriptedUpstream(**options)  # type: ignore[arg-type]
     application = web.Application(client_max_size=1 << 30)
     application.router.add_route("*", "/{path:.*}", upstream.answer)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
+    site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls)
     await site.start()
     upstream.host = f"127.0.0.1:{runner.addresses[0][1]}"
     try:

@@ -13,7 +13,8 @@ HUB_API = "https://registry-1.docker.io"
 HUB_CREDENTIALS_KEY = "https://index.docker.io/v1/"
 """Under which ``docker login`` keeps Docker Hub's credentials."""
 
-_HUB_NAMES = frozenset({DEFAULT_HOST, "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+HUB_HOSTS = frozenset({DEFAULT_HOST, "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+"""By which Docker Hub is known."""
 
 
 class AddressInvalidError(InvalidError):
@@ -42,7 +43,7 @@ class RegistryAddress:
         Without a scheme it is https, but http for the hosts in *plain_http* and on loopback, unless *tls_on_loopback*.
         """
         scheme, host = _parts(text)
-        if host in _HUB_NAMES:
+        if host in HUB_HOSTS:
             return cls(DEFAULT_HOST, HUB_API)
         if scheme is None:
             plain = host in plain_http or (is_loopback(urlsplit(f"//{host}").hostname or "") and not tls_on_loopback)

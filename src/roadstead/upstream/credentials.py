@@ -76,14 +76,14 @@ def parse_given(text: str) -> Password:
 class DockerConfig:
     """Files in the form of Docker's ``config.json``, podman's ``auth.json`` too; the first that knows wins.
 
-    They are read once. Files that aren't there know nothing; one that can't be read is an error.
+    They are read again when they change. Files that aren't there know nothing; one that can't be read is an error.
     """
 
     files: tuple[Path, ...]
     search_path: str | None = None
     """Where ``docker-credential-…`` programs are; None: where the system looks for programs."""
 
-    _read: dict[Path, Mapping[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    _read: dict[Path, tuple[object, Mapping[str, Any]]] = field(default_factory=dict, compare=False, repr=False)
     _told: dict[tuple[str, str], tuple[float, Credentials | None]] = field(
         default_factory=dict, compare=False, repr=False
     )  # what helpers told, and until when that counts
@@ -110,17 +110,20 @@ class DockerConfig:
         return None
 
     def _document(self, file: Path) -> Mapping[str, Any]:
-        if file not in self._read:
-            try:
-                document = json.loads(file.read_bytes())
-            except FileNotFoundError:
-                document = {}
-            except (OSError, ValueError) as error:
-                raise CredentialsError(str(file), f"can't be read: {error}") from error
-            if not isinstance(document, dict):
-                raise CredentialsError(str(file), "isn't a JSON object")
-            self._read[file] = document
-        return self._read[file]
+        try:
+            found = file.stat()
+            version, known = (found.st_mtime_ns, found.st_size, found.st_ino), self._read.get(file)
+            if known is not None and known[0] == version:
+                return known[1]
+            document = json.loads(file.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise CredentialsError(str(file), f"can't be read: {error}") from error
+        if not isinstance(document, dict):
+            raise CredentialsError(str(file), "isn't a JSON object")
+        self._read[file] = version, document
+        return document
 
     async def _helper(self, file: Path, name: object, registry: RegistryAddress) -> Credentials | None:
         """Return what a helper tells; it may unlock a keychain or ask a cloud, so not for every request."""

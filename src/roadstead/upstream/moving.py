@@ -61,6 +61,9 @@ class Move:
     failed: Callable[[Failure], None] = lambda failure: None
     """Told of each failure as it happens."""
 
+    begun: Callable[[RepositoryName], None] = lambda name: None
+    """Told of each repository before anything of it is moved."""
+
     report: Report = field(default_factory=Report)
 
     async def run(self, names: Collection[str] | None = None) -> Report:
@@ -104,6 +107,7 @@ class Move:
                 self._fail(name, str(error))
 
     async def _move_repository(self, name: RepositoryName) -> None:
+        self.begun(name)
         # Fallback tags are tags and come along as such.
         source = RemoteRepository(self.source, name, fallback=False, originals=True)
         target = RemoteRepository(self.target, name, writing=True)

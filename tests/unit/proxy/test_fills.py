@@ -103,16 +103,19 @@ async def test_no_end_is_given_before_all_is_right(tmp_path: Path, here: bool, s
     begun = await upstream.join(first)
     await begun.reach(1000)
     fill = await upstream.join(first if here else second)
-    reading = asyncio.ensure_future(anext(fill.read(start=start, size=size, of=of)))
+    pieces = fill.read(start=start, size=size, of=of)
+    assert await anext(pieces) == DATA[start : start + size - 1]
+    reading = asyncio.ensure_future(anext(pieces))
     await asyncio.wait([reading], timeout=0.1)
     assert not reading.done()
     upstream.go_on.set()
 
     if of == len(DATA):
-        assert await reading == DATA[start : start + size]
+        assert await reading == DATA[start + size - 1 : start + size]
     else:
         with pytest.raises(FillBrokenError):
             await reading
+    await pieces.aclose()
     begun.leave()
     await first.aclose()
 

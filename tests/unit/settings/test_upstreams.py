@@ -47,6 +47,16 @@ def test_both_spellings(tmp_path: Path, head: str) -> None:
         ('host = "a.b"\n[[upstreams]]\nhost = "a.b"', "host"),
         ('host = "a.b"\nhots = "a.b"', "hots"),
         ('host = "a.b"\nwhole = true\nallow_push = true', "whole"),
+        ('host = "a.b"\nmissing_for = "-1s"', "missing_for"),
+        ('host = "a.b"\ndownloads = -1', "downloads"),
+        ('host = "a.b"\nsign_in = "docker"', "docker_config"),
+        ('host = "a.b"\ndocker_config = "config.json"', "docker_config"),
+        (
+            'host = "a.b"\nsign_in = "docker"\ndocker_config = "c"\nusername = "u"\npassword = "p"',
+            "sign_in",
+        ),
+        ('host = "a.b"\nsign_in = "ecr"', "sign_in"),
+        ('host = "a.b"\nsign_in = "aws"', "sign_in"),
     ],
 )
 def test_slips_are_told(tmp_path: Path, text: str, key: str) -> None:
@@ -79,3 +89,14 @@ def test_distributions_section(tmp_path: Path, section: str, host: str, url: str
     assert upstream.whole
     assert upstream.password is not None
     assert (upstream.username, upstream.password.reveal()) == ("u", "p")
+
+
+def test_tracing_goes_with_the_short_spelling(tmp_path: Path) -> None:
+    """`serve --trace-upstream` is for upstreams however they are written."""
+    (tmp_path / "roadstead.toml").write_text('[[upstreams]]\nhost = "docker.io"\n')
+    given = {"upstreams.trace": True}
+
+    settings = load(Path("roadstead.toml"), environment={}, directory=tmp_path, overrides=given).settings
+
+    assert settings.upstreams.trace
+    assert [one.host for one in settings.upstreams.registries] == ["docker.io"]

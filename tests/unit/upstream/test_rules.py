@@ -222,6 +222,23 @@ def test_budgets() -> None:
     assert parse_budget({}) is None
 
 
+@pytest.mark.parametrize(("told", "seconds"), [("120", 120), ("120;w=60", 120), ("2000000100", 100), ("soon", None)])
+def test_when_a_budget_is_full_again(told: str, seconds: int | None) -> None:
+    """In seconds, as most say, or at a moment since 1970, as GitLab does."""
+    budget = parse_budget({"ratelimit-remaining": "5", "ratelimit-reset": told}, now=2_000_000_000.5)
+    assert budget is not None
+    assert budget.reset_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("remaining", "limit", "near"),
+    [(0, None, True), (1, None, True), (2, None, False), (5, 100, True), (6, 100, False), (1, 10, True), (0, 0, True)],
+)
+def test_the_end_of_a_budget(remaining: int, limit: int | None, near: bool) -> None:
+    """The last twentieth, and always the very last request."""
+    assert Budget(remaining, limit).is_near_its_end is near
+
+
 @pytest.mark.parametrize(
     ("lines", "target"),
     [
