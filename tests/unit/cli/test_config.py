@@ -68,8 +68,10 @@ def test_show_is_toml_with_origins(roadstead: Roadstead, tmp_path: Path) -> None
         {
             "match": "a/*",
             "layers": [{"path": f"{tmp_path}/x.tar"}, {"path": f"{tmp_path}/y", "platform": "linux/arm64"}],
+            "includes": [],
             "env": ['QUOTE="', "LINE=a\nb"],
             "cmd": [],
+            "labels": [],
         }
     ]
     origins = dict(line.split("  # ", 1) for line in done.stdout.splitlines() if "  # " in line)
