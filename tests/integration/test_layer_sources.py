@@ -13,6 +13,7 @@ import pytest
 import zstandard
 from aiohttp import web
 
+from roadstead.app.elsewhere import named_hosts, open_elsewhere
 from roadstead.augment.includes import EMPTY_LAYER, EMPTY_TAR, IncludeInvalidError, Includes
 from roadstead.augment.layer_sources import LayerBounds, LayerSources, LayerTooSlowError, everything, nothing
 from roadstead.augment.locations import LayerClaim, LayerForbiddenError, LayerMismatchError, LocationInvalidError
@@ -27,6 +28,8 @@ from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
 from roadstead.oci.layer import Compression, LayerInvalidError, LayerTooLargeError, measure
 from roadstead.secret import Secret
+from roadstead.settings.model import AugmentSettings, Settings, UpstreamSettings, UpstreamsSettings
+from roadstead.settings.quantity import ByteSize
 from roadstead.testing.images import make_artifact, make_attestation, make_image, make_index, make_layer
 from roadstead.testing.memory_stores import MemoryLayers
 from roadstead.testing.scripted_upstream import (
@@ -544,3 +547,44 @@ async def test_images_that_cannot_be_included(house: House, upstream: ScriptedUp
             await included(house, f"{upstream.host}/org/tools:{tag}", below=own)
     with pytest.raises(UpstreamNotFoundError):
         await included(house, f"{upstream.host}/org/tools:none")
+
+
+# As a server has them
+
+
+async def test_callers_reach_what_settings_name_and_no_more(tmp_path: Path) -> None:
+    """A private address by `augment.location_hosts` alone, a configured upstream with its credentials, rules anywhere.
+
+    Neither a caller nor a rule is led from there to another private address.
+    """
+    async with scripted_upstream(auth="basic") as upstream, scripted_upstream() as store, scripted_upstream() as other:
+        upstream.blobs["org/tools", str(GZIP)] = LAYER.raw
+        registry = UpstreamSettings(host="up.example", url=upstream.url, username=USER, password=Secret(PASSWORD))
+        augment = AugmentSettings(location_hosts=(store.host,), max_layer_bytes=ByteSize(SIZE))
+        settings = Settings(augment=augment, upstreams=UpstreamsSettings(registries=(registry,)))
+        blob = f"docker://up.example/org/tools@{GZIP}"
+
+        async with open_elsewhere(settings, MemoryLayers(), tmp_path) as callers:
+            fetch = callers.sources.fetch
+            assert await fetch(served(store), GZIP, SIZE, TAR) == PlannedLayer(GZIP, SIZE, TAR)
+            assert await fetch(blob, GZIP, SIZE, TAR, may_pull=everything) == PlannedLayer(GZIP, SIZE, TAR)
+            with pytest.raises(LayerForbiddenError):
+                await fetch(blob, GZIP, SIZE, TAR)
+            with pytest.raises(AddressForbiddenError):
+                await fetch(f"{other.url}/layer", GZIP, SIZE, TAR)
+            with pytest.raises(AddressForbiddenError):  # the upstream is one to read blobs of, and not to be probed
+                await fetch(f"{upstream.url}/v2/", GZIP, SIZE, TAR)
+            with pytest.raises(LayerMismatchError):
+                await fetch(served(store), GZIP, SIZE + 1, TAR)
+
+        location = f"{other.url}/layer"
+        trusted = named_hosts([location, blob, inline()], ["up.example/org/tools:1"])
+        assert trusted == {other.host, "up.example"}
+        async with open_elsewhere(settings, MemoryLayers(), tmp_path, trusted=trusted) as rules:
+            served(other)
+            assert await rules.sources.have(LayerClaim(location=location, gzip_digest=GZIP))
+            async with scripted_upstream() as stranger:
+                other.will("GET", "/layer", answers(302, {"Location": f"{stranger.url}/layer"}))
+                with pytest.raises(AddressForbiddenError):
+                    await rules.sources.fetch(location, GZIP, SIZE, TAR)
+                assert stranger.requests == []

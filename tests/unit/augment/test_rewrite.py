@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roadstead.augment.plan import MARK, Plan, PlannedLayer
+from roadstead.augment.plan import MARK, Plan, PlannedLayer, Profile
 from roadstead.augment.rewrite import ENTRY_CHAIN, NotServed, Unchanged, derive_image, derive_index, is_runnable
 from roadstead.oci.descriptor import Descriptor, Platform
 from roadstead.oci.digest import Digest
 from roadstead.oci.image_config import ImageConfig
+from roadstead.oci.layer import Compression
 from roadstead.oci.manifest import ImageIndex, ImageManifest, parse_manifest
 from roadstead.oci.mediatypes import DOCKER_LAYER_GZIP, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from roadstead.oci.mutate import Image, ImageInvalidError
@@ -439,3 +440,53 @@ def test_same_inputs_same_digests(
     assert derive_image(one.manifest, one.config, plan) is Unchanged.PRESENT
     for name, value in added.items():
         assert [entry for entry in one.config.env if entry.partition("=")[0] == name] == [f"{name}={value}"]
+
+
+planned = st.builds(
+    lambda name, compression: PlannedLayer(
+        Digest.of(f"gzip {name}".encode()), 10, Digest.of(f"tar {name}".encode()), compression=compression
+    ),
+    st.integers(0, 5),
+    st.sampled_from(Compression),
+)
+
+
+@UNHURRIED
+@given(
+    count=st.integers(0, 3),
+    docker=st.booleans(),
+    history=st.booleans(),
+    added=st.lists(planned, max_size=3).map(tuple),
+    labels=st.dictionaries(strings, strings, max_size=2),
+    profile=st.sampled_from(Profile),
+)
+def test_the_laws_of_rewriting(
+    count: int,
+    docker: bool,
+    history: bool,
+    added: tuple[PlannedLayer, ...],
+    labels: dict[str, str],
+    profile: Profile,
+) -> None:
+    """Layers are appended and nothing below them moves; diff_ids, layers and history agree; once is enough."""
+    image = make_image(layers=count, size=10, docker=docker, history=history)
+    plan = Plan(layers=added, env=(("A", "1"),), labels=tuple(labels.items()), profile=profile)
+    before = ImageConfig.parse(image.config)
+
+    result = derived(image, plan)
+
+    layers, config = result.manifest.layers, result.config
+    assert layers[:count] == image.manifest.layers
+    assert config.diff_ids[:count] == before.diff_ids
+    assert [layer.digest for layer in layers[count:]] == [layer.gzip_digest for layer in added]
+    assert list(config.diff_ids[count:]) == [layer.tar_digest for layer in added]
+    family = "vnd.docker." if docker or profile is Profile.WAVE else "vnd.oci."
+    assert all(family in layer.media_type for layer in layers[count:])
+    assert all(config.labels[name] == value for name, value in labels.items())
+    if profile is Profile.NATIVE:
+        assert len([entry for entry in config.history if not entry.empty_layer]) in {0, len(layers)}
+        again = derive_image(result.manifest, config, plan)
+        assert again is Unchanged.PRESENT
+    else:
+        assert config.history == before.history
+    assert derive_image(result.manifest, config, plan, made_here=True) is Unchanged.DERIVED
