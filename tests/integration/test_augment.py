@@ -128,7 +128,7 @@ def test_an_image_with_zstd_layers_keeps_them(client: Client) -> None:
 
 
 def test_a_mark_keeps_no_rule_off(client: Client) -> None:
-    """A pusher's label is only a label; what was pulled and is pushed again, under any name, stays what it is."""
+    """A pusher's label is only a label; what was pulled and is pushed stays what it is, until another rule comes."""
     push(client, "env/marked", make_image(config={"Labels": {MARK: "sha256:any"}, "Entrypoint": ["/app"]}), "1")
 
     manifest, config = pull(client, "env/marked", "1")
@@ -139,7 +139,11 @@ def test_a_mark_keeps_no_rule_off(client: Client) -> None:
             client.push_blob(name, client.get(f"/v2/env/marked/blobs/{descriptor['digest']}").body)
         client.push_manifest(name, "1", raw, manifest["mediaType"])
 
-        assert client.get(f"/v2/{name}/manifests/1", ACCEPT).body == raw
+    assert client.get("/v2/env/again/manifests/1", ACCEPT).body == raw
+    both, config = pull(client, "inline/again", "1")
+    assert both["layers"] == [*manifest["layers"], both["layers"][-1]]
+    assert both["layers"][-1]["digest"] == str(LAYER.digest)
+    assert "ADDED=1" in config["config"]["Env"]
 
 
 def test_wave_s_profile(tmp_path: Path) -> None:

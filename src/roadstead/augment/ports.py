@@ -114,8 +114,8 @@ class DerivationStore(Protocol):
         """
         ...
 
-    async def made_here(self, config: Digest) -> bool:
-        """Say whether an image config was ever derived here, for whichever repository."""
+    async def made_here(self, config: Digest, plan_digest: Digest) -> bool:
+        """Say whether an image config was ever derived here under this plan, for whichever repository."""
         ...
 
     async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:

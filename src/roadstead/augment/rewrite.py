@@ -5,9 +5,9 @@ digest: as a label in the image config, which stays with the image when somebody
 annotation where the OCI's manifests and indexes have a place for one.
 
 The mark is a hint and no proof, for whoever pushes an image may write one. What counts is what the image is: one whose
-config was derived here (the database knows the digest), or one that has all that the plan would give it. Beside those,
-artifacts (charts, signatures, attestations) are never changed. An image of a platform that the plan has no layers for
-is ``NotServed``: handing it out without them would be a silent lie.
+config was derived here under the same plan (the database knows the digest), or one that has all that the plan would
+give it. Beside those, artifacts (charts, signatures, attestations) are never changed. An image of a platform that the
+plan has no layers for is ``NotServed``: handing it out without them would be a silent lie.
 """
 
 import json
@@ -42,7 +42,7 @@ class Unchanged(Enum):
     """Why something is served as it is; the value finishes the sentence "it is served as it is, because …"."""
 
     ARTIFACT = "it is not an image"
-    DERIVED = "it was augmented here before"
+    DERIVED = "it was augmented by this plan here before"
     PRESENT = "it has all that the plan gives already"
     OTHER_PLATFORM = "it is for a platform that nobody asked to be augmented"
 
@@ -77,7 +77,7 @@ def derive_image(
     """Return the image with the plan's layers on top and its environment, entrypoint, cmd and workdir set. Pure.
 
     `platform` is what the index says that the image is for, which is what engines choose by; without it the config
-    tells. `made_here`: the config was derived here, so that the image is a copy of something derived.
+    tells. `made_here`: the config was derived here under this plan, so that the image is a copy of that.
     ImageInvalidError if manifest and config don't make an image.
     """
     if not is_runnable(manifest):

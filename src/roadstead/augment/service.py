@@ -266,7 +266,7 @@ class _Derivation:
     def __init__(
         self,
         images: ImageSource,
-        made_here: Callable[[Digest], Awaitable[bool]],
+        made_here: Callable[[Digest, Digest], Awaitable[bool]],
         repository: RepositoryName,
         plan: Plan,
     ) -> None:
@@ -292,7 +292,7 @@ class _Derivation:
             return Unchanged.ARTIFACT
         raw = await self._images.blob(self._repository, manifest.config.digest, max_bytes=MAX_CONFIG_BYTES)
         # The config is what stays of an image when engines pull, tag and push it; its manifest may be written anew.
-        made_here = await self._made_here(manifest.config.digest)
+        made_here = await self._made_here(manifest.config.digest, self._plan.digest)
         derived = derive_image(manifest, ImageConfig.parse(raw), self._plan, platform, made_here=made_here)
         if not isinstance(derived, Image):
             return derived

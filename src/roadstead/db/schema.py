@@ -270,7 +270,7 @@ derivation_manifests = Table(
 
 # What was ever derived (manifests, and image configs), and from what: it outlives the derivation, which goes with its
 # source, so that a digest which somebody pinned can be derived again when the source is back. A memory goes with its
-# repository. That a config is here tells, too, that an image was augmented already.
+# repository. That a config is here tells, too, that an image was augmented already by that plan.
 derived_contents = Table(
     "derived_contents",
     metadata,

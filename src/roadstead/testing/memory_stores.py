@@ -129,9 +129,11 @@ class MemoryDerivations:
             and digest in {*derivation.configs, *(manifest.digest for manifest in derivation.manifests)}
         ]
 
-    async def made_here(self, config: Digest) -> bool:
-        """Say whether a config was derived."""
-        return any(config in derivation.configs for derivation in self.recorded)
+    async def made_here(self, config: Digest, plan_digest: Digest) -> bool:
+        """Say whether a config was derived under this plan."""
+        return any(
+            config in derivation.configs and derivation.plan_digest == plan_digest for derivation in self.recorded
+        )
 
     async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:
         """Return the sources that this root was made from."""

@@ -113,7 +113,6 @@ def test_what_a_database_that_is_built_anew_needs(tmp_path: Path, more: dict[str
             "sha256",
         ),
         ("augment.rules", '[{"match": "x", "layers": [{"location": "data:AA==", "gzip_size": 0}]}]', "size in bytes"),
-        ("augment.profile", "docker", "expected one of native, wave"),
     ],
 )
 def test_single_values(tmp_path: Path, key: str, value: object, expected: str) -> None:

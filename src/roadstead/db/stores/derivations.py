@@ -92,7 +92,13 @@ MEMORIES = Query(
     "repository",
     "digest",
 )
-MADE_HERE = Query(select(derived_contents.c.digest).where(derived_contents.c.digest == bindparam("digest")), "digest")
+MADE_HERE = Query(
+    select(derived_contents.c.digest).where(
+        derived_contents.c.digest == bindparam("digest"), derived_contents.c.plan_digest == bindparam("plan_digest")
+    ),
+    "digest",
+    "plan_digest",
+)
 
 _SOURCE = select(manifests.c.digest).where(
     manifests.c.repository_id == bindparam("repository"), manifests.c.digest == bindparam("source")
@@ -151,9 +157,9 @@ class DatabaseDerivations:
         rows = await self._access.rows(MEMORIES, repository.value, str(digest))
         return [(Digest.parse(source), plan) for source, plan in rows]
 
-    async def made_here(self, config: Digest) -> bool:
-        """Say whether an image config was ever derived here."""
-        return await self._access.row(MADE_HERE, str(config)) is not None
+    async def made_here(self, config: Digest, plan_digest: Digest) -> bool:
+        """Say whether an image config was ever derived here under this plan."""
+        return await self._access.row(MADE_HERE, str(config), str(plan_digest)) is not None
 
     async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:
         """Return the source manifests that a derived root digest was made from, ascending."""
