@@ -110,6 +110,14 @@ def _rows(connection: Connection, numbers: list[int]) -> Iterator[dict[str, Any]
     for repository, digest, source, plan_digest, body in found:
         row = {"repository_id": repository, "digest": digest, "source": source, "plan_digest": plan_digest}
         yield row
-        config = json.loads(body).get("config") if body is not None else None
+        config = _config_of(body)
         if config is not None:
-            yield {**row, "digest": config["digest"]}
+            yield {**row, "digest": config}
+
+
+def _config_of(body: bytes | None) -> str | None:
+    """Return the digest of the config that a manifest names; None for an index, or what was collected."""
+    try:
+        return str(json.loads(body or b"{}")["config"]["digest"])
+    except (ValueError, KeyError, TypeError):
+        return None
