@@ -1,6 +1,9 @@
 """What the supervisor does once, before any process is started."""
 
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -11,11 +14,19 @@ from roadstead.app.plugs import CLOCK, Plugs, open_plugs
 from roadstead.app.readiness import check_storage
 from roadstead.app.writing import note_own_tree, taking_the_right
 from roadstead.augment.kept_layers import KeptLayers
+from roadstead.augment.locations import LayerClaim, digest_in
+from roadstead.augment.plan import Profile
+from roadstead.augment.ports import LayerStore
 from roadstead.augment.rules import LayerSpec, RuleSpec
 from roadstead.oci.descriptor import Platform
+from roadstead.oci.digest import Digest
 from roadstead.registry.importer import must_rebuild
 from roadstead.settings.handover import Handover
-from roadstead.settings.model import RuleSettings, Settings
+from roadstead.settings.model import AugmentProfile, LayerSettings, RuleSettings, Settings
+
+if TYPE_CHECKING:
+    # For its types only: packing layers isn't loaded before it is needed.
+    from roadstead.augment.layers import Elsewhere
 
 _log = structlog.get_logger()
 
@@ -37,8 +48,9 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
         await _check_tokens(settings, plugs)
         await write_start(plugs.database.acts, settings, CLOCK)
         layers = KeptLayers(plugs.driver, plugs.database.layers)
-        specs = [_rule_spec(rule) for rule in settings.augment.rules]
-        rules = await prepare_rules(specs, layers, run_directory, CLOCK.now())
+        specs = [_rule_spec(rule, settings.augment.profile) for rule in settings.augment.rules]
+        async with _elsewhere(settings, specs, layers, run_directory) as elsewhere:
+            rules = await prepare_rules(specs, layers, run_directory, CLOCK.now(), elsewhere)
     return Handover(settings=settings, rules_json=rules.to_json(), run_directory=run_directory)
 
 
@@ -57,10 +69,51 @@ async def _check_tokens(settings: Settings, plugs: Plugs) -> None:
     await TokenParts(settings, plugs.database.tokens, plugs.database.accounts, None).check()
 
 
-def _rule_spec(rule: RuleSettings) -> RuleSpec:
-    layers = [
-        LayerSpec(layer.path, Platform.parse(layer.platform) if layer.platform else None) for layer in rule.layers
-    ]
+@asynccontextmanager
+async def _elsewhere(
+    settings: Settings, specs: Sequence[RuleSpec], layers: LayerStore, run_directory: Path
+) -> "AsyncGenerator[Elsewhere | None, None]":
+    """Give what has layers that lie elsewhere, None where no rule names any."""
+    claims = [layer.claim for spec in specs for layer in spec.layers if layer.claim is not None]
+    images = [image for spec in specs for image in spec.includes]
+    if not claims and not images:
+        yield None
+        return
+    # What talks to others is loaded only where a rule asks for it.
+    from roadstead.app.elsewhere import named_hosts, open_elsewhere
+
+    trusted = named_hosts([claim.location for claim in claims], images)
+    async with open_elsewhere(settings, layers, run_directory, trusted=trusted) as elsewhere:
+        yield elsewhere
+
+
+def _rule_spec(rule: RuleSettings, profile: AugmentProfile) -> RuleSpec:
     return RuleSpec(
-        match=rule.match, layers=layers, env=rule.env, entrypoint=rule.entrypoint, cmd=rule.cmd, workdir=rule.workdir
+        match=rule.match,
+        layers=[_layer_spec(layer) for layer in rule.layers],
+        env=rule.env,
+        entrypoint=rule.entrypoint,
+        cmd=rule.cmd,
+        workdir=rule.workdir,
+        labels=rule.labels,
+        includes=rule.includes,
+        profile=Profile(profile.value),
     )
+
+
+def _layer_spec(layer: LayerSettings) -> LayerSpec:
+    platform = Platform.parse(layer.platform) if layer.platform else None
+    if layer.location is None:
+        return LayerSpec(layer.path or "", platform)
+    claim = LayerClaim(
+        location=layer.location,
+        gzip_digest=_digest(layer.gzip_digest) or digest_in(layer.location),
+        gzip_size=layer.gzip_size,
+        tar_digest=_digest(layer.tar_digest),
+        platform=platform,
+    )
+    return LayerSpec(platform=platform, claim=claim)
+
+
+def _digest(text: str | None) -> Digest | None:
+    return None if text is None else Digest.parse(text)

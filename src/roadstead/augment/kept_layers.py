@@ -1,7 +1,7 @@
 """Where layers of rules and derived configs are kept: the content-addressed store, whoever may then serve them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from datetime import datetime
 from pathlib import Path
 
@@ -29,6 +29,10 @@ class KeptLayers:
     async def find(self, digest: Digest, *, now: datetime) -> DerivedBlob | None:
         """Return the blob if its bytes are stored, leased."""
         return await self._records.keep(digest, now=now)
+
+    def read(self, blob: DerivedBlob) -> AsyncGenerator[bytes, None]:
+        """Yield a stored blob's bytes."""
+        return self._driver.read(blob.key)
 
     async def store(self, data: bytes, *, now: datetime) -> DerivedBlob:
         """Store a small blob durably and return it; idempotent."""

@@ -4,25 +4,39 @@ A plan doesn't know the image it will meet: its layers carry no media type (that
 may hold one layer in variants for several platforms. Its canonical JSON is what is kept beside a derivation, and
 the digest of that text is what marks derived images, so the text of a plan never changes within one version::
 
-    {"cmd":[…],"entrypoint":[…],"env":["K=V"],"layers":[{"gzipDigest":…,"gzipSize":…,"platform":…,"tarDigest":…}],
-     "platforms":["linux/amd64"],"version":1,"workdir":"/w"}
+    {"cmd":[…],"entrypoint":[…],"env":["K=V"],"labels":{"K":"V"},
+     "layers":[{"compression":"zstd","gzipDigest":…,"gzipSize":…,"platform":…,"tarDigest":…}],
+     "platforms":["linux/amd64"],"profile":"wave","version":1,"workdir":"/w"}
 
-Members that say nothing are left out. For ``entrypoint`` and ``cmd``, "not given" keeps what the image has and an
-empty list clears it.
+Members that say nothing are left out, so that a member which came with a later release changes no plan of before. For
+``compression`` gzip is nothing to say, for ``profile`` native. For ``entrypoint`` and ``cmd``, "not given" keeps what
+the image has and an empty list clears it.
 """
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from enum import StrEnum
+from typing import Self, TypeVar
 
 from roadstead.errors import InvalidError
 from roadstead.oci.descriptor import Platform, PlatformInvalidError
 from roadstead.oci.digest import Digest
+from roadstead.oci.layer import Compression
 
 VERSION = 1
-_MEMBERS = frozenset({"cmd", "entrypoint", "env", "layers", "platforms", "version", "workdir"})
-_LAYER_MEMBERS = frozenset({"gzipDigest", "gzipSize", "platform", "tarDigest"})
+MARK = "io.roadstead.augmented"
+"""Label in the config and annotation on OCI manifests of what was derived; the value is the plan's digest."""
+
+_MEMBERS = frozenset({"cmd", "entrypoint", "env", "labels", "layers", "platforms", "profile", "version", "workdir"})
+_LAYER_MEMBERS = frozenset({"compression", "gzipDigest", "gzipSize", "platform", "tarDigest"})
+
+
+class Profile(StrEnum):
+    """Whose habits the rewriting has: our own, or Wave's to the byte."""
+
+    NATIVE = "native"
+    WAVE = "wave"
 
 
 class PlanInvalidError(InvalidError):
@@ -33,7 +47,7 @@ class PlanEmptyError(PlanInvalidError):
     """A plan that would change nothing: most likely a forgotten line."""
 
     def __init__(self) -> None:
-        super().__init__("the plan is empty: it names no layers, env, entrypoint, cmd or workdir")
+        super().__init__("the plan is empty: it names no layers, env, entrypoint, cmd, workdir or labels")
 
     def advice(self) -> str:
         """Return what to write instead."""
@@ -42,15 +56,17 @@ class PlanEmptyError(PlanInvalidError):
 
 @dataclass(frozen=True, slots=True)
 class PlannedLayer:
-    """A layer to put on top: its digest and size as stored (gzip), and its diff_id (``tar_digest``).
+    """A layer to put on top: its digest and size as stored, and its diff_id (``tar_digest``).
 
-    Without a platform it fits every linux platform. A platform is kept normalised, without its OS version.
+    ``gzip_*`` are of the bytes as stored, whatever their compression: most are gzip, and Wave has these names. Without
+    a platform it fits every linux platform. A platform is kept normalised, without its OS version.
     """
 
     gzip_digest: Digest
     gzip_size: int  # bytes
     tar_digest: Digest
     platform: Platform | None = None
+    compression: Compression = Compression.GZIP
 
     def __post_init__(self) -> None:
         if self.gzip_size <= 0:
@@ -73,6 +89,8 @@ class PlannedLayer:
         }
         if self.platform is not None:
             members["platform"] = str(self.platform)
+        if self.compression is not Compression.GZIP:
+            members["compression"] = self.compression.value
         return members
 
     @classmethod
@@ -89,6 +107,7 @@ class PlannedLayer:
                 gzip_size=size,
                 tar_digest=Digest.parse(_text(members.get("tarDigest"), "tarDigest")),
                 platform=None if platform is None else Platform.parse(_text(platform, "platform")),
+                compression=_choice(Compression, members.get("compression", "gzip"), "compression"),
             )
         except PlanInvalidError:
             raise
@@ -100,7 +119,8 @@ class PlannedLayer:
 class Plan:
     """What to add to an image. Equal plans have equal texts and digests; the order of layers and of env counts.
 
-    ``env`` is ``(name, value)`` pairs, each name once. ``digest`` is the digest of ``canonical()``.
+    ``env`` and ``labels`` are ``(name, value)`` pairs, each name once; labels are kept by name. ``digest`` is the
+    digest of ``canonical()``.
     """
 
     layers: tuple[PlannedLayer, ...] = ()
@@ -109,17 +129,22 @@ class Plan:
     cmd: tuple[str, ...] | None = None
     workdir: str | None = None
     platforms: tuple[Platform, ...] = ()  # of an index: the others are left out; all where there are none
+    labels: tuple[tuple[str, str], ...] = ()
+    profile: Profile = Profile.NATIVE
     digest: Digest = field(init=False, compare=False, repr=False)
     _text: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.layers and not self.env and self.entrypoint is None and self.cmd is None and self.workdir is None:
+        changes = (self.layers, self.env, self.labels)
+        if not any(changes) and self.entrypoint is None and self.cmd is None and self.workdir is None:
             raise PlanEmptyError
         _check_env(self.env)
         _check_strings(self.entrypoint or (), "entrypoint")
         _check_strings(self.cmd or (), "cmd")
         if self.workdir is not None:
             _check_workdir(self.workdir)
+        _check_labels(self.labels)
+        object.__setattr__(self, "labels", tuple(sorted(self.labels)))
         # Made once here: every pull that a rule matches asks for the digest.
         text = json.dumps(self._as_json(), ensure_ascii=False, separators=(",", ":"), sort_keys=True)
         object.__setattr__(self, "_text", text)
@@ -147,6 +172,8 @@ class Plan:
             cmd=_words(members.get("cmd"), "cmd"),
             workdir=None if workdir is None else _text(workdir, "workdir"),
             platforms=_platforms(members.get("platforms", [])),
+            labels=_labels(members.get("labels", {})),
+            profile=_choice(Profile, members.get("profile", "native"), "profile"),
         )
 
     def is_for(self, platform: Platform) -> bool:
@@ -159,13 +186,7 @@ class Plan:
         A plan without layers serves every platform. Each slot (see ``slots``) must have a layer that fits: an image
         is served with all the layers of its plan or not at all.
         """
-        chosen: list[PlannedLayer] = []
-        for slot in slots(self.layers):
-            layer = next((layer for layer in slot if layer.fits(platform)), None)
-            if layer is None:
-                return None
-            chosen.append(layer)
-        return tuple(chosen)
+        return variant(self.layers, platform)
 
     def _as_json(self) -> dict[str, object]:
         members: dict[str, object] = {"version": VERSION}
@@ -181,6 +202,10 @@ class Plan:
             members["workdir"] = self.workdir
         if self.platforms:
             members["platforms"] = [str(platform) for platform in self.platforms]
+        if self.labels:
+            members["labels"] = dict(self.labels)
+        if self.profile is not Profile.NATIVE:
+            members["profile"] = self.profile.value
         return members
 
 
@@ -189,6 +214,33 @@ def _platforms(document: object) -> tuple[Platform, ...]:
         return tuple(Platform.parse(_text(text, "platforms")) for text in _list(document, "platforms"))
     except PlatformInvalidError as error:
         raise PlanInvalidError(f"the platforms of the plan can't be read: {error}") from error
+
+
+def _labels(document: object) -> tuple[tuple[str, str], ...]:
+    if not isinstance(document, dict):
+        raise PlanInvalidError(f"labels must be a JSON object, not {type(document).__name__}")
+    return tuple((name, _text(value, f"label {name!r}")) for name, value in document.items())
+
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
+
+
+def _choice(kind: type[_Choice], value: object, name: str) -> _Choice:
+    try:
+        return kind(_text(value, name))
+    except ValueError as error:
+        raise PlanInvalidError(f"{name} must be one of {', '.join(kind)}, not {value!r}") from error
+
+
+def variant(layers: Iterable[PlannedLayer], platform: Platform) -> tuple[PlannedLayer, ...] | None:
+    """Return one layer of each slot that fits a platform, bottom first; None where a slot has none."""
+    chosen: list[PlannedLayer] = []
+    for slot in slots(layers):
+        layer = next((layer for layer in slot if layer.fits(platform)), None)
+        if layer is None:
+            return None
+        chosen.append(layer)
+    return tuple(chosen)
 
 
 def slots(layers: Iterable[PlannedLayer]) -> list[list[PlannedLayer]]:
@@ -226,11 +278,11 @@ def _plain(platform: Platform) -> Platform:
     return plain
 
 
-def parse_variable(text: str) -> tuple[str, str]:
+def parse_variable(text: str, where: str = "env") -> tuple[str, str]:
     """Read ``NAME=value`` (the value may be empty and may hold ``=``); PlanInvalidError."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise PlanInvalidError(f"env {text!r} has no '='; write {text}=VALUE, or {text}= for an empty value")
+        raise PlanInvalidError(f"{where} {text!r} has no '='; write {text}=VALUE, or {text}= for an empty value")
     return name, value
 
 
@@ -243,6 +295,19 @@ def _check_env(env: Iterable[tuple[str, str]]) -> None:
             raise PlanInvalidError(f"env names {name} twice; keep one of the two")
         names.add(name)
         _check_strings((name, value), f"env {name!r}")
+
+
+def _check_labels(labels: Iterable[tuple[str, str]]) -> None:
+    names: set[str] = set()
+    for name, value in labels:
+        if not name:
+            raise PlanInvalidError("labels have one without a name")
+        if name == MARK:
+            raise PlanInvalidError(f"the label {MARK} is set by itself; take it out")
+        if name in names:
+            raise PlanInvalidError(f"labels name {name} twice; keep one of the two")
+        names.add(name)
+        _check_strings((name, value), f"the label {name!r}")
 
 
 def _check_strings(values: Iterable[str], where: str) -> None:

@@ -3,15 +3,16 @@
 ``registry`` satisfies the first two without knowing (the rooms meet in ``app``); ``db`` keeps the derivations.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.storage.arrivals import Arrival
 from roadstead.storage.ports import Key
+from roadstead.upstream.ports import BlobSource, ManifestSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Derivation:
     plan: str
     manifests: Sequence[DerivedManifest]
     blobs: Sequence[DerivedBlob]
+    configs: Sequence[Digest] = ()  # those among the blobs that are image configs
 
     @property
     def root(self) -> DerivedManifest:
@@ -105,6 +107,17 @@ class DerivationStore(Protocol):
         """
         ...
 
+    async def memories(self, repository: RepositoryName, digest: Digest) -> Sequence[tuple[Digest, str]]:
+        """Return the source manifests and plans (as JSON) that this repository once had a digest from.
+
+        The digest is that of a derived manifest or config. A memory outlives tags, sources and all that was derived.
+        """
+        ...
+
+    async def made_here(self, config: Digest, plan_digest: Digest) -> bool:
+        """Say whether an image config was ever derived here under this plan, for whichever repository."""
+        ...
+
     async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:
         """Return the source manifests that a derived root digest was made from in this repository; empty if none."""
         ...
@@ -120,12 +133,47 @@ class LayerStore(Protocol):
         """Return the blob if its bytes are stored."""
         ...
 
+    def read(self, blob: DerivedBlob) -> AsyncGenerator[bytes, None]:
+        """Yield a stored blob's bytes."""
+        ...
+
     async def store(self, data: bytes, *, now: datetime) -> DerivedBlob:
         """Store a small blob durably and return it; idempotent."""
         ...
 
     async def store_file(self, path: str, digest: Digest, *, now: datetime) -> DerivedBlob:
         """Store a file whose digest is known, verified as it is copied, durably; idempotent."""
+        ...
+
+
+MayPull: TypeAlias = Callable[[str], bool]
+"""Says whether whoever asks may pull a repository, by its name here: ``docker.io/library/busybox``, ``team/app``."""
+
+
+class ReadableRegistry(ManifestSource, BlobSource, Protocol):
+    """Another registry to read images from; ``upstream.client.RegistryClient`` is one."""
+
+
+class Registries(Protocol):
+    """The registries that layers and included images may come from."""
+
+    def registry(self, host: str, repository: RepositoryName, may_pull: MayPull) -> ReadableRegistry:
+        """Return the client to read a repository with; raises LayerForbiddenError."""
+        ...
+
+
+class LayerSource(Protocol):
+    """Where layers come from: one kind of location."""
+
+    def read(
+        self, location: str, digest: Digest | None, size: int | None, may_pull: MayPull
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield what lies at a location, as it arrives; the caller counts, and checks what it gets.
+
+        `digest` and `size` (bytes) are what it is expected to be, where that is known: who learns earlier that it
+        is something else says so. Raises LocationInvalidError for one that can't be read, LayerMismatchError,
+        LayerForbiddenError for what the caller may not have, and the errors of upstreams.
+        """
         ...
 
 

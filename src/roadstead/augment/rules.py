@@ -10,7 +10,8 @@ from functools import lru_cache
 from os import PathLike
 from typing import Self
 
-from roadstead.augment.plan import Plan
+from roadstead.augment.locations import LayerClaim
+from roadstead.augment.plan import Plan, Profile
 from roadstead.errors import InvalidError
 from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
@@ -22,10 +23,14 @@ _REMEMBERED = 4096  # (repository, tag) pairs a worker keeps the answer for
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """A layer as settings name it: a directory, a ``.tar`` or a ``.tar.gz``, for one platform or all."""
+    """A layer as settings name it: a directory, a ``.tar`` or a ``.tar.gz``, for one platform or all.
 
-    path: str | PathLike[str]
+    Or one that lies elsewhere; then ``path`` doesn't count.
+    """
+
+    path: str | PathLike[str] = ""
     platform: Platform | None = None
+    claim: LayerClaim | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,9 @@ class RuleSpec:
     entrypoint: Sequence[str] | None = None
     cmd: Sequence[str] | None = None
     workdir: str | None = None
+    labels: Sequence[str] = ()  # "NAME=value"
+    includes: Sequence[str] = ()  # images, with their registries
+    profile: Profile = Profile.NATIVE
 
 
 class RuleInvalidError(InvalidError):

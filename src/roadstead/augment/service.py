@@ -3,18 +3,21 @@
 Whether a rule matches is known without reading anything. A pull that one matches asks the database once, for where
 the tag is and what was derived from that under the rule's plan; only the first such pull derives it.
 
-That an image is never augmented, or can't be, follows from its bytes and the plan, and bytes under a digest don't
-change: so each worker remembers it in memory, for a bounded number of images. A record in the database would say no
-more, and would make the source look like something derived where deleting and collecting ask for the difference.
+That an image is never augmented, or can't be, follows from its bytes, the plan, and from what was derived here before;
+bytes under a digest don't change, and what was derived stays known: so each worker remembers it in memory, for a
+bounded number of images. A record in the database would say no more, and would make the source look like something
+derived where deleting and collecting ask for the difference.
 What *was* derived is never remembered here: it may be deleted with its source, and only the database knows.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from roadstead.augment.plan import Plan
+import structlog
+
+from roadstead.augment.plan import Plan, PlanInvalidError
 from roadstead.augment.ports import (
     Derivation,
     DerivationStore,
@@ -24,7 +27,15 @@ from roadstead.augment.ports import (
     LayerStore,
     Served,
 )
-from roadstead.augment.rewrite import NotServed, Outcome, Unchanged, derive_image, derive_index, is_runnable
+from roadstead.augment.rewrite import (
+    NotServed,
+    Outcome,
+    Unchanged,
+    becomes_of_others,
+    derive_image,
+    derive_index,
+    is_runnable,
+)
 from roadstead.augment.rules import Rules
 from roadstead.clock import Clock
 from roadstead.errors import InvalidError, NotFoundError, UnavailableError
@@ -32,9 +43,11 @@ from roadstead.oci.descriptor import Descriptor, Platform
 from roadstead.oci.digest import Digest
 from roadstead.oci.image_config import ImageConfig
 from roadstead.oci.manifest import ImageIndex, ImageManifest, parse_manifest
-from roadstead.oci.mediatypes import MANIFESTS
+from roadstead.oci.mediatypes import MANIFESTS, SCHEMA1_MANIFESTS
 from roadstead.oci.mutate import Image
 from roadstead.oci.reference import RepositoryName, Tag
+
+_log = structlog.get_logger()
 
 MAX_CONFIG_BYTES = 8 << 20
 MAX_MANIFESTS = 256  # read for one index, nested ones included; the largest official images list about forty
@@ -55,6 +68,25 @@ class PlatformNotServedError(NotFoundError):
     def advice(self) -> str:
         """Return how to get the image all the same."""
         return "add layers for this platform to the rule, or pull the image by its digest, which is never augmented"
+
+
+class LegacyImageError(InvalidError):
+    """A rule matches an image of Docker's schema 1, which can't be augmented (MANIFEST_INVALID)."""
+
+    def __init__(self, repository: RepositoryName, tag: Tag) -> None:
+        super().__init__(
+            f"{repository}:{tag} is in Docker's schema 1, to which the rule that matches can add nothing: engines "
+            "stopped reading it"
+        )
+        self.repository = repository
+        self.tag = tag
+
+    def advice(self) -> str:
+        """Return how it is made current, and how it is had as it is."""
+        return (
+            f"push it again in a current format (skopeo copy --format v2s2), or pull as-pushed/{self.repository}:"
+            f"{self.tag}, which no rule touches"
+        )
 
 
 class IndexTooLargeError(InvalidError):
@@ -127,17 +159,41 @@ class Augmenter:
 
     async def _answer(self, repository: RepositoryName, tag: Tag, source: Served, plan: Plan) -> Served:
         """Return what the source becomes, of which nothing is recorded yet: itself, or what is derived now."""
-        if source.media_type not in MANIFESTS:  # schema 1 is served as it is
+        if source.media_type in SCHEMA1_MANIFESTS:
+            raise LegacyImageError(repository, tag)
+        if source.media_type not in MANIFESTS:
             return source
         outcome = self._settled.get((source.digest, plan.digest))
         if outcome is None:
-            derived = await self._derive_once(repository, source, plan)
+            derived = await self._derive_once(repository, source.digest, plan)
             if isinstance(derived, Served):
                 return derived
             outcome = derived
         if isinstance(outcome, NotServed):
             raise PlatformNotServedError(repository, tag, outcome.platforms)
         return source
+
+    async def revive(self, repository: RepositoryName, digest: Digest) -> bool:
+        """Derive again what was derived here once and is gone: a manifest, or an image config.
+
+        False where the digest never was, or where what it takes is gone as well: then it is as unknown as any other.
+        """
+        for source, text in await self._derivations.memories(repository, digest):
+            try:
+                plan = Plan.parse(text)
+                derived = await self._derive_once(repository, source, plan)
+            except (PlanInvalidError, NotFoundError, LayerMissingError) as error:
+                _log.info(
+                    "what was derived can't be derived again",
+                    repository=str(repository),
+                    digest=str(digest),
+                    source=str(source),
+                    reason=str(error),
+                )
+                continue
+            if isinstance(derived, Served):
+                return True
+        return False
 
     async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:
         """Return what a digest that a pull was answered with was made from; empty if it wasn't made here."""
@@ -151,13 +207,13 @@ class Augmenter:
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _derive_once(
-        self, repository: RepositoryName, source: Served, plan: Plan
+        self, repository: RepositoryName, source: Digest, plan: Plan
     ) -> Served | Unchanged | NotServed:
         """Derive, or wait for whoever is deriving the same. The work goes on when a waiting client goes away."""
-        key = (repository, source.digest, plan.digest)
+        key = (repository, source, plan.digest)
         task = self._running.get(key)
         if task is None:
-            task = asyncio.create_task(self._derive(repository, source, plan), name=f"augment {source.digest}")
+            task = asyncio.create_task(self._derive(repository, source, plan), name=f"augment {source}")
             self._running[key] = task
             task.add_done_callback(lambda done: self._ended(key, done))
         return await asyncio.shield(task)
@@ -169,11 +225,11 @@ class Augmenter:
         if not task.cancelled():
             task.exception()  # Whoever waits gets it; when all have gone, asyncio isn't to complain of it.
 
-    async def _derive(self, repository: RepositoryName, source: Served, plan: Plan) -> Served | Unchanged | NotServed:
-        work = _Derivation(self._images, repository, plan)
-        outcome = await work.manifest(source.digest)
+    async def _derive(self, repository: RepositoryName, source: Digest, plan: Plan) -> Served | Unchanged | NotServed:
+        work = _Derivation(self._images, self._derivations.made_here, repository, plan)
+        outcome = await work.manifest(source)
         if isinstance(outcome, Unchanged | NotServed):
-            self._remember(source.digest, plan.digest, outcome)
+            self._remember(source, plan.digest, outcome)
             return outcome
         now = self._clock.now()
         blobs = [await self._layer(digest, now) for digest in work.added]
@@ -181,11 +237,12 @@ class Augmenter:
         await self._derivations.record(
             Derivation(
                 repository=repository,
-                source=source.digest,
+                source=source,
                 plan_digest=plan.digest,
                 plan=plan.canonical(),
                 manifests=tuple(work.manifests.values()),
                 blobs=tuple(blobs),
+                configs=tuple(work.configs),
             ),
             now=now,
         )
@@ -206,11 +263,18 @@ class Augmenter:
 class _Derivation:
     """One source under one plan: walks down an index, and collects what has to be kept, children first."""
 
-    def __init__(self, images: ImageSource, repository: RepositoryName, plan: Plan) -> None:
+    def __init__(
+        self,
+        images: ImageSource,
+        made_here: Callable[[Digest, Digest], Awaitable[bool]],
+        repository: RepositoryName,
+        plan: Plan,
+    ) -> None:
         self.manifests: dict[Digest, DerivedManifest] = {}
         self.configs: dict[Digest, bytes] = {}
         self.added: dict[Digest, None] = {}  # layers of the plan that were used, in order
         self._images = images
+        self._made_here = made_here
         self._repository = repository
         self._plan = plan
         self._read = 0
@@ -227,7 +291,9 @@ class _Derivation:
         if not is_runnable(manifest):
             return Unchanged.ARTIFACT
         raw = await self._images.blob(self._repository, manifest.config.digest, max_bytes=MAX_CONFIG_BYTES)
-        derived = derive_image(manifest, ImageConfig.parse(raw), self._plan, platform)
+        # The config is what stays of an image when engines pull, tag and push it; its manifest may be written anew.
+        made_here = await self._made_here(manifest.config.digest, self._plan.digest)
+        derived = derive_image(manifest, ImageConfig.parse(raw), self._plan, platform, made_here=made_here)
         if not isinstance(derived, Image):
             return derived
         self.configs[derived.config.digest] = derived.config.raw
@@ -255,8 +321,8 @@ class _Derivation:
         # No engine chooses "unknown": builders put what isn't to be run under it.
         if entry.media_type not in MANIFESTS or entry.is_attestation or (platform and platform.os == "unknown"):
             return Unchanged.ARTIFACT
-        if platform is not None and not self._plan.is_for(platform):
-            return NotServed((platform,))
+        if platform is not None and (other := becomes_of_others(self._plan, platform)) is not None:
+            return other
         return await self.manifest(entry.digest, platform, depth + 1)
 
     def _keep(

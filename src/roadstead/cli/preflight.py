@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 
+from roadstead.augment.includes import IncludeInvalidError, parse_include
 from roadstead.augment.layers import check_layer
+from roadstead.augment.locations import BlobAddress, LocationInvalidError, WebAddress, kind_of
 from roadstead.augment.plan import Plan, PlanInvalidError, parse_variable
 from roadstead.auth.providers.htpasswd import parse_htpasswd
 from roadstead.cli.certificate import tls_plan
@@ -24,6 +26,8 @@ def preflight(settings: Settings) -> Iterator[Finding]:
         yield from _plan(key, rule)
         for number, layer in enumerate(rule.layers):
             yield from _layer(f"{key}.layers[{number}]", layer)
+        for number, image in enumerate(rule.includes):
+            yield from _include(f"{key}.includes[{number}]", image)
     yield from _certificate(settings)
     yield from _htpasswd(settings)
     yield from _token_keys(settings)
@@ -59,8 +63,9 @@ def _token_keys(settings: Settings) -> Iterator[Finding]:
 
 def _plan(key: str, rule: RuleSettings) -> Iterator[Finding]:
     told = [text for text in rule.env if text.find("=") < 1]  # check_settings names each
-    changes = (rule.env, rule.entrypoint is not None, rule.cmd is not None, rule.workdir is not None)
-    if told or (rule.layers and not any(changes)):
+    told += [text for text in rule.labels if text.find("=") < 1]
+    changes = (rule.env, rule.labels, rule.entrypoint is not None, rule.cmd is not None, rule.workdir is not None)
+    if told or ((rule.layers or rule.includes) and not any(changes)):
         return
     try:
         Plan(
@@ -68,18 +73,42 @@ def _plan(key: str, rule: RuleSettings) -> Iterator[Finding]:
             entrypoint=rule.entrypoint,
             cmd=rule.cmd,
             workdir=rule.workdir,
+            labels=tuple(parse_variable(text, "labels") for text in rule.labels),
         )
     except PlanInvalidError as error:
         yield Finding(key, str(error))
 
 
 def _layer(key: str, layer: LayerSettings) -> Iterator[Finding]:
+    if layer.location is not None:
+        yield from _location(key, layer.location)  # what lies there is seen at the start: nobody is asked here
+    if layer.path is None:
+        return
     try:
         check_layer(layer.path)
     except LayerInvalidError as error:
-        yield Finding(key, f"{layer.path}: {error.reason}", advice="A layer is a directory, a .tar or a .tar.gz.")
+        advice = "A layer is a directory, a .tar, a .tar.gz or a .tar.zst."
+        yield Finding(key, f"{layer.path}: {error.reason}", advice=advice)
     except OSError:
         return  # check_settings says that it isn't there or can't be read
+
+
+def _location(key: str, location: str) -> Iterator[Finding]:
+    try:
+        kind = kind_of(location)
+        if kind == "docker":
+            BlobAddress.parse(location)
+        elif kind != "data":
+            WebAddress.parse(location)
+    except LocationInvalidError as error:
+        yield Finding(key, str(error), advice=error.advice())
+
+
+def _include(key: str, image: str) -> Iterator[Finding]:
+    try:
+        parse_include(image)
+    except IncludeInvalidError as error:
+        yield Finding(key, str(error))
 
 
 def _htpasswd(settings: Settings) -> Iterator[Finding]:

@@ -47,7 +47,7 @@ _WORDS: Mapping[Any, str] = {
     Path: "path",
     Secret: "secret",
     ListenAddress: "host:port",
-    LayerSettings: "path or table",
+    LayerSettings: "path, location or table",
     RuleSettings: "table",
     RetentionSettings: "table",
     PolicySettings: "table",

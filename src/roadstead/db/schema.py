@@ -25,7 +25,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0014")
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
 HEAD = REVISIONS[-1]
@@ -266,6 +266,30 @@ derivation_manifests = Table(
     Index("ix_derivation_manifests_digest", "repository_id", "digest"),
     Index("ix_derivation_manifests_source", "repository_id", "source"),
     sqlite_with_rowid=False,
+)
+
+# What was ever derived (manifests, and image configs), and from what: it outlives the derivation, which goes with its
+# source, so that a digest which somebody pinned can be derived again when the source is back. A memory goes with its
+# repository. That a config is here tells, too, that an image was augmented already by that plan.
+derived_contents = Table(
+    "derived_contents",
+    metadata,
+    Column("repository_id", BigInteger, ForeignKey("repositories.id", ondelete="CASCADE"), nullable=False),
+    Column("digest", BYTEWISE, nullable=False),
+    Column("source", BYTEWISE, nullable=False),
+    Column("plan_digest", BYTEWISE, nullable=False),
+    PrimaryKeyConstraint("digest", "repository_id", "source", "plan_digest"),
+    Index("ix_derived_contents_repository_id", "repository_id"),
+    sqlite_with_rowid=False,
+)
+
+# The plans that derived contents name, as canonical JSON, each once.
+derivation_plans = Table(
+    "derivation_plans",
+    metadata,
+    Column("digest", BYTEWISE, nullable=False),
+    Column("plan", Text, nullable=False),
+    PrimaryKeyConstraint("digest"),
 )
 
 # Notes that links in the tree may not agree with the facts any more (registry.ports.LinkChange). Triggers write them,

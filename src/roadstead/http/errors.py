@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from roadstead.augment.service import LegacyImageError
 from roadstead.auth.errors import AttemptsTooManyError, SignInNeededError
 from roadstead.errors import ConflictError, DeniedError, InvalidError, NotFoundError, RoadsteadError, UnavailableError
 from roadstead.http.asgi import ParametersTooManyError, Response
@@ -87,6 +88,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     registry.DeleteDisabledError: Answer(405, "UNSUPPORTED"),
     registry.ReadOnlyError: Answer(405, "UNSUPPORTED"),
     registry.ReadOnlyNameError: Answer(405, "UNSUPPORTED"),
+    LegacyImageError: Answer(400, "MANIFEST_INVALID"),
     # Upstreams.
     UpstreamReadOnlyError: Answer(405, "UNSUPPORTED"),
     RateLimitedError: Answer(429, "TOOMANYREQUESTS"),

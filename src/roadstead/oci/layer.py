@@ -11,16 +11,17 @@ Whiteouts (``.wh.NAME``, ``.wh..wh..opq``) are ordinary files to a tar: put them
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from roadstead.errors import InvalidError
 from roadstead.oci.descriptor import Descriptor
 from roadstead.oci.digest import Digest, DigestInvalidError, Hasher
-from roadstead.oci.mediatypes import OCI_LAYER_GZIP, OCI_LAYER_TAR
+from roadstead.oci.mediatypes import OCI_LAYER_GZIP, OCI_LAYER_TAR, OCI_LAYER_ZSTD
 from roadstead.oci.strict_json import kind
 
 DEFAULT_MAX_BYTES = 64 * 2**30
@@ -42,6 +43,30 @@ _CAPABILITY = "security.capability"
 _REGULAR, _HARD_LINK, _SYMLINK, _DIRECTORY, _PAX = b"0", b"1", b"2", b"5", b"x"
 _OLD_GNU_SPARSE = b"S"
 _HEADER_ONLY = frozenset(b"123456")  # links, devices, directories, pipes: no content follows, whatever size says
+
+
+Unpacker = Callable[[Iterator[bytes]], Iterator[bytes]]
+"""Turns compressed pieces into what they hold, in bounded pieces; raises LayerInvalidError where they are broken."""
+
+
+class Compression(StrEnum):
+    """How a layer lies in storage."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+    @property
+    def media_type(self) -> str:
+        """Return what an OCI manifest calls a layer that is compressed like this."""
+        return _MEDIA_TYPES[self]
+
+
+_MEDIA_TYPES = {
+    Compression.NONE: OCI_LAYER_TAR,
+    Compression.GZIP: OCI_LAYER_GZIP,
+    Compression.ZSTD: OCI_LAYER_ZSTD,
+}
 
 
 class LayerInvalidError(InvalidError):
@@ -80,6 +105,9 @@ class PackedLayer:
     location: str = ""
     """Where the file is, in the words of whoever keeps it: a path, a URL."""
 
+    is_zstd: bool = False
+    """Whether it is compressed with zstd; ``gzip_*`` are of its bytes all the same."""
+
     @classmethod
     def parse(cls, document: object) -> Self:
         """Read ``{"location", "gzipDigest", "gzipSize", "tarDigest"}`` out of parsed JSON, as Wave writes it."""
@@ -103,12 +131,19 @@ class PackedLayer:
 
     @property
     def is_compressed(self) -> bool:
-        """Whether the file is a gzip rather than a plain tar."""
+        """Whether the file is a gzip, or zstd, rather than a plain tar."""
         return self.gzip_digest != self.tar_digest
+
+    @property
+    def compression(self) -> Compression:
+        """How the file is compressed."""
+        if self.is_zstd:
+            return Compression.ZSTD
+        return Compression.GZIP if self.is_compressed else Compression.NONE
 
     def descriptor(self) -> Descriptor:
         """Return the pointer for an OCI manifest's ``layers``."""
-        return Descriptor(OCI_LAYER_GZIP if self.is_compressed else OCI_LAYER_TAR, self.gzip_digest, self.gzip_size)
+        return Descriptor(self.compression.media_type, self.gzip_digest, self.gzip_size)
 
 
 def _digest(document: dict[str, Any], member: str) -> Digest:
@@ -314,22 +349,32 @@ def _padded(data: bytes) -> bytes:
 # --- measuring -------------------------------------------------------------------------------------------------------
 
 
-def measure(stream: BinaryIO, *, max_bytes: int = DEFAULT_MAX_BYTES, location: str = "") -> PackedLayer:
+def measure(
+    stream: BinaryIO, *, max_bytes: int = DEFAULT_MAX_BYTES, location: str = "", unzstd: Unpacker | None = None
+) -> PackedLayer:
     """Read a ``.tar`` or ``.tar.gz`` to its end, check that it is one, and return its measures. Blocking; flat memory.
 
-    Raises LayerTooLargeError once more than *max_bytes* of tar came out, LayerInvalidError when it isn't a whole tar.
+    A ``.tar.zst`` is read with *unzstd*; without, it is refused. Raises LayerTooLargeError once more than *max_bytes*
+    of tar came out, LayerInvalidError when it isn't a whole tar.
     """
     stored = Hasher()
     chunks = _chunks(stream, stored)
     first = next(chunks, b"")
     while len(first) < len(_ZSTD_MAGIC) and (more := next(chunks, b"")):
         first += more
-    if first.startswith(_ZSTD_MAGIC):
-        raise LayerInvalidError("it is compressed with zstd, which can't be measured here; use gzip or a plain tar")
     inside = _with_first(first, chunks)
-    reader = _TarReader(_inflated(inside) if first.startswith(_GZIP_MAGIC) else inside, max_bytes)
-    _check_tar(reader, "the gzip holds no tar" if first.startswith(_GZIP_MAGIC) else "it is neither gzip nor tar")
-    return PackedLayer(stored.digest(), stored.size, reader.hasher.digest(), reader.hasher.size, location)
+    is_zstd = first.startswith(_ZSTD_MAGIC)
+    if is_zstd and unzstd is None:
+        raise LayerInvalidError("it is compressed with zstd, which can't be measured here; use gzip or a plain tar")
+    if is_zstd and unzstd is not None:
+        pieces, otherwise = unzstd(inside), "the zstd holds no tar"
+    elif first.startswith(_GZIP_MAGIC):
+        pieces, otherwise = _inflated(inside), "the gzip holds no tar"
+    else:
+        pieces, otherwise = inside, "it is neither gzip nor tar"
+    reader = _TarReader(pieces, max_bytes)
+    _check_tar(reader, otherwise)
+    return PackedLayer(stored.digest(), stored.size, reader.hasher.digest(), reader.hasher.size, location, is_zstd)
 
 
 def _chunks(stream: BinaryIO, hasher: Hasher) -> Iterator[bytes]:

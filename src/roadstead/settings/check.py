@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from roadstead.oci.descriptor import Platform, PlatformInvalidError
+from roadstead.oci.digest import Digest, DigestInvalidError
 from roadstead.oci.pattern import Pattern, PatternInvalidError
 from roadstead.oci.reference import NameInvalidError, RepositoryName
 from roadstead.settings.findings import Finding, nearest
@@ -517,17 +518,42 @@ def _rules(settings: Settings) -> Iterator[Finding]:
         for number, assignment in enumerate(rule.env):
             if assignment.find("=") < 1:
                 yield Finding(f"{key}.env[{number}]", f"expected NAME=VALUE, got {assignment!r}")
+        for number, assignment in enumerate(rule.labels):
+            if assignment.find("=") < 1:
+                yield Finding(f"{key}.labels[{number}]", f"expected NAME=VALUE, got {assignment!r}")
 
 
 def _layer(key: str, layer: LayerSettings) -> Iterator[Finding]:
-    if layer.path == Path():
-        yield Finding(key, "a layer needs a path")
+    if layer.location is not None:
+        yield from _location(key, layer)
+    elif layer.path is None:
+        yield Finding(key, "a layer needs a path, or a location")
     elif not layer.path.exists():
         yield Finding(key, f"{layer.path} does not exist")
     elif not os.access(layer.path, os.R_OK):
         yield Finding(key, f"{layer.path} cannot be read")
     if layer.platform is not None and not _is_platform(layer.platform):
         yield Finding(key, f"expected a platform such as linux/amd64 or linux/arm64/v8, got {layer.platform!r}")
+
+
+def _location(key: str, layer: LayerSettings) -> Iterator[Finding]:
+    if layer.path is not None:
+        yield Finding(key, "a layer has a path or a location, not both")
+    for name, text in (("gzip_digest", layer.gzip_digest), ("tar_digest", layer.tar_digest)):
+        if text is None:
+            continue
+        try:
+            Digest.parse(text)
+        except DigestInvalidError as error:
+            yield Finding(f"{key}.{name}", str(error))
+    if layer.gzip_size is not None and layer.gzip_size < 1:
+        yield Finding(f"{key}.gzip_size", f"expected the layer's size in bytes, got {layer.gzip_size}")
+    if (layer.location or "").lower().startswith("http") and layer.gzip_digest is None:
+        yield Finding(
+            f"{key}.gzip_digest",
+            "is needed with an address: what lies there may change, and images would with it",
+            advice="roadstead layer pack prints it; of a file, sha256sum does.",
+        )
 
 
 def _is_platform(text: str) -> bool:

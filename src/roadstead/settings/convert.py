@@ -55,6 +55,7 @@ TABLES = (
 )
 """Tables within settings."""
 
+_LOCATION = re.compile(r"(?i:(?:https?|docker)://|data:)")
 _PATH_WILL_DO = (LayerSettings, HtpasswdSettings)
 
 _PLAIN_WORDS: tuple[tuple[type, str], ...] = (
@@ -148,7 +149,9 @@ def _many(kind: Any, raw: object, key: str, source: Source, *, textual: bool) ->
 
 
 def _table(kind: type, raw: object, key: str, source: Source) -> object:
-    if kind in _PATH_WILL_DO and isinstance(raw, str):
+    if kind is LayerSettings and isinstance(raw, str) and _LOCATION.match(raw):
+        raw = {"location": raw}
+    elif kind in _PATH_WILL_DO and isinstance(raw, str):
         raw = {"path": raw}
     elif source.textual and isinstance(raw, str):
         try:

@@ -589,9 +589,21 @@ class AuthSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSettings:
-    """One entry of a rule's ``layers``: a path, or a table of ``path`` and ``platform``."""
+    """One entry of a rule's ``layers``: a path or a location, or a table of either and what else there is to say."""
 
-    path: Path = setting(Path(), "A layer as `.tar` or `.tar.gz`, or a directory that is packed as one.")
+    path: Path | None = setting(
+        None, "A layer as `.tar`, `.tar.gz` or `.tar.zst`, or a directory that is packed as one."
+    )
+    location: str | None = setting(
+        None,
+        "Where the layer lies, in place of `path`: `https://…`, `docker://HOST/NAME@DIGEST`, or `data:` with the "
+        "base64 of a layer. It is fetched at the first start and kept.",
+    )
+    gzip_digest: str | None = setting(
+        None, "The digest of the layer as it is sent; needed for `https://`, where the address doesn't tell it."
+    )
+    gzip_size: int | None = setting(None, "Its size in bytes as it is sent; without it, whatever arrives.")
+    tar_digest: str | None = setting(None, "The digest of the tar inside; without it, it is taken from what arrives.")
     platform: str | None = setting(
         None, "The platform it is for, `os/architecture[/variant]`; without it, every platform."
     )
@@ -603,10 +615,23 @@ class RuleSettings:
 
     match: str = setting("", "Which images, as a pattern of `repository:tag` (`library/*:latest`).")
     layers: tuple[LayerSettings, ...] = setting((), "Layers to put on top, in this order.")
+    includes: tuple[str, ...] = setting(
+        (),
+        "Other images, named with their registry (`docker.io/library/busybox:1.37`), whose layers are put on top of "
+        "those. Tags are looked up at each start.",
+    )
     env: tuple[str, ...] = setting((), "Environment variables, `NAME=VALUE`; one of the same name is replaced.")
     entrypoint: tuple[str, ...] | None = setting(None, "The new entrypoint; `[]` removes it; without it, it stays.")
     cmd: tuple[str, ...] | None = setting(None, "The new command; `[]` removes it; without it, it stays.")
     workdir: str | None = setting(None, "The new working directory; without it, it stays.")
+    labels: tuple[str, ...] = setting((), "Labels, `NAME=VALUE`; one of the same name is replaced.")
+
+
+class AugmentProfile(StrEnum):
+    """Whose habits augmented images have."""
+
+    NATIVE = "native"
+    WAVE = "wave"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -614,6 +639,22 @@ class AugmentSettings:
     """``[augment]``: what is added to images while they are pulled."""
 
     rules: tuple[RuleSettings, ...] = setting((), "The rules; see `[[augment.rules]]`.")
+    profile: AugmentProfile = setting(
+        AugmentProfile.NATIVE,
+        "`wave` makes the images that Wave makes, to the byte: variables are appended and not replaced, the old "
+        "entrypoint is in `WAVE_ENTRY_CHAIN`, and of an index only linux/amd64 is augmented.",
+    )
+    location_hosts: tuple[str, ...] = setting(
+        (),
+        "Hosts (`artifacts.internal:8443`) at private addresses that layers may lie at, or be redirected to. Callers "
+        "reach these and the public internet; a rule reaches the host that it names, too.",
+    )
+    max_layer_bytes: ByteSize = setting(
+        ByteSize(10 << 30), "The largest layer that is fetched from elsewhere, as a size."
+    )
+    max_layer_unpacked_bytes: ByteSize = setting(
+        ByteSize(64 << 30), "To how much a layer from elsewhere may unpack, as a size."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,6 +150,8 @@ class MeteredDerivations:
         self.find = store.find
         self.find_by_tag = store.find_by_tag
         self.sources_of = store.sources_of
+        self.memories = store.memories
+        self.made_here = store.made_here
         self._store = store
         self._metrics = metrics
 

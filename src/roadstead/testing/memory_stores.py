@@ -1,6 +1,6 @@
 """Stores in memory that satisfy augmentation's ports: small, and true to what the ports promise."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -30,6 +30,10 @@ class MemoryLayers:
         """Return the blob if its bytes are stored."""
         data = self.blobs.get(digest)
         return None if data is None else _blob(digest, len(data))
+
+    async def read(self, blob: DerivedBlob) -> AsyncGenerator[bytes, None]:
+        """Yield a blob's bytes."""
+        yield self.blobs[blob.digest]
 
     async def store(self, data: bytes, *, now: datetime) -> DerivedBlob:
         """Store a blob."""
@@ -115,6 +119,21 @@ class MemoryDerivations:
         """Keep a derivation."""
         self.recorded.append(derivation)
         self._by_source[derivation.repository, derivation.source, derivation.plan_digest] = derivation
+
+    async def memories(self, repository: RepositoryName, digest: Digest) -> Sequence[tuple[Digest, str]]:
+        """Return what a digest was derived from."""
+        return [
+            (derivation.source, derivation.plan)
+            for derivation in self.recorded
+            if derivation.repository == repository
+            and digest in {*derivation.configs, *(manifest.digest for manifest in derivation.manifests)}
+        ]
+
+    async def made_here(self, config: Digest, plan_digest: Digest) -> bool:
+        """Say whether a config was derived under this plan."""
+        return any(
+            config in derivation.configs and derivation.plan_digest == plan_digest for derivation in self.recorded
+        )
 
     async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:
         """Return the sources that this root was made from."""

@@ -7,16 +7,21 @@ from datetime import UTC, datetime
 import pytest
 
 from roadstead.augment import service
-from roadstead.augment.plan import Plan, PlannedLayer
+from roadstead.augment.plan import MARK, Plan, PlannedLayer
 from roadstead.augment.ports import Derivation, Served
-from roadstead.augment.rewrite import MARK
 from roadstead.augment.rules import Rule, Rules
-from roadstead.augment.service import Augmenter, IndexTooLargeError, LayerMissingError, PlatformNotServedError
+from roadstead.augment.service import (
+    Augmenter,
+    IndexTooLargeError,
+    LayerMissingError,
+    LegacyImageError,
+    PlatformNotServedError,
+)
 from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
 from roadstead.oci.image_config import ImageConfig
 from roadstead.oci.manifest import ImageIndex, ImageManifest, parse_manifest
-from roadstead.oci.mediatypes import DOCKER_SCHEMA1_SIGNED
+from roadstead.oci.mediatypes import DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED
 from roadstead.oci.pattern import Pattern
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.errors import BlobUnknownError, ContentTooLargeError, ManifestUnknownError
@@ -256,11 +261,9 @@ async def test_no_platform_left_is_an_error_that_says_so(house: House, indexed: 
         make_attestation(make_image()),
         make_index([make_artifact()]),
         make_index([]),
-        make_image(config={"Labels": {MARK: "sha256:of-another-plan"}}),
-        make_index([make_image(config={"Labels": {MARK: ""}})]),
-        make_image(layers=[{"base": b"1"}, {"foo.txt": b"hello\n"}]),
+        make_image(layers=[{"base": b"1"}, {"foo.txt": b"hello\n"}], config={"Env": ["GREETING=hello"]}),
     ],
-    ids=["artifact", "attestation", "index of artifacts", "empty index", "marked", "index of marked", "has the layer"],
+    ids=["artifact", "attestation", "index of artifacts", "empty index", "has it all"],
 )
 async def test_what_is_never_augmented_is_served_and_remembered(house: House, image: TestImage | TestIndex) -> None:
     """The very source is the answer; the second pull reads nothing and asks nobody."""
@@ -288,11 +291,71 @@ async def test_memory_is_bounded(house: House, monkeypatch: pytest.MonkeyPatch) 
     assert house.images.reads == [sources[0].digest]
 
 
-async def test_schema_1_is_served_as_it_is(house: House) -> None:
-    """There is nothing to read there that could be changed."""
-    source = Served(Digest.of(b"schema 1"), DOCKER_SCHEMA1_SIGNED, 10)
+@pytest.mark.parametrize("media_type", [DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED])
+async def test_schema_1_is_refused_where_a_rule_matches(house: House, media_type: str) -> None:
+    """Nothing can be added to it, and without what the rule adds it isn't what was asked for; it says what to do."""
+    with pytest.raises(LegacyImageError, match=r"team/web:latest.*schema 1") as caught:
+        await house.pull(Served(Digest.of(b"schema 1"), media_type, 10))
 
-    assert await house.pull(source) is source
+    assert "as-pushed/team/web:latest" in caught.value.advice()
+
+
+@pytest.mark.parametrize("value", [str(PLAN.digest), "sha256:of-another-plan", ""])
+async def test_a_mark_that_a_pusher_wrote_keeps_no_rule_off(house: House, value: str) -> None:
+    """Neither in an image nor in an index of one: what isn't derived here has to have what the plan gives."""
+    image = make_image(config={"Labels": {MARK: value}})
+    for source in (house.put(image), house.put(make_index([image]))):
+        assert (await house.pull(source)).digest != source.digest
+
+    assert all(LAYER.digest in described(derivation) for derivation in house.derivations.recorded)
+
+
+async def test_a_derived_image_that_is_pushed_elsewhere_here_is_known(house: House) -> None:
+    """By its config: the manifest may be one that the pusher's engine wrote anew. Another plan is carried out.
+
+    Otherwise whoever may have any plan carried out, of their own perhaps, could keep every rule off an image.
+    """
+    await house.pull(house.put(make_image()))
+    (derivation,) = house.derivations.recorded
+    house.keep_derived(derivation)
+    document = json.loads(derivation.root.raw)
+    document["annotations"] = {"pushed": "again"}
+    again = json.dumps(document).encode()
+    house.images._manifests[REPOSITORY, Digest.of(again)] = (derivation.root.media_type, again)
+    copy = Served(Digest.of(again), derivation.root.media_type, len(again))
+    other = Plan(env=(("OTHER", "1"),))
+    house.derivations.tags[REPOSITORY, TAG] = copy
+
+    assert await house.augmenter.pull(REPOSITORY, TAG, PLAN) is copy
+    assert await house.augmenter.pull(REPOSITORY, TAG, other) != copy
+
+
+async def test_what_was_collected_is_derived_again(house: House) -> None:
+    """A manifest, a platform's among them, and a config: from its source and plan, and with the same bytes."""
+    image = make_index([make_image(), make_image(platform="linux/arm64")])
+    await house.pull(house.put(image))
+    (first,) = house.derivations.recorded
+
+    for digest in [manifest.digest for manifest in first.manifests] + list(first.configs):
+        assert await house.another().revive(REPOSITORY, digest)
+
+    assert all(derivation == first for derivation in house.derivations.recorded)
+    assert not await house.augmenter.revive(REPOSITORY, image.digest)
+    assert not await house.augmenter.revive(RepositoryName.parse("team/other"), first.root.digest)
+
+
+@pytest.mark.parametrize("gone", ["source", "layer"])
+async def test_what_cannot_be_derived_again_is_unknown(house: House, gone: str) -> None:
+    """Without its source, or a layer, it is as unknown as any digest; nothing is recorded."""
+    source = house.put(make_image())
+    await house.pull(source)
+    if gone == "source":
+        house.images.drop(REPOSITORY, source.digest)
+    else:
+        del house.layers.blobs[LAYER.digest]
+
+    assert not await house.augmenter.revive(REPOSITORY, house.derivations.recorded[0].root.digest)
+    assert len(house.derivations.recorded) == 1
 
 
 async def test_what_was_derived_is_not_derived_again(house: House) -> None:

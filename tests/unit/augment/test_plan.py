@@ -6,9 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roadstead.augment.plan import Plan, PlanEmptyError, PlanInvalidError, PlannedLayer, parse_variable, slots
+from roadstead.augment.plan import (
+    MARK,
+    Plan,
+    PlanEmptyError,
+    PlanInvalidError,
+    PlannedLayer,
+    Profile,
+    parse_variable,
+    slots,
+)
 from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
+from roadstead.oci.layer import Compression
 
 UNHURRIED = settings(deadline=None)  # a busy machine isn't a mistake of ours
 
@@ -34,6 +44,7 @@ layers = st.builds(
     st.integers(1, 2**40),
     st.binary(max_size=4).map(Digest.of),
     st.none() | platforms,
+    st.sampled_from(Compression),
 )
 words = st.none() | st.lists(texts, max_size=3).map(tuple)
 members = st.fixed_dictionaries(
@@ -43,6 +54,7 @@ members = st.fixed_dictionaries(
         "entrypoint": words,
         "cmd": words,
         "workdir": st.none() | texts.map(lambda text: "/" + text),
+        "labels": st.dictionaries(names, texts, max_size=3).map(lambda labels: tuple(labels.items())),
     }
 )
 plans = members.filter(lambda given: any(value not in ((), None) for value in given.values())).map(
@@ -94,6 +106,24 @@ def test_the_text_of_a_plan_is_fixed() -> None:
     )
 
 
+def test_members_that_came_later_change_no_text_of_before() -> None:
+    """Labels, a profile and a compression are written where they say something, and read back."""
+    plan = Plan(
+        layers=(PlannedLayer(Digest.of(b"a"), 10, Digest.of(b"b"), compression=Compression.ZSTD),),
+        labels=(("b", "2"), ("a", "ü")),
+        profile=Profile.WAVE,
+    )
+
+    assert plan.canonical() == (
+        '{"labels":{"a":"ü","b":"2"},"layers":[{"compression":"zstd",'
+        '"gzipDigest":"sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb","gzipSize":10,'
+        '"tarDigest":"sha256:3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d"}],'
+        '"profile":"wave","version":1}'
+    )
+    assert Plan.parse(plan.canonical()) == plan
+    assert "compression" not in Plan(layers=(layer("a"),), profile=Profile.NATIVE).canonical()
+
+
 def test_an_empty_plan_is_refused_by_name() -> None:
     """A rule that adds nothing is a forgotten line, not a wish."""
     with pytest.raises(PlanEmptyError) as caught:
@@ -116,6 +146,10 @@ def test_clearing_the_command_is_a_plan() -> None:
         ({"env": (("", "1"),)}, "name"),
         ({"env": (("A=B", "1"),)}, "name"),
         ({"env": (("A", "1\0"),)}, "NUL"),
+        ({"labels": (("A", "1"), ("A", "2"))}, "twice"),
+        ({"labels": (("", "1"),)}, "name"),
+        ({"labels": ((MARK, "1"),)}, "by itself"),
+        ({"labels": (("A", "\ud800"),)}, "Unicode"),
         ({"entrypoint": ("/x\0",)}, "NUL"),
         ({"cmd": ("\ud800",)}, "Unicode"),
         ({"workdir": "relative"}, "absolute"),

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from roadstead.augment.plan import Plan, PlannedLayer
-from roadstead.augment.rewrite import ENTRY_CHAIN, MARK, NotServed, Unchanged, derive_image, derive_index, is_runnable
+from roadstead.augment.plan import MARK, Plan, PlannedLayer, Profile
+from roadstead.augment.rewrite import ENTRY_CHAIN, NotServed, Unchanged, derive_image, derive_index, is_runnable
 from roadstead.oci.descriptor import Descriptor, Platform
 from roadstead.oci.digest import Digest
 from roadstead.oci.image_config import ImageConfig
+from roadstead.oci.layer import Compression
 from roadstead.oci.manifest import ImageIndex, ImageManifest, parse_manifest
 from roadstead.oci.mediatypes import DOCKER_LAYER_GZIP, OCI_INDEX, OCI_LAYER_GZIP, OCI_MANIFEST
 from roadstead.oci.mutate import Image, ImageInvalidError
@@ -234,19 +235,51 @@ def test_what_we_do_not_know_stays() -> None:
 
 
 def test_a_derived_image_is_never_derived_again() -> None:
-    """The label goes along through pull, tag and push; another plan doesn't change that."""
-    once = derived(make_image())
+    """Known by its config; a copy of one from elsewhere by having all that the plan gives."""
+    plans = [
+        PLAN,
+        Plan(env=(("OTHER", "1"),)),
+        Plan(entrypoint=("/x",), cmd=(), workdir="/w", labels=(("a", "b"),)),
+        Plan(layers=(LAYER,), entrypoint=()),
+    ]
+    for plan in plans:
+        once = derived(make_image(config={"Entrypoint": ["/a"]}), plan)
 
-    for plan in (PLAN, Plan(env=(("OTHER", "1"),))):
-        assert derive_image(once.manifest, once.config, plan) is Unchanged.MARKED
+        assert derive_image(once.manifest, once.config, plan) is Unchanged.PRESENT
+        assert derive_image(once.manifest, once.config, plan, made_here=True) is Unchanged.DERIVED
+
+
+def test_a_mark_is_no_proof() -> None:
+    """Whoever writes the label, with this plan's digest or another's, gets what the rule adds all the same."""
+    for value in (str(PLAN.digest), "sha256:of-another-plan", ""):
+        result = derived(make_image(config={"Labels": {MARK: value}}))
+
+        assert result.manifest.layers[-1].digest == LAYER.gzip_digest
+        assert "GREETING=hello" in result.config.env
+        assert result.config.labels[MARK] == str(PLAN.digest)
+
+
+def test_an_image_built_from_a_derived_one_gets_what_it_lacks() -> None:
+    """The layers come on top again; its own entrypoint is what the wrapper runs, and the wrapper never runs itself."""
+    plan = Plan(layers=(LAYER,), entrypoint=("/wrapper",))
+    once = derived(make_image(config={"Entrypoint": ["/app"]}), plan).config
+    labels = dict(once.labels)
+    kept = make_image(config={"Entrypoint": ["/wrapper"], "Env": list(once.env), "Labels": labels})
+    own = make_image(config={"Entrypoint": ["/own"], "Labels": labels})
+
+    assert f'{ENTRY_CHAIN}=["/app"]' in derived(kept, plan).config.env
+    assert f'{ENTRY_CHAIN}=["/own"]' in derived(own, plan).config.env
 
 
 def test_an_image_that_ends_with_the_layers_stays() -> None:
-    """A layer isn't put on twice, whoever put it there first; a plan without layers isn't "there already"."""
+    """A layer isn't put on twice, whoever put it there first; what the plan sets is set all the same."""
     image = make_image(layers=3)
     top = tuple(PlannedLayer(layer.digest, len(layer.raw), layer.diff_id) for layer in image.layers[1:])
 
-    assert derive(image, Plan(layers=top, env=(("A", "1"),))) is Unchanged.LAYERS_PRESENT
+    assert derive(image, Plan(layers=top)) is Unchanged.PRESENT
+    lacking = derived(image, Plan(layers=top, env=(("A", "1"),)))
+    assert lacking.manifest.layers == image.manifest.layers
+    assert "A=1" in lacking.config.env
     assert isinstance(derive(image, Plan(layers=top[:1])), Image)
     assert isinstance(derive(image, Plan(env=(("A", "1"),))), Image)
     assert isinstance(derive(make_image(layers=0), Plan(layers=top)), Image)
@@ -353,13 +386,15 @@ MANIFEST = make_image().manifest
     ("outcomes", "wanted"),
     [
         ([Unchanged.ARTIFACT, Unchanged.ARTIFACT], Unchanged.ARTIFACT),
-        ([Unchanged.MARKED, Unchanged.ARTIFACT], Unchanged.MARKED),
-        ([Unchanged.LAYERS_PRESENT, Unchanged.MARKED], Unchanged.LAYERS_PRESENT),
+        ([Unchanged.DERIVED, Unchanged.ARTIFACT], Unchanged.DERIVED),
+        ([Unchanged.PRESENT, Unchanged.DERIVED], Unchanged.DERIVED),
+        ([Unchanged.PRESENT, Unchanged.OTHER_PLATFORM], Unchanged.OTHER_PLATFORM),
         ([NotServed((A,)), NotServed((B,))], NotServed((A, B))),
         ([NotServed((A,)), Unchanged.ARTIFACT], NotServed((A,))),
-        ([NotServed((A,)), Unchanged.MARKED], 1),
+        ([NotServed((A,)), Unchanged.DERIVED], 1),
         ([NotServed((A,)), MANIFEST], 1),
-        ([MANIFEST, Unchanged.MARKED], 2),
+        ([MANIFEST, Unchanged.DERIVED], 2),
+        ([MANIFEST, Unchanged.OTHER_PLATFORM], 2),
         ([MANIFEST, Unchanged.ARTIFACT], 2),
     ],
 )
@@ -401,6 +436,56 @@ def test_same_inputs_same_digests(
     assert parse_manifest(one.manifest.raw, one.manifest.media_type) == one.manifest
     assert one.manifest.config.size == len(one.config.raw)
     assert one.manifest.config.digest == Digest.of(one.config.raw)
-    assert derive_image(one.manifest, one.config, plan) is Unchanged.MARKED
+    assert derive_image(one.manifest, one.config, plan) is Unchanged.PRESENT
     for name, value in added.items():
         assert [entry for entry in one.config.env if entry.partition("=")[0] == name] == [f"{name}={value}"]
+
+
+planned = st.builds(
+    lambda name, compression: PlannedLayer(
+        Digest.of(f"gzip {name}".encode()), 10, Digest.of(f"tar {name}".encode()), compression=compression
+    ),
+    st.integers(0, 5),
+    st.sampled_from(Compression),
+)
+
+
+@UNHURRIED
+@given(
+    count=st.integers(0, 3),
+    docker=st.booleans(),
+    history=st.booleans(),
+    added=st.lists(planned, max_size=3).map(tuple),
+    labels=st.dictionaries(strings, strings, max_size=2),
+    profile=st.sampled_from(Profile),
+)
+def test_the_laws_of_rewriting(
+    count: int,
+    docker: bool,
+    history: bool,
+    added: tuple[PlannedLayer, ...],
+    labels: dict[str, str],
+    profile: Profile,
+) -> None:
+    """Layers are appended and nothing below them moves; diff_ids, layers and history agree; once is enough."""
+    image = make_image(layers=count, size=10, docker=docker, history=history)
+    plan = Plan(layers=added, env=(("A", "1"),), labels=tuple(labels.items()), profile=profile)
+    before = ImageConfig.parse(image.config)
+
+    result = derived(image, plan)
+
+    layers, config = result.manifest.layers, result.config
+    assert layers[:count] == image.manifest.layers
+    assert config.diff_ids[:count] == before.diff_ids
+    assert [layer.digest for layer in layers[count:]] == [layer.gzip_digest for layer in added]
+    assert list(config.diff_ids[count:]) == [layer.tar_digest for layer in added]
+    family = "vnd.docker." if docker or profile is Profile.WAVE else "vnd.oci."
+    assert all(family in layer.media_type for layer in layers[count:])
+    assert all(config.labels[name] == value for name, value in labels.items())
+    if profile is Profile.NATIVE:
+        assert len([entry for entry in config.history if not entry.empty_layer]) in {0, len(layers)}
+        again = derive_image(result.manifest, config, plan)
+        assert again is Unchanged.PRESENT
+    else:
+        assert config.history == before.history
+    assert derive_image(result.manifest, config, plan, made_here=True) is Unchanged.DERIVED

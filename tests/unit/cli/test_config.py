@@ -68,8 +68,10 @@ def test_show_is_toml_with_origins(roadstead: Roadstead, tmp_path: Path) -> None
         {
             "match": "a/*",
             "layers": [{"path": f"{tmp_path}/x.tar"}, {"path": f"{tmp_path}/y", "platform": "linux/arm64"}],
+            "includes": [],
             "env": ['QUOTE="', "LINE=a\nb"],
             "cmd": [],
+            "labels": [],
         }
     ]
     origins = dict(line.split("  # ", 1) for line in done.stdout.splitlines() if "  # " in line)
@@ -120,6 +122,7 @@ def test_check_finds_what_serve_would_refuse(roadstead: Roadstead, tmp_path: Pat
             { match = "a", layers = [{ path = "good.tar", platform = "amd64/linux" }] },
             { match = "a" },
             { match = "a", layers = [{ path = "good.tar", platform = "linux/arm64/v8" }], workdir = "/" },
+            { match = "a", layers = ["docker://app:latest"], includes = ["busybox"] },
         ]
         """
     )
@@ -137,6 +140,8 @@ def test_check_finds_what_serve_would_refuse(roadstead: Roadstead, tmp_path: Pat
         ("augment.rules[3].layers[0]", "text.tar.gz: it is neither gzip nor tar"),
         ("augment.rules[3].layers[1]", "the directory is empty"),
         ("augment.rules[5]", "the plan is empty"),
+        ("augment.rules[7].layers[0]", "can't be read"),
+        ("augment.rules[7].includes[0]", "name its registry"),
     ]
     assert done.returncode == 1
     assert [key for key, _ in found] == [key for key, _ in expected]

@@ -104,6 +104,15 @@ def test_what_a_database_that_is_built_anew_needs(tmp_path: Path, more: dict[str
         ("augment.rules", '[{"match": "x", "layers": [{"platform": "linux/amd64"}]}]', "a layer needs a path"),
         ("augment.rules", '[{"match": "x", "layers": [{"path": "file", "platform": "arm"}]}]', "expected a platform"),
         ("augment.rules", '[{"match": "x", "env": ["=1"]}]', "expected NAME=VALUE"),
+        ("augment.rules", '[{"match": "x", "labels": ["a"]}]', "expected NAME=VALUE"),
+        ("augment.rules", '[{"match": "x", "layers": ["https://h.example/l.tgz"]}]', "is needed with an address"),
+        ("augment.rules", '[{"match": "x", "layers": [{"path": "file", "location": "data:AA=="}]}]', "not both"),
+        (
+            "augment.rules",
+            '[{"match": "x", "layers": [{"location": "data:AA==", "tar_digest": "sha256:x"}]}]',
+            "sha256",
+        ),
+        ("augment.rules", '[{"match": "x", "layers": [{"location": "data:AA==", "gzip_size": 0}]}]', "size in bytes"),
     ],
 )
 def test_single_values(tmp_path: Path, key: str, value: object, expected: str) -> None:

@@ -10,7 +10,15 @@ from sqlalchemy import Connection, and_, bindparam, select, true
 from roadstead.augment.ports import Derivation, DerivationStore, DerivedManifest, Pulled, Served
 from roadstead.db.access import Access, Query, Upsert
 from roadstead.db.moments import to_micros
-from roadstead.db.schema import derivation_manifests, derivations, manifests, repositories, tags
+from roadstead.db.schema import (
+    derivation_manifests,
+    derivation_plans,
+    derivations,
+    derived_contents,
+    manifests,
+    repositories,
+    tags,
+)
 from roadstead.db.stores import blobs as blob_rows
 from roadstead.db.stores import repositories as repository_rows
 from roadstead.db.stores.manifests import STORE_CONTENT, STORE_REFERENCES
@@ -74,6 +82,23 @@ SOURCES_OF = Query(
     "repository",
     "derived",
 )
+MEMORIES = Query(
+    select(derived_contents.c.source, derivation_plans.c.plan)
+    .select_from(repositories)
+    .join(derived_contents, derived_contents.c.repository_id == repositories.c.id)
+    .join(derivation_plans, derivation_plans.c.digest == derived_contents.c.plan_digest)
+    .where(repositories.c.name == bindparam("repository"), derived_contents.c.digest == bindparam("digest"))
+    .order_by(derived_contents.c.source, derived_contents.c.plan_digest),
+    "repository",
+    "digest",
+)
+MADE_HERE = Query(
+    select(derived_contents.c.digest).where(
+        derived_contents.c.digest == bindparam("digest"), derived_contents.c.plan_digest == bindparam("plan_digest")
+    ),
+    "digest",
+    "plan_digest",
+)
 
 _SOURCE = select(manifests.c.digest).where(
     manifests.c.repository_id == bindparam("repository"), manifests.c.digest == bindparam("source")
@@ -91,6 +116,11 @@ _BELONGS = Upsert(
         index_elements=["derivation_id", "digest"],
         set_={"source": insert.excluded.source, "root": insert.excluded.root},
     ),
+)
+_KEEP_PLAN = Upsert(derivation_plans, lambda insert: insert.on_conflict_do_nothing(index_elements=["digest"]))
+_KEEP_CONTENTS = Upsert(
+    derived_contents,
+    lambda insert: insert.on_conflict_do_nothing(index_elements=["digest", "repository_id", "source", "plan_digest"]),
 )
 # A manifest that was pushed as well stays as it was pushed.
 _STORE_DERIVED = Upsert(
@@ -121,6 +151,15 @@ class DatabaseDerivations:
     async def record(self, derivation: Derivation, *, now: datetime) -> None:
         """Store a derivation with its manifests, blobs and memberships."""
         await self._access.write(_record, derivation, self._lease, to_micros(now))
+
+    async def memories(self, repository: RepositoryName, digest: Digest) -> Sequence[tuple[Digest, str]]:
+        """Return the sources and plans that the repository once had a digest from, sources ascending."""
+        rows = await self._access.rows(MEMORIES, repository.value, str(digest))
+        return [(Digest.parse(source), plan) for source, plan in rows]
+
+    async def made_here(self, config: Digest, plan_digest: Digest) -> bool:
+        """Say whether an image config was ever derived here under this plan."""
+        return await self._access.row(MADE_HERE, str(config), str(plan_digest)) is not None
 
     async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:
         """Return the source manifests that a derived root digest was made from, ascending."""
@@ -215,6 +254,24 @@ def _remember(connection: Connection, number: int, derivation: Derivation, at: i
         for manifest in derivation.manifests
     }
     connection.execute(_BELONGS.on(connection), list(members.values()))
+    _keep_in_mind(connection, number, derivation)
+
+
+def _keep_in_mind(connection: Connection, number: int, derivation: Derivation) -> None:
+    """Note what all of it came from, for when it is gone."""
+    plan = {"digest": str(derivation.plan_digest), "plan": derivation.plan}
+    connection.execute(_KEEP_PLAN.on(connection), plan)
+    contents = dict.fromkeys([*(manifest.digest for manifest in derivation.manifests), *derivation.configs])
+    rows = [
+        {
+            "repository_id": number,
+            "digest": str(digest),
+            "source": str(derivation.source),
+            "plan_digest": str(derivation.plan_digest),
+        }
+        for digest in contents
+    ]
+    connection.execute(_KEEP_CONTENTS.on(connection), rows)
 
 
 if TYPE_CHECKING:

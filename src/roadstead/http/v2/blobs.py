@@ -38,9 +38,21 @@ OCTETS = (b"content-type", b"application/octet-stream")
 
 
 async def read(request: Request, found: Mapping[str, str], services: Services) -> AnyResponse:
-    """Give a blob of this repository, whole or in parts (end-2)."""
+    """Give a blob of this repository, whole or in parts (end-2); an image config made here is made again if need be."""
     repository = parse_name(found["name"]).repository
     digest = parse_digest(found["digest"])
+    try:
+        return await _read(request, found, services, repository, digest)
+    except BlobUnknownError:
+        # Who asks by HEAD is about to push, and needs no more than to hear that it isn't here.
+        if request.method != "GET" or not await services.augmenter.revive(repository, digest):
+            raise
+    return await _read(request, found, services, repository, digest)
+
+
+async def _read(
+    request: Request, found: Mapping[str, str], services: Services, repository: RepositoryName, digest: Digest
+) -> AnyResponse:
     if request.method == "HEAD" and may_become_ours(services, repository, found):
         raise BlobUnknownError(repository, digest)
     try:

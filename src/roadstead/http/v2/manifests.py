@@ -30,8 +30,14 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     """Give a manifest: by tag as it is served here, by digest the exact bytes of that digest (end-3)."""
     name = parse_name(found["name"])
     reference = parse_wanted(found["reference"])
-    place = None if name.at is not None else await freshened(services, name.repository, reference)
-    served = await resolve(services, name, reference, asked=found.get(ASKED), place=place)
+    asked = found.get(ASKED)
+    try:
+        served = await _found(services, name, reference, asked)
+    except ManifestUnknownError:
+        # Engines pin the digest that they were served for months, and by then it may have been collected.
+        if not isinstance(reference, Digest) or not await services.augmenter.revive(name.repository, reference):
+            raise
+        served = await resolve(services, name, reference, asked=asked)
     if services.strict_accept:
         served = await _negotiated(request, services, name, reference, served)
     kept = (PERSONAL if request.rights.is_personal else IMMUTABLE) if isinstance(reference, Digest) else REVALIDATE
@@ -43,6 +49,12 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     if request.method == "HEAD":
         return Response(200, headers, content_length=served.size)
     return Response(200, headers, await services.manifests.content(served.digest))
+
+
+async def _found(services: Services, name: Named, reference: Tag | Digest, asked: str | None) -> Served:
+    """Return what answers a pull, had from its upstream first where it comes from one."""
+    place = None if name.at is not None else await freshened(services, name.repository, reference)
+    return await resolve(services, name, reference, asked=asked, place=place)
 
 
 @lru_cache(maxsize=1024)

@@ -67,6 +67,7 @@ def derive(
         plan=plan,
         manifests=[*children, root],
         blobs=[config],
+        configs=[config.digest],
     )
 
 
@@ -190,6 +191,33 @@ class DerivationStoreContract:
         assert await stores.manifests.find_by_tag(APP, LATEST) is None
         assert await stores.catalog.repositories(after="", limit=1) == []
         assert await stores.manifests.delete(APP, derivation.root.digest, now=NOW) is None
+
+    async def test_what_was_derived_is_remembered_when_its_source_is_gone(self, stores: DerivingStores) -> None:
+        """Manifests and configs, by repository, with source and plan; a config with its plan, whoever asks."""
+        source, part = new_manifest("source"), new_manifest("part")
+        for manifest in (part, source):
+            await stores.manifests.put(APP, manifest, [LATEST], now=NOW)
+        derivation = derive(source, parts=(part,))
+        memory = (source.digest, "plan")
+        assert not await stores.derivations.made_here(derivation.configs[0], PLAN)
+
+        for _ in range(2):
+            await stores.derivations.record(derivation, now=NOW)
+        for removed in (False, True):
+            for digest in [manifest.digest for manifest in derivation.manifests] + list(derivation.configs):
+                assert await stores.derivations.memories(APP, digest) == [memory]
+                assert await stores.derivations.memories(OTHER, digest) == []
+            assert await stores.derivations.memories(APP, source.digest) == []
+            assert await stores.derivations.made_here(derivation.configs[0], PLAN)
+            assert not await stores.derivations.made_here(derivation.configs[0], Digest.of(b"other plan"))
+            assert not await stores.derivations.made_here(source.digest, PLAN)
+            if not removed:
+                await stores.manifests.delete(APP, source.digest, now=NOW)
+                assert await stores.derivations.sources_of(APP, derivation.root.digest) == []
+
+        await stores.manifests.put(APP, source, [LATEST], now=NOW)
+        await stores.derivations.record(derivation, now=NOW)
+        assert await stores.derivations.find(APP, source.digest, PLAN) is not None
 
     async def test_what_another_derivation_needs_stays(self, stores: DerivingStores) -> None:
         """A part derived for two indexes goes with the second of them."""
