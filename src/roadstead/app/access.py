@@ -10,7 +10,8 @@ from roadstead.auth.challenges import BasicChallenge, NoWayIn
 from roadstead.auth.limiter import FailureLimiter, Marks
 from roadstead.auth.passwords import Passwords
 from roadstead.auth.policies import Policies, Policy
-from roadstead.auth.ports import AccountStore, Authenticator, Challenges
+from roadstead.auth.ports import AccountStore, Authenticator, Challenges, Identities
+from roadstead.auth.principal import Principal, PrincipalKind
 from roadstead.auth.providers.accounts import Accounts, ApiKeys
 from roadstead.auth.providers.htpasswd import HtpasswdFile
 from roadstead.auth.refusals import Refusals
@@ -61,12 +62,34 @@ async def with_accounts_found(settings: Settings, accounts: AccountStore) -> Set
     return replace(settings, auth=replace(settings.auth, accounts=found))
 
 
+class KnownNames:
+    """`Identities`: the accounts, and who else the htpasswd file lets in."""
+
+    def __init__(self, accounts: AccountStore | None, htpasswd: HtpasswdFile | None) -> None:
+        self._accounts = accounts
+        self._htpasswd = htpasswd
+
+    async def present(self, principal: Principal) -> Principal | None:
+        """Return this one with the groups it is in now; None if there is nobody of that kind and name any more."""
+        account = await self._accounts.find_account(principal.name) if self._accounts else None
+        if account is not None:
+            return account.principal if account.principal.kind is principal.kind else None
+        if principal.kind is PrincipalKind.USER and self._htpasswd is not None:
+            return principal if principal.name in self._htpasswd.read().hashes else None
+        return None
+
+
+NOBODY_KNOWN = KnownNames(None, None)
+
+
 @dataclass(frozen=True, slots=True)
 class Entrance:
     """The way in: what lets requests through, and where tokens are given out, if they are."""
 
     guard: Guard | None = None  # None where everybody may do everything
     tokens: Door | None = None
+    access: Access | None = None  # the guard's
+    identities: Identities = NOBODY_KNOWN
 
 
 def build_entrance(settings: Settings, database: Database, marks: Marks, refusals: Refusals | None = None) -> Entrance:
@@ -83,14 +106,16 @@ def build_entrance(settings: Settings, database: Database, marks: Marks, refusal
     if htpasswd is not None:
         ways.append(htpasswd)
     policies = build_policies(auth)
+    identities = KnownNames(database.accounts if auth.accounts else None, htpasswd)
     if auth.token is None and auth.issue is None:
-        return Entrance(Guard(Access(policies, ways, limiter, refusals), build_challenges(auth)))
+        access = Access(policies, ways, limiter, refusals)
+        return Entrance(Guard(access, build_challenges(auth)), None, access, identities)
     # The libraries for tokens cost a worker half its start, and most have none.
     from roadstead.app.tokens import TokenParts
 
-    parts = TokenParts(settings, database.tokens, database.accounts, htpasswd)
+    parts = TokenParts(settings, database.tokens, identities)
     access = Access(policies, [*ways, parts.authenticator()], limiter, refusals)
-    return Entrance(Guard(access, parts.challenges()), parts.door(access, policies))
+    return Entrance(Guard(access, parts.challenges()), parts.door(access, policies), access, identities)
 
 
 def build_policies(settings: AuthSettings) -> Policies:

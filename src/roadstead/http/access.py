@@ -53,16 +53,47 @@ class Guard:
         repository = None if name is None else str(parse_name(name).repository)
         await self.admit_to(request, route.needs, repository, asked=asked)
 
+    async def identify(self, request: Request) -> None:
+        """Find out who sent a request and note it there; raises SignInNeededError, AttemptsTooManyError."""
+        try:
+            caller = await self._access.identify(request.header(b"authorization"), request.client or "")
+        except SignInNeededError as error:
+            error.challenges = self._values(request, ())
+            raise
+        request.rights = DecidedRights(caller, self._access)
+
+    def refusal(self, request: Request, what: str) -> SignInNeededError | AccessDeniedError:
+        """Return the error for somebody who may not do what no policy is about."""
+        caller = request.rights.caller
+        if caller.is_anonymous:
+            return SignInNeededError(f"sign in to {what}", self._values(request, ()))
+        self._access.refused(str(caller.principal), request.client or "", ActKind.ACCESS, what, "it is not theirs")
+        return AccessDeniedError(f"{caller.principal} may not {what}")
+
+    def ask(self, request: Request, action: Action, repository: str, said: str) -> SignInNeededError:
+        """Return the error that asks somebody to sign in for something that nobody may do without."""
+        wanted = (needed(action, repository),)
+        return SignInNeededError(said, self._values(request, wanted), wanted)
+
     async def admit_to(
-        self, request: Request, action: Action, repository: str | None, *, asked: str | None = None
+        self,
+        request: Request,
+        action: Action,
+        repository: str | None,
+        *,
+        asked: str | None = None,
+        authorization: str | None = None,
     ) -> None:
         """Do the same for an action on a repository, or on the registry as a whole (None).
 
+        `authorization` is what the request says of who sends it elsewhere than in its header, which counts first.
         Raises SignInNeededError, AccessDeniedError, AttemptsTooManyError.
         """
         named = repository if asked is None else asked
         try:
-            caller = await self._access.identify(request.header(b"authorization"), request.client or "")
+            caller = await self._access.identify(
+                request.header(b"authorization") or authorization, request.client or ""
+            )
         except SignInNeededError as error:
             self._ask_again(request, action, named, error)
             raise

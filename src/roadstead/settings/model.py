@@ -524,6 +524,15 @@ class AugmentSettings:
     """``[augment]``: what is added to images while they are pulled."""
 
     rules: tuple[RuleSettings, ...] = setting((), "The rules; see `[[augment.rules]]`.")
+    token_lifetime: timedelta = setting(
+        timedelta(hours=36),
+        "How long a container token is good (`POST /container-token`). What was derived for it goes some hours later.",
+    )
+    anonymous_tokens: bool | None = setting(
+        None,
+        "Whether those who haven't signed in may ask for container tokens, where policies let them pull and augment. "
+        "By default where `server.listen` is loopback: elsewhere anybody could have this server fetch and keep images.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -826,6 +835,12 @@ class Settings:
     def database_url(self) -> str:
         """Return the database's URL: what was set, or SQLite in the data directory."""
         return self.database.url or f"sqlite:///{self.storage.path / 'roadstead.db'}"
+
+    @property
+    def gives_anonymous_tokens(self) -> bool:
+        """Say whether those who haven't signed in may ask for container tokens."""
+        said = self.augment.anonymous_tokens
+        return self.server.listen.is_loopback if said is None else said
 
     @property
     def speaks_tls(self) -> bool:
