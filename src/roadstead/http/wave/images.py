@@ -6,7 +6,14 @@ from roadstead.http.context import Services
 from roadstead.http.names import RESERVED
 from roadstead.http.wave.errors import RequestInvalidError
 from roadstead.oci.digest import Digest
-from roadstead.oci.reference import CONTAINER_TOKENS, ImageReference, ReferenceInvalidError, RepositoryName, Tag
+from roadstead.oci.reference import (
+    CONTAINER_TOKENS,
+    ImageReference,
+    NameInvalidError,
+    ReferenceInvalidError,
+    RepositoryName,
+    Tag,
+)
 
 _OURS = "roadstead.invalid"
 """Stands for the host of a name that has none (RFC 6761: nobody has it)."""
@@ -80,7 +87,10 @@ def _of_upstream(services: Services, host: str, name: RepositoryName) -> Reposit
     )
     if services.proxy is None or ":" in host:
         raise unknown
-    repository = RepositoryName.parse(f"{host}/{name}")
+    try:
+        repository = RepositoryName.parse(f"{host}/{name}")
+    except NameInvalidError as error:  # a host in capitals is no upstream's
+        raise unknown from error
     if services.proxy.place(repository) is None:
         raise unknown
     return repository

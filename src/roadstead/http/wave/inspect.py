@@ -133,7 +133,7 @@ def _is_elsewhere(services: Services, door: ContainerDoor, request: Request, ima
     if not has_host or image.host in own_hosts(request, door):
         return False
     proxy = services.proxy
-    return proxy is None or ":" in image.host or proxy.place(RepositoryName.parse(f"{image.host}/x")) is None
+    return proxy is None or ":" in image.host or image.host not in proxy.hosts
 
 
 def _named(text: str) -> ImageReference:
