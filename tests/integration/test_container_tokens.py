@@ -195,7 +195,20 @@ def test_what_a_token_derives_is_seen_below_it_alone(client: Client) -> None:
     assert set(found.values()) == {404}, found
     mounted = client.post(f"/v2/team/thief/blobs/uploads/?mount={config}&from=team/app")
     assert mounted.status == 202
-    assert not any("wt" in name for name in client.get("/v2/_catalog?n=1000").json()["repositories"])
+    listed = client.get("/v2/_catalog?n=1000").json()["repositories"]
+    assert not any(name.startswith("wt") for name in listed)
+
+
+def test_distributions_tree_knows_nothing_of_tokens(client: Client, server: RoadsteadServer) -> None:
+    """Links are written for what is pushed, and none for what a token has derived before."""
+    asked(client, wanted(env=["LINKS=none"]))
+    push(client, "team/linked", IMAGE, "1")
+
+    tree = server.data / "docker" / "registry" / "v2" / "repositories"
+    link = tree / "team" / "linked" / "_manifests" / "tags" / "1" / "current" / "link"
+    wait_until(link.exists, timeout=timedelta(seconds=10))
+    assert not (tree / "wt").exists()
+    assert not (tree / "team" / "app" / "_layers" / "sha256" / LAYER.digest.encoded).exists()
 
 
 def test_the_space_of_a_token_has_no_name(client: Client, server: RoadsteadServer) -> None:

@@ -68,7 +68,8 @@ async def _work(plugs: Plugs, handover: Handover, tally: EventMetrics) -> None:
     if await links_mode(plugs, settings) is not LinksMode.OFF and not settings.registry.read_only:
         links = build_links(plugs, settings)
         loops.append(Loop("links", LINKS_EVERY, _quietly(links)))
-    loops.append(_tokens_loop(plugs))
+    if not settings.registry.read_only:
+        loops.append(_tokens_loop(plugs))
     loops.append(audit_loop(plugs.database.acts, settings.audit.retention, CLOCK))
     try:
         async with delivery_loops(plugs.database, settings, tally, CLOCK) as delivery:
