@@ -16,7 +16,7 @@ from urllib.request import HTTPSHandler, Request, build_opener
 import typer
 
 from roadstead.cli.existing import configured
-from roadstead.errors import InvalidError, RoadsteadError, UnavailableError
+from roadstead.errors import InvalidError, UnavailableError
 from roadstead.oci.layer import PackedLayer, measure, pack
 from roadstead.settings.model import Settings
 
@@ -45,7 +45,7 @@ class LayerUnreadableError(InvalidError):
     """A layer can't be read."""
 
 
-class ServiceError(RoadsteadError):
+class ServiceError(InvalidError):
     """The service said no; its words."""
 
 
