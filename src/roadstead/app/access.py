@@ -13,8 +13,8 @@ from roadstead.auth.limiter import FailureLimiter, Marks
 from roadstead.auth.own_keys import OwnKeys
 from roadstead.auth.passwords import Passwords
 from roadstead.auth.policies import Policies, Policy
-from roadstead.auth.ports import AccountStore, Authenticator, Challenges
-from roadstead.auth.principal import ANONYMOUS
+from roadstead.auth.ports import AccountStore, Authenticator, Challenges, Identities
+from roadstead.auth.principal import ANONYMOUS, Principal, PrincipalKind
 from roadstead.auth.providers.accounts import Accounts, ApiKeys
 from roadstead.auth.providers.htpasswd import HtpasswdFile
 from roadstead.auth.refusals import Refusals
@@ -72,6 +72,28 @@ async def with_accounts_found(settings: Settings, accounts: AccountStore) -> Set
     return replace(settings, auth=replace(settings.auth, accounts=found))
 
 
+class KnownNames:
+    """`Identities`: the accounts, and who else the htpasswd file lets in."""
+
+    def __init__(self, accounts: AccountStore | None, standing: Standing, htpasswd: HtpasswdFile | None) -> None:
+        self._accounts = accounts
+        self._standing = standing
+        self._htpasswd = htpasswd
+
+    async def present(self, principal: Principal) -> Principal | None:
+        """Return this one with the groups it is in now; None if there is nobody of that kind and name any more."""
+        account = await self._accounts.find_account(principal.name) if self._accounts else None
+        if account is not None:
+            counts = account.principal.kind is principal.kind and self._standing.objection(account) is None
+            return account.principal if counts else None
+        if principal.kind is PrincipalKind.USER and self._htpasswd is not None:
+            return principal if principal.name in self._htpasswd.read().hashes else None
+        return None
+
+
+NOBODY_KNOWN = KnownNames(None, Standing(CLOCK), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Entrance:
     """The way in: what lets requests through, where tokens are given out, and where people sign in, if they do."""
@@ -79,6 +101,8 @@ class Entrance:
     guard: Guard | None = None  # None where everybody may do everything
     tokens: Door | None = None
     people: People | None = None
+    access: Access | None = None  # the guard's
+    identities: Identities = NOBODY_KNOWN
 
 
 def build_entrance(settings: Settings, database: Database, marks: Marks, refusals: Refusals | None = None) -> Entrance:
@@ -96,18 +120,20 @@ def build_entrance(settings: Settings, database: Database, marks: Marks, refusal
     if htpasswd is not None:
         ways.append(htpasswd)
     policies = build_policies(auth)
+    identities = KnownNames(database.accounts if auth.accounts else None, standing, htpasswd)
     if auth.token is None and settings.issue is None:
         access = Access(policies, ways, limiter, refusals)
         people = build_people(settings, database, access, standing)
-        return Entrance(Guard(access, build_challenges(auth)), people=people)
+        return Entrance(Guard(access, build_challenges(auth)), people=people, access=access, identities=identities)
     # The libraries for tokens cost a worker half its start, and most have none.
     from roadstead.app.tokens import TokenParts
 
-    parts = TokenParts(settings, database.tokens, database.accounts, htpasswd, standing)
+    parts = TokenParts(settings, database.tokens, identities)
     access = Access(policies, [*ways, parts.authenticator()], limiter, refusals)
     people = build_people(settings, database, access, standing)
     by_password = build_challenges(auth) if auth.accounts or htpasswd is not None else None
-    return Entrance(Guard(access, parts.challenges(), by_password), parts.door(access, policies), people)
+    guard = Guard(access, parts.challenges(), by_password)
+    return Entrance(guard, parts.door(access, policies), people, access, identities)
 
 
 def build_standing(auth: AuthSettings, htpasswd: HtpasswdFile | None) -> Standing:

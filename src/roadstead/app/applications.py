@@ -21,6 +21,7 @@ from roadstead.http.routes import Router
 from roadstead.http.token_routes import ROUTES as TOKENS
 from roadstead.http.v2.table import ROUTES as API
 from roadstead.http.v2.table import read_only
+from roadstead.http.wave.table import ROUTES as WAVE
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import ServerSettings
 from roadstead.telemetry.metrics import EventMetrics, Metrics, RequestMetrics, UpstreamMetrics
@@ -58,7 +59,7 @@ def worker_application(handover: Handover, process: str) -> Application:
     if settings.metrics.open_to_network:
         routes = [replace(route, needs=None) if route.name == "metrics" else route for route in routes]
     observer = RequestObserver(metrics, access=settings.log.access)
-    router = Router([*routes, *TOKENS, *Mount().routes(), *PAGES])
+    router = Router([*routes, *TOKENS, *WAVE, *Mount().routes(), *PAGES])
     proxies = TrustedProxies.parse(settings.server.trusted_proxies)
     idle_s = settings.limits.body_idle.total_seconds()
     hosts = Hosts.parse(settings.server.hosts, settings.server.public_url)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from roadstead.app.access import with_accounts_found
+from roadstead.app.access import KnownNames, build_standing, with_accounts_found
 from roadstead.app.adoption import set_links, warn_of_foreign_writes
 from roadstead.app.auditing import write_start
 from roadstead.app.plugs import CLOCK, Plugs, open_plugs
@@ -66,7 +66,10 @@ async def _check_tokens(settings: Settings, plugs: Plugs) -> None:
     # The libraries for tokens are loaded only where there are some.
     from roadstead.app.tokens import TokenParts
 
-    await TokenParts(settings, plugs.database.tokens, plugs.database.accounts, None).check()
+    accounts = plugs.database.accounts if settings.auth.accounts else None
+    await TokenParts(
+        settings, plugs.database.tokens, KnownNames(accounts, build_standing(settings.auth, None), None)
+    ).check()
 
 
 @asynccontextmanager

@@ -2,11 +2,13 @@
 
 from functools import partial
 
-from roadstead.app.access import build_entrance
+from roadstead.app.access import Entrance, build_entrance
 from roadstead.app.limits import build_limits, shared_marks
+from roadstead.app.outward import ASKING, OutwardRequests
 from roadstead.app.plugs import CLOCK, Plugs
 from roadstead.app.readiness import check
 from roadstead.app.writing import fence
+from roadstead.augment.containers import Containers
 from roadstead.augment.kept_layers import KeptLayers
 from roadstead.augment.rules import Rules
 from roadstead.augment.service import Augmenter
@@ -15,6 +17,8 @@ from roadstead.db.engine import Database
 from roadstead.http.api.administration import Administration
 from roadstead.http.context import Services
 from roadstead.http.offload import XAccel
+from roadstead.http.wave.door import ContainerDoor, Creators
+from roadstead.limits.guesses import Guesses, Paced
 from roadstead.oci.pattern import Pattern
 from roadstead.proxy.images import ImagesPulledThrough
 from roadstead.proxy.service import PullThrough
@@ -59,11 +63,12 @@ async def build_services(
         max_referrers=settings.registry.referrers_page_max,
     )
     images = Images(manifests, blobs)
+    layers = KeptLayers(driver, database.layers)
     augmenter = Augmenter(
         Rules.from_json(handover.rules_json),
         images if proxy is None else ImagesPulledThrough(images, proxy),
         plugs.derivations,
-        KeptLayers(driver, database.layers),
+        layers,
         CLOCK,
     )
     entrance = build_entrance(settings, database, shared_marks(handover.run_directory), refusals)
@@ -84,12 +89,29 @@ async def build_services(
         guard=entrance.guard,
         tokens=entrance.tokens,
         people=entrance.people,
+        containers=_containers(handover, database, augmenter, layers, entrance),
         limits=build_limits(settings.limits, database, handover.run_directory),
         max_blob_bytes=settings.limits.max_blob_bytes,
         metrics_open=settings.metrics.open_to_network,
         strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,
         offload=_offload(settings.server),
         presigner=driver if settings.storage.redirect and isinstance(driver, PresignsUrl) else None,
+    )
+
+
+def _containers(
+    handover: Handover, database: Database, augmenter: Augmenter, layers: KeptLayers, entrance: Entrance
+) -> ContainerDoor:
+    settings, marks = handover.settings, shared_marks(handover.run_directory)
+    keys = database.accounts if settings.auth.accounts else None
+    return ContainerDoor(
+        containers=Containers(database.containers, augmenter, layers, CLOCK, lifetime=settings.augment.token_lifetime),
+        creators=Creators(entrance.access, entrance.identities, keys, CLOCK),
+        guesses=Guesses(marks),
+        asking=Paced(marks, "asking others", ASKING),
+        outward=OutwardRequests(settings.upstreams.registries),
+        anonymous=settings.gives_anonymous_tokens,
+        origin=(settings.server.public_url or "").rstrip("/"),
     )
 
 

@@ -14,6 +14,7 @@ from roadstead.app.services import build_uploads
 from roadstead.app.telling import delivery_loops
 from roadstead.app.upstreams import RETENTION_EVERY, arrivals, pulled_retention, tell_of_shadowed
 from roadstead.app.writing import keeping_the_right
+from roadstead.augment.containers import REMEMBERED_FOR
 from roadstead.augment.kept_layers import RuleLayers
 from roadstead.augment.rules import Rules
 from roadstead.background import Background, Loop
@@ -67,6 +68,8 @@ async def _work(plugs: Plugs, handover: Handover, tally: EventMetrics) -> None:
     if await links_mode(plugs, settings) is not LinksMode.OFF and not settings.registry.read_only:
         links = build_links(plugs, settings)
         loops.append(Loop("links", LINKS_EVERY, _quietly(links)))
+    if not settings.registry.read_only:
+        loops.append(_tokens_loop(plugs))
     loops.append(audit_loop(plugs.database.acts, settings.audit.retention, CLOCK))
     try:
         async with delivery_loops(plugs.database, settings, tally, CLOCK) as delivery:
@@ -75,6 +78,17 @@ async def _work(plugs: Plugs, handover: Handover, tally: EventMetrics) -> None:
     finally:
         if links is not None:
             await _finish_links(links)
+
+
+def _tokens_loop(plugs: Plugs) -> Loop:
+    """Return the loop that removes what container tokens have left behind that have ended."""
+    store = plugs.database.containers
+
+    async def purge() -> int:
+        now = CLOCK.now()
+        return await store.purge(now=now, forget_before=now - REMEMBERED_FOR)
+
+    return Loop("container tokens", timedelta(hours=1), purge)
 
 
 def _remove_abandoned(directory: Path) -> Callable[[], Awaitable[int]]:

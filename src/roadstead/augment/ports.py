@@ -99,11 +99,12 @@ class DerivationStore(Protocol):
         """Return what the tag is at now and what `find` gives for it, in one look; None where there is no such tag."""
         ...
 
-    async def record(self, derivation: Derivation, *, now: datetime) -> None:
+    async def record(self, derivation: Derivation, *, now: datetime, space: RepositoryName | None = None) -> None:
         """Store a derivation with its manifests, blobs and memberships in one transaction; idempotent.
 
         The blobs are those that a LayerStore has just returned, and so are leased until this has made them needed.
-        Raises ManifestUnknownError's family if the source is no longer in the repository.
+        With a `space` all of it goes there, and the source's repository holds nothing more than before. Raises
+        ManifestUnknownError's family if the source is no longer in the repository.
         """
         ...
 
@@ -116,6 +117,10 @@ class DerivationStore(Protocol):
 
     async def made_here(self, config: Digest, plan_digest: Digest) -> bool:
         """Say whether an image config was ever derived here under this plan, for whichever repository."""
+        ...
+
+    async def find_within(self, space: RepositoryName, repository: RepositoryName, derived: Digest) -> Served | None:
+        """Return what was derived into a space, by its digest, as long as the repository holds what it came of."""
         ...
 
     async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:

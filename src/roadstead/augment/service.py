@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeAlias
 
 import structlog
 
@@ -89,6 +90,15 @@ class LegacyImageError(InvalidError):
         )
 
 
+class NotAugmentableError(InvalidError):
+    """Nothing can be added to what somebody asked to add to."""
+
+    def __init__(self, repository: RepositoryName, source: Digest, reason: str) -> None:
+        super().__init__(f"{repository}@{source} can't be augmented: {reason}")
+        self.repository = repository
+        self.source = source
+
+
 class IndexTooLargeError(InvalidError):
     """An index lists more than is read to augment it."""
 
@@ -109,6 +119,9 @@ class LayerMissingError(UnavailableError):
         return "start the service again: layers are stored at every start"
 
 
+_Key: TypeAlias = tuple[RepositoryName, Digest, Digest]  # where it goes, of what, under which plan
+
+
 class Augmenter:
     """Answers pulls by tag. One for each worker; ``aclose`` ends what is under way."""
 
@@ -122,7 +135,7 @@ class Augmenter:
         self._clock = clock
         self._settled: dict[tuple[Digest, Digest], Unchanged | NotServed] = {}
         self._limited: dict[tuple[Digest, tuple[Platform, ...]], Plan] = {}  # as many as rules, times upstreams
-        self._running: dict[tuple[RepositoryName, Digest, Digest], asyncio.Task[Served | Unchanged | NotServed]] = {}
+        self._running: dict[_Key, asyncio.Task[Served | Unchanged | NotServed]] = {}
 
     def plan_for(
         self,
@@ -195,6 +208,35 @@ class Augmenter:
                 return True
         return False
 
+    async def pull_within(
+        self, space: RepositoryName, repository: RepositoryName, source: Served, plan: Plan
+    ) -> Served:
+        """Return what a source becomes under a plan whose results are seen in a space alone.
+
+        Raises NotAugmentableError where the plan can't be carried out, and what `pull` does.
+        """
+        found = await self._derivations.find(space, source.digest, plan.digest)
+        if found is not None:
+            return found
+        if source.media_type not in MANIFESTS:
+            raise NotAugmentableError(repository, source.digest, f"it is of type {source.media_type}")
+        outcome = self._settled.get((source.digest, plan.digest))
+        if outcome is None:
+            derived = await self._derive_once(repository, source.digest, plan, space)
+            if isinstance(derived, Served):
+                return derived
+            outcome = derived
+        if outcome in (Unchanged.PRESENT, Unchanged.DERIVED):
+            return source
+        if isinstance(outcome, NotServed):
+            names = ", ".join(sorted({str(platform) or "an unnamed platform" for platform in outcome.platforms}))
+            raise NotAugmentableError(repository, source.digest, f"it is for {names}, none of which was asked for")
+        raise NotAugmentableError(repository, source.digest, outcome.value)
+
+    async def find_within(self, space: RepositoryName, repository: RepositoryName, derived: Digest) -> Served | None:
+        """Return what `pull_within` has made, by its digest; None too once its source has left the repository."""
+        return await self._derivations.find_within(space, repository, derived)
+
     async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:
         """Return what a digest that a pull was answered with was made from; empty if it wasn't made here."""
         return await self._derivations.sources_of(repository, derived)
@@ -207,25 +249,25 @@ class Augmenter:
         await asyncio.gather(*running, return_exceptions=True)
 
     async def _derive_once(
-        self, repository: RepositoryName, source: Digest, plan: Plan
+        self, repository: RepositoryName, source: Digest, plan: Plan, space: RepositoryName | None = None
     ) -> Served | Unchanged | NotServed:
         """Derive, or wait for whoever is deriving the same. The work goes on when a waiting client goes away."""
-        key = (repository, source, plan.digest)
+        key = (space or repository, source, plan.digest)
         task = self._running.get(key)
         if task is None:
-            task = asyncio.create_task(self._derive(repository, source, plan), name=f"augment {source}")
+            task = asyncio.create_task(self._derive(repository, source, plan, space), name=f"augment {source}")
             self._running[key] = task
             task.add_done_callback(lambda done: self._ended(key, done))
         return await asyncio.shield(task)
 
-    def _ended(
-        self, key: tuple[RepositoryName, Digest, Digest], task: "asyncio.Task[Served | Unchanged | NotServed]"
-    ) -> None:
+    def _ended(self, key: _Key, task: "asyncio.Task[Served | Unchanged | NotServed]") -> None:
         del self._running[key]
         if not task.cancelled():
             task.exception()  # Whoever waits gets it; when all have gone, asyncio isn't to complain of it.
 
-    async def _derive(self, repository: RepositoryName, source: Digest, plan: Plan) -> Served | Unchanged | NotServed:
+    async def _derive(
+        self, repository: RepositoryName, source: Digest, plan: Plan, space: RepositoryName | None
+    ) -> Served | Unchanged | NotServed:
         work = _Derivation(self._images, self._derivations.made_here, repository, plan)
         outcome = await work.manifest(source)
         if isinstance(outcome, Unchanged | NotServed):
@@ -245,6 +287,7 @@ class Augmenter:
                 configs=tuple(work.configs),
             ),
             now=now,
+            space=space,
         )
         return Served(outcome.digest, outcome.media_type, outcome.size)
 

@@ -10,6 +10,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from roadstead.acts import ActStore
+from roadstead.augment.container_token import ContainerTokenStore
 from roadstead.augment.ports import DerivationStore, LayerRecords
 from roadstead.auth.ports import AccountStore, PeopleStore
 from roadstead.db import sqlite
@@ -22,6 +23,7 @@ from roadstead.db.stores.audit import DatabaseAudit
 from roadstead.db.stores.blobs import DatabaseBlobs, DatabaseLayers
 from roadstead.db.stores.catalog import DatabaseCatalog
 from roadstead.db.stores.collection import DatabaseCollection
+from roadstead.db.stores.container_tokens import DatabaseContainerTokens
 from roadstead.db.stores.derivations import DatabaseDerivations
 from roadstead.db.stores.importing import DatabaseImports
 from roadstead.db.stores.instance import DatabaseInstance
@@ -96,6 +98,7 @@ class Database:
     acts: ActStore
     pulled: PulledStore
     pulls: PullStore
+    containers: ContainerTokenStore
 
     def __init__(
         self,
@@ -129,6 +132,7 @@ class Database:
         self.acts = DatabaseActs(access)
         self.pulled = DatabasePulled(access)
         self.pulls = DatabasePulls(access)
+        self.containers = DatabaseContainerTokens(access)
 
     async def check(self) -> None:
         """Raise StoreBusyError or StoreFailedError unless the database can be read and written."""

@@ -25,7 +25,22 @@ from sqlalchemy import (
     true,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012", "0014")
+REVISIONS = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+    "0012",
+    "0013",
+    "0014",
+)
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
 HEAD = REVISIONS[-1]
@@ -466,6 +481,29 @@ pull_windows = Table(
     PrimaryKeyConstraint("subject"),
 )
 Index("ix_pull_windows_began_at", pull_windows.c.began_at)
+
+# Container tokens (augment.container_token.ContainerToken) by their SHA-256. They stay for a while after their end, so
+# that whoever comes with one is told so. `space`: the repository, of no registry, that holds what is derived for it.
+container_tokens = Table(
+    "container_tokens",
+    metadata,
+    Column("token_hash", BYTEWISE, nullable=False),
+    Column("creator_kind", Text, nullable=False),
+    Column("creator_name", BYTEWISE, nullable=False),
+    Column("creator_groups", Text, nullable=False),
+    Column("key_id", BYTEWISE),
+    Column("repository", BYTEWISE, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("reference", Text, nullable=False),
+    Column("plan", Text),
+    Column("space", BYTEWISE),
+    Column("described", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("token_hash"),
+)
+Index("ix_container_tokens_expires_at", container_tokens.c.expires_at)
+Index("ix_container_tokens_space", container_tokens.c.space, container_tokens.c.expires_at)
 
 # Values of which the whole installation has one: secrets, where the import stands, whether links are written.
 instance = Table(

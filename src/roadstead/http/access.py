@@ -56,16 +56,35 @@ class Guard:
         challenges = self._elsewhere if route.needs is Action.ADMIN else self._challenges
         await self._admit(request, route.needs, repository, challenges, asked=asked)
 
+    def refusal(self, request: Request, what: str) -> SignInNeededError | AccessDeniedError:
+        """Return the error for somebody who may not do what no policy is about."""
+        caller = request.rights.caller
+        if caller.is_anonymous:
+            return SignInNeededError(f"sign in to {what}", _values(self._elsewhere, request, ()))
+        self._access.refused(str(caller.principal), request.client or "", ActKind.ACCESS, what, "it is not theirs")
+        return AccessDeniedError(f"{caller.principal} may not {what}")
+
+    def ask(self, request: Request, action: Action, repository: str, said: str) -> SignInNeededError:
+        """Return the error that asks somebody to sign in for something that nobody may do without."""
+        wanted = (needed(action, repository),)
+        return SignInNeededError(said, _values(self._elsewhere, request, wanted), wanted)
+
     async def admit_to(
-        self, request: Request, action: Action, repository: str | None, *, caller: Caller | None = None
+        self,
+        request: Request,
+        action: Action,
+        repository: str | None,
+        *,
+        caller: Caller | None = None,
+        authorization: str | None = None,
     ) -> None:
         """Do the same outside of `/v2/` for an action on a repository, or on the registry as a whole (None).
 
-        `caller` is who it is, where that is known otherwise than by the Authorization header.
-
+        `caller` is who it is, where that is known otherwise than by the Authorization header. `authorization`
+        is what the request says of who sends it elsewhere than in its header, which counts first.
         Raises SignInNeededError, AccessDeniedError, AttemptsTooManyError.
         """
-        await self._admit(request, action, repository, self._elsewhere, caller=caller)
+        await self._admit(request, action, repository, self._elsewhere, caller=caller, authorization=authorization)
 
     async def _admit(
         self,
@@ -76,11 +95,13 @@ class Guard:
         *,
         asked: str | None = None,
         caller: Caller | None = None,
+        authorization: str | None = None,
     ) -> None:
         named = repository if asked is None else asked
         try:
             if caller is None:
-                caller = await self._access.identify(request.header(b"authorization"), request.client or "")
+                said = request.header(b"authorization") or authorization
+                caller = await self._access.identify(said, request.client or "")
         except SignInNeededError as error:
             self._ask_again(request, action, named, error, challenges)
             raise

@@ -26,6 +26,8 @@ from roadstead.http.hosts import Hosts
 from roadstead.http.outside import Outside
 from roadstead.http.routes import MethodUnknownError, Route, Router
 from roadstead.http.upstreams import answered_for, asked_by, check_writable, routed
+from roadstead.http.wave import pulls
+from roadstead.http.wave.door import TokenRights
 from roadstead.registry.pump import BodyBrokenError
 
 API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
@@ -172,6 +174,8 @@ class Application:
 
 async def _admitted(request: Request, route: Route, found: Mapping[str, str], services: Services) -> Mapping[str, str]:
     """Return what a path says, once it is known that the caller may have it."""
+    if services.containers is not None and found.get("name", "").startswith(pulls.BEGINNING):
+        return await pulls.admitted(request, route, found, services)
     if services.proxy is not None:
         found = await routed(request, found, services)
     if services.guard is not None:
@@ -182,6 +186,8 @@ async def _admitted(request: Request, route: Route, found: Mapping[str, str], se
 
 
 async def _handled(request: Request, route: Route, found: Mapping[str, str], services: Services) -> AnyResponse:
+    if isinstance(request.rights, TokenRights):
+        return await pulls.handled(request, route, found, services)
     response = await route.handler(request, found, services)
     return response if services.proxy is None else answered_for(response, found)
 

@@ -11,6 +11,7 @@ from roadstead.http.limits import Counter
 from roadstead.http.offload import XAccel
 from roadstead.http.people import People
 from roadstead.http.token_routes import Door
+from roadstead.http.wave.door import ContainerDoor
 from roadstead.proxy.service import PullThrough
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.catalog import Catalog
@@ -45,6 +46,7 @@ class Services:
     guard: Guard | None = None  # None where everybody may do everything
     tokens: Door | None = None  # where tokens are given out
     people: People | None = None  # where they sign in with a browser
+    containers: ContainerDoor | None = None  # where container tokens are issued and pulled by
     limits: Counter | None = None  # None where clients may ask as often as they like
     max_blob_bytes: int = 0  # 0: without limit
     metrics_open: bool = False

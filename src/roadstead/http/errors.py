@@ -10,6 +10,13 @@ from typing import Any
 
 import msgspec
 
+from roadstead.augment.container_token import (
+    ContainerPathError,
+    ContainerTokenEndedError,
+    ContainerTokenStoppedError,
+    ContainerTokenUnknownError,
+)
+from roadstead.augment.containers import NotDoneHereError
 from roadstead.augment.service import LegacyImageError
 from roadstead.auth.errors import AttemptsTooManyError, SignInNeededError
 from roadstead.errors import ConflictError, DeniedError, InvalidError, NotFoundError, RoadsteadError, UnavailableError
@@ -89,6 +96,12 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     registry.ReadOnlyError: Answer(405, "UNSUPPORTED"),
     registry.ReadOnlyNameError: Answer(405, "UNSUPPORTED"),
     LegacyImageError: Answer(400, "MANIFEST_INVALID"),
+    # Container tokens.
+    NotDoneHereError: Answer(501, "UNSUPPORTED"),
+    ContainerTokenUnknownError: Answer(404, "MANIFEST_UNKNOWN"),
+    ContainerTokenEndedError: Answer(404, "MANIFEST_UNKNOWN"),
+    ContainerTokenStoppedError: Answer(404, "MANIFEST_UNKNOWN"),
+    ContainerPathError: Answer(400, "NAME_INVALID"),
     # Upstreams.
     UpstreamReadOnlyError: Answer(405, "UNSUPPORTED"),
     RateLimitedError: Answer(429, "TOOMANYREQUESTS"),

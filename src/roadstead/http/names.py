@@ -6,14 +6,21 @@ from functools import lru_cache
 
 from roadstead.errors import NotFoundError
 from roadstead.oci.digest import Digest
-from roadstead.oci.reference import RepositoryName, Tag, TagInvalidError, parse_reference
+from roadstead.oci.reference import (
+    CONTAINER_TOKENS,
+    NameInvalidError,
+    RepositoryName,
+    Tag,
+    TagInvalidError,
+    parse_reference,
+)
 from roadstead.registry.errors import ReadOnlyNameError
 from roadstead.registry.history import AS_OF, MomentInvalidError, parse_moment
 
 AS_PUSHED = "as-pushed"
 """First component of names that always give the original, never an augmented image (design decision 6)."""
 
-RESERVED = frozenset({AS_PUSHED, AS_OF, "wt"})
+RESERVED = frozenset({AS_PUSHED, AS_OF, CONTAINER_TOKENS})
 """First components that mean something else than a hosted repository (design decision 9, docs/decisions/0021)."""
 
 
@@ -49,10 +56,18 @@ def parse_name(text: str) -> Named:
         moment, _, name = rest.partition("/")
         if not name:
             raise MomentInvalidError(moment)
-        return Named(text, RepositoryName.parse(name), original=True, at=parse_moment(moment))
+        return Named(text, _own(name), original=True, at=parse_moment(moment))
     if first == AS_PUSHED and rest:
-        return Named(text, RepositoryName.parse(rest), original=True)
+        return Named(text, _own(rest), original=True)
     return Named(text, RepositoryName.parse(text), original=False)
+
+
+def _own(text: str) -> RepositoryName:
+    """Return a repository's name behind what only says how it is read; what tokens have derived isn't read so."""
+    name = RepositoryName.parse(text)
+    if name.components[0] == CONTAINER_TOKENS:
+        raise NameInvalidError(text, f"what stands below {CONTAINER_TOKENS}/ is pulled by its token alone")
+    return name
 
 
 @lru_cache(maxsize=8192)

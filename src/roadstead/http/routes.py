@@ -144,8 +144,11 @@ class Router:
         if "{" not in path:
             return self._exact.setdefault(path, {})
         if path.endswith("/{rest}"):
-            below: dict[str, Route] = {}
-            self._below.append((path.removesuffix("{rest}"), below))
+            prefix = path.removesuffix("{rest}")
+            below = next((by_method for known, by_method in self._below if known == prefix), None)
+            if below is None:
+                below = {}
+                self._below.append((prefix, below))
             return below
         pieces = path.removeprefix("/v2/{name}/").split("/")
         literals = tuple(None if piece.startswith("{") else piece for piece in pieces)

@@ -17,6 +17,9 @@ MAX_TAG_LENGTH = 128
 DEFAULT_HOST = "docker.io"
 DEFAULT_TAG = "latest"
 
+CONTAINER_TOKENS = "wt"
+"""First component of names below which container tokens stand, and what is derived for them; no image has it."""
+
 # Possessive quantifiers: a name that fails has failed at once, whatever it is made of.
 # `fullmatch`, because `$` lets a trailing line feed pass.
 _NAME = re.compile(r"[a-z0-9]++(?:(?:\.|__?+|-++)[a-z0-9]++)*+(?:/[a-z0-9]++(?:(?:\.|__?+|-++)[a-z0-9]++)*+)*+")

@@ -6,7 +6,7 @@ asked for.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -118,6 +118,11 @@ class PullThrough:
     def place(self, repository: RepositoryName) -> Place | None:
         """Return where a repository comes from; None for one of ours."""
         return self._spaces.place(repository)
+
+    @property
+    def hosts(self) -> Collection[str]:
+        """Return the hosts of all upstreams."""
+        return self._spaces.hosts
 
     async def aclose(self) -> None:
         """End what is under way; nothing of it is kept in part."""

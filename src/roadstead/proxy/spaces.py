@@ -5,7 +5,7 @@ are kept here under these names, however they were asked for. A name without a h
 unless it is, or ever was, a repository of ours: so a deleted private name never becomes somebody else's public image.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -62,6 +62,11 @@ class Spaces:
         self._by_host = {upstream.host: upstream for upstream in upstreams}
         self._store = store
         self._default_of = lru_cache(maxsize=8192)(default_space(upstreams))
+
+    @property
+    def hosts(self) -> Collection[str]:
+        """Return the hosts of all upstreams."""
+        return self._by_host.keys()
 
     def place(self, repository: RepositoryName) -> Place | None:
         """Return where a repository comes from; None for one of ours."""

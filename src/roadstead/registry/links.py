@@ -5,6 +5,8 @@ what to write: the facts of now say that. After a link was written the facts are
 again where they have changed: of several processes that write one link, whoever writes last has asked after that. So
 notes may be worked off in any order, twice, or by two at once, and the tree ends up as the facts are.
 
+What is derived for container tokens has no links: to distribution it would be a repository like any other.
+
 What a link leads to is there before the link: blobs before manifests, a manifest's bytes before its link, a manifest
 before its tag. Bytes are never removed here: a manifest's that nobody holds any more are collection's to find.
 """
@@ -20,7 +22,7 @@ import structlog
 from roadstead.clock import Clock
 from roadstead.events.event import UNPROMPTED, Cause
 from roadstead.oci.digest import Digest
-from roadstead.oci.reference import RepositoryName, Tag
+from roadstead.oci.reference import CONTAINER_TOKENS, RepositoryName, Tag
 from roadstead.registry.immutable import NOTHING_IMMUTABLE, ImmutableTags
 from roadstead.registry.ports import (
     BlobRecord,
@@ -66,7 +68,7 @@ class Links:
         """Work off what is noted, of one repository or of all; return how many notes. Safe to cancel."""
         done = 0
         while changes := await self._store.changes(repository=repository, limit=_NOTES_AT_ONCE):
-            await self._agree(changes)
+            await self._agree([change for change in changes if change.repository.components[0] != CONTAINER_TOKENS])
             await self._store.forget(changes, now=self._clock.now())
             done += len(changes)
         await self._tidy()

@@ -3,7 +3,8 @@
 Precedence: command line > environment > file > default. The environment has a variable for every setting,
 ``ROADSTEAD_<SECTION>_<KEY>``, or ``…_FILE`` with a file that holds the value; lists are JSON there. Mistakes are
 collected: one run tells all of them.
-A file may be distribution's instead (``distribution.py``), and then its ``REGISTRY_…`` variables count as part of it.
+A file may be distribution's instead (``distribution.py``; its ``REGISTRY_…`` variables then count as part of it), or
+Wave's (``wave.py``).
 """
 
 import re
@@ -15,11 +16,12 @@ from typing import Any
 
 from roadstead.settings.check import check_settings
 from roadstead.settings.convert import ConversionError, Source, convert, field_types
-from roadstead.settings.distribution import is_distribution, read_distribution
+from roadstead.settings.distribution import Reading, is_distribution, read_distribution
 from roadstead.settings.findings import Finding, SettingsFileError, SettingsInvalidError, nearest
 from roadstead.settings.model import Settings
 from roadstead.settings.origin import Given, Origin, OriginKind
 from roadstead.settings.references import ReferenceInvalidError, find_references, read_value_file
+from roadstead.settings.wave import is_wave, read_wave
 
 PREFIX = "ROADSTEAD_"
 LISTS = {"upstreams": "registries"}
@@ -104,8 +106,11 @@ def _loaded(
     if config is not None:
         path = directory / config
         text = _text(path)
-        if is_distribution(path, text):
-            warnings = _from_distribution(path, text, environment, directory, given, findings)
+        if is_wave(path, text):
+            warnings = _from_foreign(read_wave(path, text, environment, directory), path, environment, given, findings)
+        elif is_distribution(path, text):
+            reading = read_distribution(path, text, environment, directory)
+            warnings = _from_foreign(reading, path, environment, given, findings)
         else:
             given.update(_from_file(path, text, environment, findings))
     given.update(_from_environment(environment, directory, findings))
@@ -188,16 +193,14 @@ def _from_document(
     }
 
 
-def _from_distribution(
+def _from_foreign(
+    reading: Reading,
     path: Path,
-    text: str,
     environment: Mapping[str, str],
-    directory: Path,
     given: dict[str, Given],
     findings: list[Finding],
 ) -> Sequence[Finding]:
-    """Put what distribution's file says into `given`, above it what its section of ours says; return the warnings."""
-    reading = read_distribution(path, text, environment, directory)
+    """Put what another's file says into `given`, above it what its section of ours says; return the warnings."""
     findings.extend(reading.findings)
     given.update(reading.given)
     given.update(_from_document(reading.ours, path, environment, findings))

@@ -655,6 +655,15 @@ class AugmentSettings:
     max_layer_unpacked_bytes: ByteSize = setting(
         ByteSize(64 << 30), "To how much a layer from elsewhere may unpack, as a size."
     )
+    token_lifetime: timedelta = setting(
+        timedelta(hours=36),
+        "How long a container token is good (`POST /container-token`). What was derived for it goes some hours later.",
+    )
+    anonymous_tokens: bool | None = setting(
+        None,
+        "Whether those who haven't signed in may ask for container tokens, where policies let them pull and augment. "
+        "By default where `server.listen` is loopback: elsewhere anybody could have this server fetch and keep images.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1022,6 +1031,12 @@ class Settings:
     def database_url(self) -> str:
         """Return the database's URL: what was set, or SQLite in the data directory."""
         return self.database.url or f"sqlite:///{self.storage.path / 'roadstead.db'}"
+
+    @property
+    def gives_anonymous_tokens(self) -> bool:
+        """Say whether those who haven't signed in may ask for container tokens."""
+        said = self.augment.anonymous_tokens
+        return self.server.listen.is_loopback if said is None else said
 
     @property
     def speaks_tls(self) -> bool:

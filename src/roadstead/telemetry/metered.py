@@ -152,10 +152,11 @@ class MeteredDerivations:
         self.sources_of = store.sources_of
         self.memories = store.memories
         self.made_here = store.made_here
+        self.find_within = store.find_within
         self._store = store
         self._metrics = metrics
 
-    async def record(self, derivation: Derivation, *, now: datetime) -> None:
+    async def record(self, derivation: Derivation, *, now: datetime, space: RepositoryName | None = None) -> None:
         """Store a derivation, and count its manifests."""
-        await self._store.record(derivation, now=now)
+        await self._store.record(derivation, now=now, space=space)
         self._metrics.manifests_derived.add(len(derivation.manifests))

@@ -4,6 +4,7 @@ import structlog
 from msgspec import UNSET
 
 from roadstead.http.application import Finished
+from roadstead.http.wave.paths import shown
 from roadstead.telemetry.metrics import RequestMetrics
 from roadstead.telemetry.request_log import RequestLine, request_log
 
@@ -32,7 +33,7 @@ class RequestObserver:
             _log.warning(
                 "request not served",
                 method=request.method,
-                path=request.path,
+                path=shown(request.path),
                 status=finished.status,
                 error=finished.error,
                 reason=finished.reason,
@@ -41,7 +42,7 @@ class RequestObserver:
             self._write(
                 RequestLine(
                     request.method,
-                    request.path,
+                    shown(request.path),
                     finished.status,
                     round(duration_s, 6),
                     request.received,
@@ -54,4 +55,4 @@ class RequestObserver:
 
     def failed(self, finished: Finished, error: BaseException) -> None:
         """Take note of an error that nobody expected: somebody has to look at it."""
-        _log.error("request failed", method=finished.request.method, path=finished.request.path, exc_info=error)
+        _log.error("request failed", method=finished.request.method, path=shown(finished.request.path), exc_info=error)

@@ -115,10 +115,18 @@ class MemoryDerivations:
             return None
         return Pulled(source, await self.find(repository, source.digest, plan_digest))
 
-    async def record(self, derivation: Derivation, *, now: datetime) -> None:
+    async def record(self, derivation: Derivation, *, now: datetime, space: RepositoryName | None = None) -> None:
         """Keep a derivation."""
         self.recorded.append(derivation)
-        self._by_source[derivation.repository, derivation.source, derivation.plan_digest] = derivation
+        self._by_source[space or derivation.repository, derivation.source, derivation.plan_digest] = derivation
+
+    async def find_within(self, space: RepositoryName, repository: RepositoryName, derived: Digest) -> Served | None:
+        """Return what was derived into a space."""
+        for (where, _, _), derivation in self._by_source.items():
+            for manifest in derivation.manifests:
+                if (where, derivation.repository, manifest.digest) == (space, repository, derived):
+                    return Served(derived, manifest.media_type, len(manifest.raw))
+        return None
 
     async def memories(self, repository: RepositoryName, digest: Digest) -> Sequence[tuple[Digest, str]]:
         """Return what a digest was derived from."""

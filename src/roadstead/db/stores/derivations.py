@@ -24,7 +24,7 @@ from roadstead.db.stores import repositories as repository_rows
 from roadstead.db.stores.manifests import STORE_CONTENT, STORE_REFERENCES
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
-from roadstead.registry.errors import ManifestUnknownError
+from roadstead.registry.errors import ManifestUnknownError, StoreBusyError
 from roadstead.registry.ports import BlobRecord, ReferenceKind
 
 # The root has to be there: collection may have taken what was derived and left the memory of it.
@@ -99,8 +99,34 @@ MADE_HERE = Query(
     "digest",
     "plan_digest",
 )
+_DERIVED, _ORIGINS, _OF = manifests.alias("derived"), manifests.alias("origins"), repositories.alias("of")
+# A source stands among what came of it (`_keep_source`), and is nothing that was made.
+FIND_WITHIN = Query(
+    select(_DERIVED.c.digest, _DERIVED.c.media_type, _DERIVED.c.size)
+    .select_from(repositories)
+    .join(_DERIVED, _DERIVED.c.repository_id == repositories.c.id)
+    .join(
+        derivation_manifests,
+        and_(
+            derivation_manifests.c.repository_id == repositories.c.id,
+            derivation_manifests.c.digest == _DERIVED.c.digest,
+        ),
+    )
+    .join(derivations, derivations.c.id == derivation_manifests.c.derivation_id)
+    .join(_OF, _OF.c.name == bindparam("repository"))
+    .join(_ORIGINS, and_(_ORIGINS.c.repository_id == _OF.c.id, _ORIGINS.c.digest == derivations.c.source))
+    .where(
+        repositories.c.name == bindparam("space"),
+        _DERIVED.c.digest == bindparam("derived"),
+        derivation_manifests.c.digest != derivation_manifests.c.source,
+    )
+    .limit(1),
+    "repository",
+    "space",
+    "derived",
+)
 
-_SOURCE = select(manifests.c.digest).where(
+_SOURCE = select(manifests.c.media_type, manifests.c.size).where(
     manifests.c.repository_id == bindparam("repository"), manifests.c.digest == bindparam("source")
 )
 _RECORD = Upsert(
@@ -148,9 +174,14 @@ class DatabaseDerivations:
         row = await self._access.row(FIND_BY_TAG, repository.value, tag.value, str(plan_digest))
         return None if row is None else _pulled(*row)
 
-    async def record(self, derivation: Derivation, *, now: datetime) -> None:
+    async def record(self, derivation: Derivation, *, now: datetime, space: RepositoryName | None = None) -> None:
         """Store a derivation with its manifests, blobs and memberships."""
-        await self._access.write(_record, derivation, self._lease, to_micros(now))
+        await self._access.write(_record, derivation, space, self._lease, to_micros(now))
+
+    async def find_within(self, space: RepositoryName, repository: RepositoryName, derived: Digest) -> Served | None:
+        """Return what was derived into a space."""
+        row = await self._access.row(FIND_WITHIN, repository.value, space.value, str(derived))
+        return None if row is None else _served(*row)
 
     async def memories(self, repository: RepositoryName, digest: Digest) -> Sequence[tuple[Digest, str]]:
         """Return the sources and plans that the repository once had a digest from, sources ascending."""
@@ -181,33 +212,43 @@ def _served(digest: str, media_type: str, size: int) -> Served:
     return Served(Digest.parse(digest), media_type, size)
 
 
-def _record(connection: Connection, derivation: Derivation, lease: blob_rows.Lease, at: int) -> None:
+def _record(
+    connection: Connection, derivation: Derivation, space: RepositoryName | None, lease: blob_rows.Lease, at: int
+) -> None:
     number = repository_rows.share(connection, derivation.repository)
     source = {"repository": number, "source": str(derivation.source)}
-    if number is None or connection.execute(_SOURCE, source).first() is None:
+    held = None if number is None else connection.execute(_SOURCE, source).first()
+    if number is None or held is None:
         raise ManifestUnknownError(derivation.repository, derivation.source)
+    if space is not None:
+        number = _open_space(connection, space, at)
+        _keep_source(connection, number, derivation.source, held.media_type, held.size, at)
     for blob in derivation.blobs:
         blob_rows.remember(connection, BlobRecord(blob.digest, blob.size, blob.key), lease, at)
     blob_rows.link(connection, number, [blob.digest for blob in derivation.blobs])
     for manifest in derivation.manifests:
         _store(connection, number, manifest, at)
-    _remember(connection, number, derivation, at)
+    _remember(connection, number, derivation, at, with_source=space is not None)
+
+
+def _open_space(connection: Connection, space: RepositoryName, at: int) -> int:
+    repository_rows.make(connection, space, at)
+    number = repository_rows.share(connection, space)
+    if number is None:
+        raise StoreBusyError("what was derived for a token before is being removed; try again")
+    return number
+
+
+def _keep_source(connection: Connection, number: int, source: Digest, media_type: str, size: int, at: int) -> None:
+    """Give the space its source's row, as something derived: what came of it hangs on that."""
+    row = _row(number, str(source), media_type, size, at)
+    connection.execute(_STORE_DERIVED.on(connection), row)
 
 
 def _store(connection: Connection, number: int, manifest: DerivedManifest, at: int) -> None:
     digest = str(manifest.digest)
     connection.execute(STORE_CONTENT.on(connection), {"digest": digest, "body": manifest.raw})
-    row = {
-        "repository_id": number,
-        "digest": digest,
-        "media_type": manifest.media_type,
-        "size": len(manifest.raw),
-        "artifact_type": None,
-        "subject": None,
-        "annotations": None,
-        "derived": True,
-        "pushed_at": at,
-    }
+    row = _row(number, digest, manifest.media_type, len(manifest.raw), at)
     if connection.execute(_STORE_DERIVED.on(connection), row).first() is None:
         return
     held = blob_rows.held_among(connection, number, manifest.blobs)
@@ -216,6 +257,20 @@ def _store(connection: Connection, number: int, manifest: DerivedManifest, at: i
     ] + [_reference(number, digest, ReferenceKind.CHILD, child, optional=False) for child in manifest.children]
     if references:
         connection.execute(STORE_REFERENCES.on(connection), references)
+
+
+def _row(number: int, digest: str, media_type: str, size: int, at: int) -> dict[str, Any]:
+    return {
+        "repository_id": number,
+        "digest": digest,
+        "media_type": media_type,
+        "size": size,
+        "artifact_type": None,
+        "subject": None,
+        "annotations": None,
+        "derived": True,
+        "pushed_at": at,
+    }
 
 
 def _reference(number: int, manifest: str, kind: ReferenceKind, digest: Digest, *, optional: bool) -> dict[str, Any]:
@@ -233,7 +288,7 @@ def _reference(number: int, manifest: str, kind: ReferenceKind, digest: Digest, 
     }
 
 
-def _remember(connection: Connection, number: int, derivation: Derivation, at: int) -> None:
+def _remember(connection: Connection, number: int, derivation: Derivation, at: int, *, with_source: bool) -> None:
     row = {
         "repository_id": number,
         "source": str(derivation.source),
@@ -253,6 +308,18 @@ def _remember(connection: Connection, number: int, derivation: Derivation, at: i
         }
         for manifest in derivation.manifests
     }
+    if with_source:  # collection leaves what belongs to a derivation
+        text = str(derivation.source)
+        members.setdefault(
+            derivation.source,
+            {
+                "derivation_id": derivation_id,
+                "digest": text,
+                "repository_id": number,
+                "source": text,
+                "root": False,
+            },
+        )
     connection.execute(_BELONGS.on(connection), list(members.values()))
     _keep_in_mind(connection, number, derivation)
 

@@ -67,6 +67,13 @@ async def _read(
         if not isinstance(found_there, BlobRecord):
             return found_there
         blob = found_there
+    return await answered(request, services, repository, digest, blob)
+
+
+async def answered(
+    request: Request, services: Services, repository: RepositoryName, digest: Digest, blob: BlobRecord
+) -> AnyResponse:
+    """Return the answer that gives a blob which is here."""
     _tell(request, services, repository, digest, blob.size)
     headers = _headers(str(digest), personal=request.rights.is_personal)
     wanted = _wanted(request, digest, headers, blob.size)

@@ -40,12 +40,19 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
         served = await resolve(services, name, reference, asked=asked)
     if services.strict_accept:
         served = await _negotiated(request, services, name, reference, served)
+    return await answered(request, services, name.repository, reference, served)
+
+
+async def answered(
+    request: Request, services: Services, repository: RepositoryName, reference: Tag | Digest, served: Served
+) -> Response:
+    """Return the answer that gives a manifest, once it is known which."""
     kept = (PERSONAL if request.rights.is_personal else IMMUTABLE) if isinstance(reference, Digest) else REVALIDATE
     headers = _headers(served.digest, served.media_type, kept)
     if none_match(request, str(served.digest)):
         return Response(304, headers[1:])
     if services.telling is not None and services.telling.pulls is not None:
-        await _tell(request, services, name.repository, reference, served)
+        await _tell(request, services, repository, reference, served)
     if request.method == "HEAD":
         return Response(200, headers, content_length=served.size)
     return Response(200, headers, await services.manifests.content(served.digest))

@@ -10,7 +10,7 @@ from roadstead.http.context import Services
 from roadstead.http.headers import upload_headers
 from roadstead.http.names import parse_name
 from roadstead.oci.digest import Algorithm, Digest, DigestInvalidError, DigestUnsupportedError
-from roadstead.oci.reference import NameInvalidError, RepositoryName
+from roadstead.oci.reference import CONTAINER_TOKENS, NameInvalidError, RepositoryName
 from roadstead.registry.ports import BlobRecord, UploadRecord
 from roadstead.registry.pump import Body, BodyBrokenError
 
@@ -48,6 +48,8 @@ async def _mount(request: Request, services: Services, repository: RepositoryNam
         named = None if source is None else parse_name(source).repository
     except (DigestInvalidError, NameInvalidError):
         return None
+    if named is not None and named.components[0] == CONTAINER_TOKENS:
+        return None  # what tokens have derived is no repository's
     if named is None and request.rights.is_limited:
         return None  # any repository that has it would do, and most of them may not be theirs to read (CVE-2024-39897)
     if named is not None and not request.rights.may(Action.PULL, str(named)):

@@ -20,7 +20,7 @@ from sqlalchemy import (
 )
 
 revision = "0014"
-down_revision = "0012"
+down_revision = "0013"
 
 BYTEWISE = Text().with_variant(Text(collation="C"), "postgresql")
 
