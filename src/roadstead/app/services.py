@@ -6,6 +6,7 @@ from roadstead.app.access import build_entrance
 from roadstead.app.limits import build_limits, shared_marks
 from roadstead.app.plugs import CLOCK, Plugs
 from roadstead.app.readiness import check
+from roadstead.app.signing import build_admission, build_derivations
 from roadstead.app.writing import fence
 from roadstead.augment.kept_layers import KeptLayers
 from roadstead.augment.rules import Rules
@@ -59,11 +60,13 @@ async def build_services(
         max_referrers=settings.registry.referrers_page_max,
     )
     images = Images(manifests, blobs)
+    layers = KeptLayers(driver, database.layers)
+    admission = build_admission(settings, database, images, proxy)
     augmenter = Augmenter(
         Rules.from_json(handover.rules_json),
         images if proxy is None else ImagesPulledThrough(images, proxy),
-        plugs.derivations,
-        KeptLayers(driver, database.layers),
+        build_derivations(settings, plugs, layers, admission),
+        layers,
         CLOCK,
     )
     entrance = build_entrance(settings, database, shared_marks(handover.run_directory), refusals)
@@ -88,6 +91,8 @@ async def build_services(
         metrics_open=settings.metrics.open_to_network,
         strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,
         offload=_offload(settings.server),
+        admission=admission,
+        lineage=database.lineage if settings.signatures.key is not None else None,
         presigner=driver if settings.storage.redirect and isinstance(driver, PresignsUrl) else None,
     )
 

@@ -46,6 +46,7 @@ _REALM = re.compile(r"[\x20-\x7e]{1,255}")
 _SUBJECTS = ("anonymous", "authenticated", "everyone")
 _SUBJECT_KINDS = ("user", "robot", "group", "issued")
 _NAMED_SUBJECT = re.compile(rf"(?:{'|'.join(_SUBJECT_KINDS)}):\S{{1,255}}")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:[!-~]{1,500}")
 _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(?:/[a-z0-9.]+)?")
 
@@ -64,6 +65,7 @@ def check_settings(settings: Settings) -> Sequence[Finding]:
             _allowances,
             _auth,
             _rules,
+            _signatures,
             _gc,
             _upstreams,
             _events,
@@ -430,6 +432,29 @@ def _layer(key: str, layer: LayerSettings) -> Iterator[Finding]:
         yield Finding(key, f"{layer.path} cannot be read")
     if layer.platform is not None and not _is_platform(layer.platform):
         yield Finding(key, f"expected a platform such as linux/amd64 or linux/arm64/v8, got {layer.platform!r}")
+
+
+def _signatures(settings: Settings) -> Iterator[Finding]:
+    if not _URI.fullmatch(settings.augment.builder):
+        yield Finding(
+            "augment.builder", f"expected a URI such as https://registry.example.org, got {settings.augment.builder!r}"
+        )
+    for at, policy in enumerate(settings.signatures.policies):
+        key = f"signatures.policies[{at}]"
+        if not policy.match:
+            yield Finding(f"{key}.match", 'every policy says which images it is for, such as ["team/**"]')
+        for number, pattern in enumerate(policy.match):
+            if ":" in pattern:
+                yield Finding(f"{key}.match[{number}]", f"{pattern!r} has a tag; whole repositories have to be signed")
+            else:
+                yield from _pattern(f"{key}.match[{number}]", pattern)
+        if not policy.keys:
+            yield Finding(f"{key}.keys", "every policy says who may have signed: public keys, or certificates")
+        for number, entry in enumerate(policy.keys):
+            if (entry.path is None) == (entry.pem is None):
+                yield Finding(f"{key}.keys[{number}]", "expected a path or the PEM itself, one of the two")
+            elif entry.path is not None and not os.access(entry.path, os.R_OK):
+                yield Finding(f"{key}.keys[{number}]", f"{entry.path} cannot be read")
 
 
 def _is_platform(text: str) -> bool:

@@ -20,11 +20,13 @@ from roadstead.settings.model import (
     EndpointSettings,
     HtpasswdSettings,
     IssueSettings,
+    KeySettings,
     LayerSettings,
     PolicySettings,
     QuotaSettings,
     RetentionSettings,
     RuleSettings,
+    SignaturePolicySettings,
     TokenSettings,
     UpstreamSettings,
 )
@@ -48,10 +50,13 @@ TABLES = (
     IssueSettings,
     EndpointSettings,
     UpstreamSettings,
+    SignaturePolicySettings,
+    KeySettings,
 )
 """Tables within settings."""
 
-_PATH_WILL_DO = (LayerSettings, HtpasswdSettings)
+_PATH_WILL_DO = (LayerSettings, HtpasswdSettings, KeySettings)
+_PEM = "-----BEGIN "
 
 _PLAIN_WORDS: tuple[tuple[type, str], ...] = (
     (bool, "the truth value"),
@@ -145,7 +150,7 @@ def _many(kind: Any, raw: object, key: str, source: Source, *, textual: bool) ->
 
 def _table(kind: type, raw: object, key: str, source: Source) -> object:
     if kind in _PATH_WILL_DO and isinstance(raw, str):
-        raw = {"path": raw}
+        raw = {"pem" if kind is KeySettings and _PEM in raw else "path": raw}
     elif source.textual and isinstance(raw, str):
         try:
             raw = json.loads(raw)

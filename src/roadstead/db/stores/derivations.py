@@ -1,5 +1,6 @@
 """What was derived from what (``augment.ports.DerivationStore``)."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -150,7 +151,7 @@ def _record(connection: Connection, derivation: Derivation, lease: blob_rows.Lea
     for blob in derivation.blobs:
         blob_rows.remember(connection, BlobRecord(blob.digest, blob.size, blob.key), lease, at)
     blob_rows.link(connection, number, [blob.digest for blob in derivation.blobs])
-    for manifest in derivation.manifests:
+    for manifest in (*derivation.manifests, *derivation.attached):
         _store(connection, number, manifest, at)
     _remember(connection, number, derivation, at)
 
@@ -163,9 +164,9 @@ def _store(connection: Connection, number: int, manifest: DerivedManifest, at: i
         "digest": digest,
         "media_type": manifest.media_type,
         "size": len(manifest.raw),
-        "artifact_type": None,
-        "subject": None,
-        "annotations": None,
+        "artifact_type": manifest.artifact_type,
+        "subject": None if manifest.subject is None else str(manifest.subject),
+        "annotations": json.dumps(dict(manifest.annotations)) if manifest.annotations else None,
         "derived": True,
         "pushed_at": at,
     }
@@ -212,7 +213,7 @@ def _remember(connection: Connection, number: int, derivation: Derivation, at: i
             "source": str(manifest.source),
             "root": manifest is derivation.root,
         }
-        for manifest in derivation.manifests
+        for manifest in (*derivation.manifests, *derivation.attached)
     }
     connection.execute(_BELONGS.on(connection), list(members.values()))
 

@@ -24,25 +24,47 @@ from roadstead.proxy.spaces import Place
 from roadstead.registry.errors import ManifestUnknownError
 from roadstead.registry.history import NotThenError
 from roadstead.registry.ports import TagCondition
+from roadstead.signatures.names import SIGNATURE, tagged_subject
 
 
 async def read(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Give a manifest: by tag as it is served here, by digest the exact bytes of that digest (end-3)."""
     name = parse_name(found["name"])
-    reference = parse_wanted(found["reference"])
+    asked = parse_wanted(found["reference"])
+    reference = await _signature_made_here(services, name.repository, asked) or asked
     place = None if name.at is not None else await freshened(services, name.repository, reference)
     served = await resolve(services, name, reference, asked=found.get(ASKED), place=place)
     if services.strict_accept:
         served = await _negotiated(request, services, name, reference, served)
-    kept = (PERSONAL if request.rights.is_personal else IMMUTABLE) if isinstance(reference, Digest) else REVALIDATE
+    if services.admission is not None and not (request.method == "HEAD" and isinstance(asked, Digest)):
+        # Who signs an image asks for its digest by HEAD, and for what was pushed below as-pushed/.
+        original = name.original and name.at is None
+        await services.admission.check(name.repository, served.digest, original=original)
+    kept = (PERSONAL if request.rights.is_personal else IMMUTABLE) if isinstance(asked, Digest) else REVALIDATE
     headers = _headers(served.digest, served.media_type, kept)
     if none_match(request, str(served.digest)):
         return Response(304, headers[1:])
     if services.telling is not None:
-        await _tell(request, services, name.repository, reference, served)
+        await _tell(request, services, name.repository, asked, served)
     if request.method == "HEAD":
         return Response(200, headers, content_length=served.size)
     return Response(200, headers, await services.manifests.content(served.digest))
+
+
+async def _signature_made_here(services: Services, repository: RepositoryName, asked: Tag | Digest) -> Digest | None:
+    """Return our signature of what was made here, where cosign asks for it by its tag and nobody has pushed one.
+
+    It has no tag of its own: it goes with the image that it signs, and lists of tags don't tell of it.
+    """
+    subject = tagged_subject(asked.value) if services.lineage is not None and isinstance(asked, Tag) else None
+    if subject is None or services.lineage is None or not isinstance(asked, Tag):
+        return None
+    found = await services.lineage.attached(repository, subject, SIGNATURE)
+    if found is not None:
+        with suppress(ManifestUnknownError):
+            await services.manifests.get(repository, asked)
+            return None
+    return found
 
 
 @lru_cache(maxsize=1024)
