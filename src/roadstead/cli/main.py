@@ -5,7 +5,23 @@ from typing import Annotated
 
 import typer
 
-from roadstead.cli import audit, auth, config, copy, doctor, events, gc, importing, key, layer, serve, tag, user, verify
+from roadstead.cli import (
+    audit,
+    auth,
+    config,
+    copy,
+    doctor,
+    events,
+    gc,
+    importing,
+    inspect,
+    key,
+    layer,
+    serve,
+    tag,
+    user,
+    verify,
+)
 from roadstead.cli.report import report
 from roadstead.errors import RoadsteadError
 
@@ -20,6 +36,7 @@ app = typer.Typer(
 app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("import", epilog=importing.EXAMPLE)(importing.import_)
 app.command("copy", epilog=copy.EXAMPLE)(copy.copy)
+app.command("inspect", epilog=inspect.EXAMPLE)(inspect.inspect)
 app.command("gc", epilog=gc.EXAMPLE)(gc.gc)
 app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
 app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)
