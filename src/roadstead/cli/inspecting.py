@@ -26,7 +26,7 @@ from roadstead.oci.image_config import ImageConfig
 from roadstead.oci.manifest import ImageIndex, ImageManifest, parse_manifest
 from roadstead.oci.mediatypes import SCHEMA1_MANIFESTS
 from roadstead.oci.reference import ImageReference, NameInvalidError, RepositoryName, Tag, parse_reference
-from roadstead.settings.quantity import rounded_size
+from roadstead.settings.quantity import counted, rounded_size
 from roadstead.upstream.address import RegistryAddress
 from roadstead.upstream.client import RegistryClient
 from roadstead.upstream.credentials import CredentialSource, DockerConfig, Given, parse_given
@@ -374,7 +374,7 @@ def _head(found: Inspected) -> list[tuple[str, str]]:
         rows.append(("rule", found.rule))
     if found.layers:
         total = sum(layer.descriptor.size for layer in found.layers)
-        rows.append(("size", f"{rounded_size(total)} in {len(found.layers)} layers"))
+        rows.append(("size", f"{rounded_size(total)} in {counted(len(found.layers), 'layer')}"))
     return rows
 
 
@@ -405,7 +405,7 @@ def _show_augmented(console: Console, augmented: Augmented) -> None:
         return
     console.print("\n[bold]difference from the source[/bold]")
     for sign, style, name, value in _difference_lines(augmented.difference):
-        console.print(Text(f"  {sign} {name}: {value}", style=style))
+        console.print(Text(f"  {sign} {_harmless(name)}: {_harmless(value)}", style=style))
 
 
 def _difference_lines(difference: Difference) -> list[tuple[str, str, str, str]]:
@@ -433,7 +433,12 @@ def _listed(console: Console, title: str | None, rows: Sequence[tuple[str, str]]
         console.print(f"\n[bold]{title}[/bold]")
     width = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
-        console.print(Text.assemble("  ", (f"{name:<{width}}", "dim"), f"  {value}"))
+        console.print(Text.assemble("  ", (f"{name:<{width}}", "dim"), f"  {_harmless(value)}"))
+
+
+def _harmless(text: str) -> str:
+    """Return a text that an image brought along without what a terminal would take for a command."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def _described(found: Inspected) -> dict[str, Any]:
