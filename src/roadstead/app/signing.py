@@ -19,6 +19,7 @@ from roadstead.signatures.errors import KeyInvalidError
 from roadstead.signatures.ports import Admission
 
 if TYPE_CHECKING:
+    # For types alone: it needs the library for keys.
     from roadstead.signatures.policy import Policy
 
 KEY = "signatures.key"

@@ -15,7 +15,7 @@ STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 IN_TOTO = "application/vnd.in-toto+json"
 BUILD_TYPE = "urn:roadstead:augment:v1"
-"""How to read the parameters: ``plan`` is the plan's canonical JSON (docs/reference/provenance.md)."""
+"""How to read the parameters: ``plan`` is the plan's canonical JSON (docs/how-to/verify-and-sign.md)."""
 
 PREDICATE_ANNOTATION = "in-toto.io/predicate-type"
 """What builders and scanners look for on such a blob."""

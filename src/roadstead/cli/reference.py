@@ -19,12 +19,14 @@ from roadstead.settings.model import (
     EndpointSettings,
     HtpasswdSettings,
     IssueSettings,
+    KeySettings,
     LayerSettings,
     PolicySettings,
     QuotaSettings,
     RetentionSettings,
     RuleSettings,
     Settings,
+    SignaturePolicySettings,
     TokenSettings,
     UpstreamSettings,
 )
@@ -55,6 +57,8 @@ _WORDS: Mapping[Any, str] = {
     IssueSettings: "table",
     EndpointSettings: "table",
     UpstreamSettings: "table",
+    SignaturePolicySettings: "table",
+    KeySettings: "path, PEM or table",
     Headers: "table of lists",
     LogFields: "table",
     SentHeaders: "table of lists",
@@ -111,6 +115,8 @@ def settings_page() -> str:
         parts.extend(_section(f"[{section}]", table, section))
     parts.extend(_section("[[augment.rules]]", RuleSettings, None))
     parts.extend(_section("layers", LayerSettings, None))
+    parts.extend(_section("[[signatures.policies]]", SignaturePolicySettings, None))
+    parts.extend(_section("keys", KeySettings, None))
     parts.extend(_section("[[registry.quotas]]", QuotaSettings, None))
     parts.extend(_section("[[auth.policies]]", PolicySettings, None))
     parts.extend(_section("[auth.token]", TokenSettings, None))

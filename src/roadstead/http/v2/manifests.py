@@ -23,7 +23,7 @@ from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.proxy.spaces import Place
 from roadstead.registry.errors import ManifestUnknownError
 from roadstead.registry.history import NotThenError
-from roadstead.registry.ports import TagCondition
+from roadstead.registry.ports import LineageStore, TagCondition
 from roadstead.signatures.names import SIGNATURE, tagged_subject
 
 
@@ -31,7 +31,9 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     """Give a manifest: by tag as it is served here, by digest the exact bytes of that digest (end-3)."""
     name = parse_name(found["name"])
     asked = parse_wanted(found["reference"])
-    reference = await _signature_made_here(services, name.repository, asked) or asked
+    reference = asked
+    if services.lineage is not None and isinstance(asked, Tag):
+        reference = await _signature_made_here(services, services.lineage, name.repository, asked) or asked
     place = None if name.at is not None else await freshened(services, name.repository, reference)
     served = await resolve(services, name, reference, asked=found.get(ASKED), place=place)
     if services.strict_accept:
@@ -51,15 +53,15 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     return Response(200, headers, await services.manifests.content(served.digest))
 
 
-async def _signature_made_here(services: Services, repository: RepositoryName, asked: Tag | Digest) -> Digest | None:
+async def _signature_made_here(
+    services: Services, lineage: LineageStore, repository: RepositoryName, asked: Tag
+) -> Digest | None:
     """Return our signature of what was made here, where cosign asks for it by its tag and nobody has pushed one.
 
     It has no tag of its own: it goes with the image that it signs, and lists of tags don't tell of it.
     """
-    subject = tagged_subject(asked.value) if services.lineage is not None and isinstance(asked, Tag) else None
-    if subject is None or services.lineage is None or not isinstance(asked, Tag):
-        return None
-    found = await services.lineage.attached(repository, subject, SIGNATURE)
+    subject = tagged_subject(asked.value)
+    found = None if subject is None else await lineage.attached(repository, subject, SIGNATURE)
     if found is not None:
         with suppress(ManifestUnknownError):
             await services.manifests.get(repository, asked)
