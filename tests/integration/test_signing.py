@@ -354,3 +354,48 @@ def test_a_key_that_cannot_be_used_is_named(tmp_path: Path, ours: SigningKey) ->
     assert ran.exit_code == 1
     assert "signatures.policies[0].keys[0]" in ran.output
     assert "it is a private key" in ran.output
+
+
+def test_images_of_upstreams_are_checked_where_they_are(
+    client: Client, here: RoadsteadServer, trusted: SigningKey, tmp_path: Path
+) -> None:
+    """Signatures are had like images: by tag and by referrer; what isn't signed there is refused here."""
+    name = name_in("team")
+    images = [make_image(seed=f"{name}{number}") for number in range(3)]
+    for number, image in enumerate(images):
+        push(client, name, image, f"v{number}")
+    sign(client, name, images[1].descriptor(), trusted, "tag")
+    sign(client, name, images[2].descriptor(), trusted, "bundle")
+    (tmp_path / "trusted.pub").write_text(public_pem(trusted))
+    config = (
+        f'[[upstreams]]\nhost = "up.example"\nurl = "{here.url}"\nrevalidate = "0s"\n'
+        '[[signatures.policies]]\nmatch = ["up.example/**"]\nkeys = ["trusted.pub"]\n'
+    )
+
+    with RoadsteadServer(tmp_path, config=config, workers=1) as server:
+        mirror = server.client()
+        statuses = [get(mirror, f"up.example/{name}", f"v{number}").status for number in range(3)]
+        digests = [get(mirror, f"up.example/{name}", image.digest).status for image in images]
+
+        assert (statuses, digests) == ([403, 200, 200], [403, 200, 200])
+        sign(client, name, images[0].descriptor(), trusted, "bundle")
+        assert get(mirror, f"up.example/{name}", "v0").body == images[0].raw
+
+
+def test_a_new_key_signs_what_was_made_before(tmp_path: Path, ours: SigningKey) -> None:
+    """Without a key there is provenance alone; with one, the next pull has the same image signed."""
+    config = '[[augment.rules]]\nmatch = "**:added"\nenv = ["ADDED=yes"]\n'
+    (tmp_path / "ours.key").write_text(private_pem(ours))
+    with RoadsteadServer(tmp_path, config=config, workers=1) as server:
+        push(server.client(), "team/app", make_image(), "added")
+        before = get(server.client(), "team/app", "added").body
+        assert len(referrers(server.client(), "team/app", Digest.of(before))) == 1
+        assert get(server.client(), "team/app", names.signature_tag(Digest.of(before))).status == 404
+
+    with RoadsteadServer(tmp_path, config=f'{config}[signatures]\nkey = "${{file:ours.key}}"\n', workers=1) as server:
+        after = get(server.client(), "team/app", "added").body
+        listed = referrers(server.client(), "team/app", Digest.of(after))
+
+        assert after == before
+        assert len(listed) == 4
+        assert get(server.client(), "team/app", names.signature_tag(Digest.of(before))).status == 200
