@@ -31,14 +31,9 @@ class SignedImages(Protocol):
 class Admission(Protocol):
     """Says which images may be served."""
 
-    @property
-    def covers_originals(self) -> bool:
-        """Say whether some policy is about what was pushed, too, when that is asked for by name (``as-pushed/``)."""
-        ...
-
     async def check(self, repository: RepositoryName, digest: Digest, *, original: bool = False) -> None:
         """Return if a manifest may be served. Raises ImageUnsignedError, and the errors of what is read for that.
 
-        `original`: it was asked for as it was pushed.
+        `original`: it was asked for as it was pushed (``as-pushed/``).
         """
         ...

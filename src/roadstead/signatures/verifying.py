@@ -62,11 +62,6 @@ class Signatures:
         self._holding: dict[_Remembered, None] = {}
         self._noted: set[tuple[int, RepositoryName, Digest]] = set()
 
-    @property
-    def covers_originals(self) -> bool:
-        """Say whether some policy is about what was pushed, too, when that is asked for by name."""
-        return any(policy.originals for policy in self._policies)
-
     async def check(self, repository: RepositoryName, digest: Digest, *, original: bool = False) -> None:
         """Return if every policy for this repository is met. Raises ImageUnsignedError."""
         for number, policy in enumerate(self._policies):
@@ -79,13 +74,10 @@ class Signatures:
                 raise ImageUnsignedError(repository, digest, policy.name, policy.kind.value, reasons)
             self._note(number, policy, repository, digest, reasons)
 
-    async def holds(self, policy: Policy, repository: RepositoryName, digest: Digest) -> Sequence[str] | None:
-        """Return None if the policy is met, else why each signature doesn't hold; empty where there is none."""
-        return await self._unmet(-1, policy, repository, digest)
-
     async def _unmet(
         self, number: int, policy: Policy, repository: RepositoryName, digest: Digest
     ) -> Sequence[str] | None:
+        """Return None if a policy is met, else why each signature doesn't hold; empty where there is none."""
         reasons: list[str] = []
         waiting, seen = [digest], {digest}
         while waiting:
@@ -93,14 +85,15 @@ class Signatures:
             found = await self._found(policy, repository, current)
             for name, check in found:
                 key = (number, repository, current, name)
-                if number >= 0 and key in self._holding and policy.kind is SignatureKind.COSIGN:
+                if key in self._holding:
                     return None
                 try:
                     await check()
                 except (SignatureInvalidError, ManifestInvalidError) as error:
                     reasons.append(f"{name}: {error}")
                     continue
-                self._remember(key)
+                if policy.kind is SignatureKind.COSIGN:  # the others expire
+                    self._remember(key)
                 return None
             above = [one for one in await self._images.made_from(repository, current) if one not in seen]
             above = above[: MAX_LINEAGE - len(seen)]
