@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,12 +60,16 @@ class Pass:
         return Outcome(tally["condemned"], tally["blobs"], seconds, int(errors.split()[-1]) << 10)
 
 
-def push_rate(server: RoadsteadServer, pushed: list[Image], is_over: Callable[[], bool]) -> float:
-    """Push new images, each to the tag of its number in `pushed`, until it is over; return images a second."""
+def push_rate(server: RoadsteadServer, pushed: list[Image], seconds: float, beside: Pass | None = None) -> float:
+    """Push new images, each to the tag of its number in `pushed`; return images a second.
+
+    It goes on for so long, or until the pass that it is `beside` is over if that is sooner.
+    """
     began, first = time.monotonic(), len(pushed)
     while True:
         images = [make_image([8192, 8192]) for _ in range(_ROUND)]
         push_images(server.port, REPOSITORY, images, at_once=AT_ONCE, tag=f"{len(pushed)}", road=Road.PUT)
         pushed += images
-        if is_over():
-            return (len(pushed) - first) / (time.monotonic() - began)
+        took = time.monotonic() - began
+        if took > seconds or (beside is not None and beside.is_over):
+            return (len(pushed) - first) / took
