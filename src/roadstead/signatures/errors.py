@@ -68,7 +68,7 @@ class ImageUnsignedError(DeniedError):
         if self.kind == "cosign":
             return (
                 f"sign it with a key that the policy trusts: COSIGN_REPOSITORY=HOST/{self.repository} cosign sign "
-                f"--key KEY HOST/as-pushed/{self.repository}@{self.digest}"
+                f"--key KEY --new-bundle-format=false HOST/as-pushed/{self.repository}@{self.digest}"
             )
         return (
             "sign it with a certificate that the policy trusts: notation sign --signature-format jws "
