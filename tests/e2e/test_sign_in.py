@@ -1,4 +1,7 @@
-"""Signing in with real clients: docker and skopeo, with htpasswd (bcrypt and apr1), an account and a key."""
+"""Signing in with real clients: docker and skopeo, with htpasswd (bcrypt and apr1), an account and a key.
+
+Nothing is said of tokens here: clients are sent for them because there are accounts, or policies for everyone.
+"""
 
 import subprocess
 import sys
@@ -78,7 +81,7 @@ def test_docker_signs_in_pushes_and_pulls(
     docker_engine.import_busybox(image)
     status, said = login(docker_engine, server.host, who, "wrong", tmp_path)
     assert status != 0
-    assert "401 Unauthorized" in said
+    assert "unauthorized" in said.lower()
     status, said = login(docker_engine, server.host, who, passwords[who], tmp_path)
     assert (status, "Login Succeeded" in said) == (0, True), said
 
@@ -92,7 +95,7 @@ def test_docker_signs_in_pushes_and_pulls(
 def test_docker_is_told_what_it_may_not(
     server: RoadsteadServer, docker_engine: DockerEngine, passwords: dict[str, str], tmp_path: Path
 ) -> None:
-    """Without signing in, and where policies say no: the push ends at once, and the message says why."""
+    """Without signing in, and where policies say no: the push ends at once, in docker's words for it."""
     image = f"{server.host}/release/{uuid4().hex[:12]}:1"
     docker_engine.import_busybox(image)
     without = docker_engine.docker("push", image, check=False, configuration=tmp_path)
@@ -102,9 +105,9 @@ def test_docker_is_told_what_it_may_not(
 
     docker_engine.docker("rmi", image)
     assert without.returncode != 0
-    assert "no basic auth credentials" in without.stdout + without.stderr
+    assert "denied: requested access to the resource is denied" in without.stdout + without.stderr
     assert refused.returncode != 0
-    assert "denied: user:ana may not push release/" in refused.stdout + refused.stderr
+    assert "denied: requested access to the resource is denied" in refused.stdout + refused.stderr
 
 
 def test_skopeo_copies_with_credentials(
@@ -130,13 +133,12 @@ def test_skopeo_copies_with_credentials(
     refused = copy(f"docker://{server.host}/release/copy:1", *by)
 
     assert refused.returncode != 0
-    assert "403 (Forbidden)" in refused.stderr
+    assert "requested access to the resource is denied" in refused.stderr
 
 
 OPEN_TO_READ = """
 [auth]
 htpasswd = "users"
-issue = {}
 
 [[auth.policies]]
 subjects = ["everyone"]

@@ -32,12 +32,11 @@ subjects = ["authenticated"]
 repositories = ["closed/**"]
 actions = ["pull"]
 """
-PASSWORDS = f'[auth]\nhtpasswd = "users"\naccounts = true\n{POLICIES}'
+PASSWORDS = f'[auth]\nhtpasswd = "users"\naccounts = true\nissue = false\n{POLICIES}'
 ISSUED = f"""
 [auth]
 htpasswd = "users"
 accounts = true
-issue = {{}}
 {POLICIES}
 [[auth.policies]]
 subjects = ["everyone"]

@@ -74,12 +74,15 @@ def roadstead(server: RoadsteadServer, *words: str, given: str = "") -> str:
     return done.stdout
 
 
-def test_whoever_has_not_signed_in_is_asked_to(client: Client) -> None:
+def test_whoever_has_not_signed_in_is_asked_to(server: RoadsteadServer, client: Client) -> None:
     """At the door and at every repository alike, whether it is there or not."""
     door = client.get("/v2/")
 
     assert (door.status, door.code) == (401, "UNAUTHORIZED")
-    assert door.every("www-authenticate") == ['Basic realm="Harbour", charset="UTF-8"']
+    realm = f'Bearer realm="http://{server.host}/auth/token",service="roadstead"'
+    assert door.every("www-authenticate") == [realm]
+    for path in ("/metrics", "/api/v1/users"):
+        assert client.get(path).every("www-authenticate") == ['Basic realm="Harbour", charset="UTF-8"']
     assert door.headers["docker-distribution-api-version"] == "registry/2.0"
     for path in ("/v2/team/app/tags/list", "/v2/no/where/manifests/1", "/v2/_catalog"):
         assert client.get(path).status == 401

@@ -83,14 +83,15 @@ def build_entrance(settings: Settings, database: Database, marks: Marks, refusal
     if htpasswd is not None:
         ways.append(htpasswd)
     policies = build_policies(auth)
-    if auth.token is None and auth.issue is None:
+    if auth.token is None and settings.issue is None:
         return Entrance(Guard(Access(policies, ways, limiter, refusals), build_challenges(auth)))
     # The libraries for tokens cost a worker half its start, and most have none.
     from roadstead.app.tokens import TokenParts
 
     parts = TokenParts(settings, database.tokens, database.accounts, htpasswd)
     access = Access(policies, [*ways, parts.authenticator()], limiter, refusals)
-    return Entrance(Guard(access, parts.challenges()), parts.door(access, policies))
+    by_password = build_challenges(auth) if auth.accounts or htpasswd is not None else None
+    return Entrance(Guard(access, parts.challenges(), by_password), parts.door(access, policies))
 
 
 def build_policies(settings: AuthSettings) -> Policies:

@@ -46,7 +46,12 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
 
 async def _check_tokens(settings: Settings, plugs: Plugs) -> None:
     """Find out what every worker would fall over: keys that can't be read, or that another master key has sealed."""
-    if settings.auth.token is None and settings.auth.issue is None:
+    if settings.auth.issue is None and settings.wants_tokens and settings.issue is None:
+        _log.warning(
+            "clients are asked for passwords, and given no tokens",
+            advice="Set auth.master_key (openssl rand -base64 32), the same for every replica.",
+        )
+    if settings.auth.token is None and settings.issue is None:
         return
     # The libraries for tokens are loaded only where there are some.
     from roadstead.app.tokens import TokenParts

@@ -65,7 +65,7 @@ async def telling(
         origin="" if server.relative_urls else (server.public_url or "").rstrip("/"),
         prefix=server.prefix,
         references=wanted.references,
-        pull=None if buffer is None else buffer.note,
+        pulls=buffer,
     )
     if buffer is None:
         yield told
@@ -120,4 +120,5 @@ def _manners(endpoint: EndpointSettings) -> Manners:
         backoff=endpoint.backoff,
         max_attempts=endpoint.max_attempts,
         parallel=endpoint.parallel,
+        pulls_at_once=endpoint.pulls_at_once,
     )

@@ -60,7 +60,7 @@ class TokenParts:
         self._settings = settings
         self._store = store
         self._identities = KnownNames(accounts if settings.auth.accounts else None, htpasswd)
-        self._issue = settings.auth.issue
+        self._issue = settings.issue
         self._keys = _signing_keys(settings, self._issue, store) if self._issue is not None else None
 
     async def check(self) -> None:
@@ -112,7 +112,7 @@ class TokenParts:
 
 def own_service(settings: Settings) -> str:
     """Return what our tokens are for: the name that was given, else that of the public address."""
-    given = settings.auth.issue.service if settings.auth.issue is not None else None
+    given = settings.issue.service if settings.issue is not None else None
     return given or (settings.server.public_url or "").partition("://")[2].rstrip("/") or "roadstead"
 
 

@@ -8,8 +8,9 @@ from roadstead.auth.credentials import Credentials, Password, parse_authorizatio
 from roadstead.auth.errors import AttemptsTooManyError, CredentialsWrongError
 from roadstead.auth.limiter import FailureLimiter
 from roadstead.auth.policies import Decision, Policies
-from roadstead.auth.ports import Authenticator, TakesItsTime
+from roadstead.auth.ports import Authenticator, Judges, TakesItsTime, Verdict
 from roadstead.auth.principal import ANONYMOUS
+from roadstead.auth.recognised import Recognised
 from roadstead.auth.refusals import Refusals, Refused
 from roadstead.auth.sight import Sight
 
@@ -28,6 +29,7 @@ class Access:
         self._authenticators = tuple(authenticators)
         self._limiter = limiter
         self._refusals = refusals
+        self._recognised = Recognised()
 
     async def identify(self, authorization: str | None, client: str) -> Caller:
         """Return who sent a request, from its Authorization header; NOBODY where it says nothing.
@@ -37,16 +39,20 @@ class Access:
         """
         if authorization is None or not self._authenticators:
             return NOBODY
+        mark = self._recognised.mark(authorization)
+        caller = await self._recognised.find(mark)
+        if caller is not None:
+            return caller
         credentials = parse_authorization(authorization, client)
-        return NOBODY if credentials is None else await self.sign_in(credentials)
+        return NOBODY if credentials is None else await self.sign_in(credentials, mark)
 
-    async def sign_in(self, credentials: Credentials) -> Caller:
-        """Return who has these credentials; raises what `identify` does.
+    async def sign_in(self, credentials: Credentials, mark: bytes | None = None) -> Caller:
+        """Return who has these credentials; raises what `identify` does. By the `mark` they are known the next time.
 
         A wrong password has cost what each way of signing in costs, whether the name is known or not.
         """
         try:
-            return await self._sign_in(credentials)
+            return await self._sign_in(credentials, mark)
         except (CredentialsWrongError, AttemptsTooManyError) as error:
             claimed = f"user:{credentials.username}" if isinstance(credentials, Password) else "a token"
             self.refused(str(ANONYMOUS), credentials.client, ActKind.SIGN_IN, claimed, str(error))
@@ -57,11 +63,18 @@ class Access:
         if self._refusals is not None:
             self._refusals.note(Refused(by, client, kind, printable(target)), reason)
 
-    async def _sign_in(self, credentials: Credentials) -> Caller:
+    async def _sign_in(self, credentials: Credentials, mark: bytes | None) -> Caller:
+        verdicts: list[Verdict] = []
         for authenticator in self._authenticators:
-            caller = await authenticator.authenticate(credentials)
-            if caller is not None:
-                return caller
+            if isinstance(authenticator, Judges):
+                verdict = await authenticator.judge(credentials)
+            else:
+                verdict, mark = Verdict(await authenticator.authenticate(credentials)), None  # nobody knows what by
+            verdicts.append(verdict)
+            if verdict.caller is not None:
+                if mark is not None:
+                    self._recognised.keep(mark, verdict.caller, verdicts)
+                return verdict.caller
         for authenticator in self._authenticators:
             if isinstance(authenticator, TakesItsTime):
                 await authenticator.waste(credentials)

@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Self
 
-from roadstead.auth.principal import ANONYMOUS, Grant, Principal
+from roadstead.auth.principal import ANONYMOUS, Grant, Principal, PrincipalKind
 from roadstead.oci.pattern import Glob, Pattern, PatternInvalidError
 from roadstead.oci.reference import NameInvalidError, RepositoryName
 
@@ -117,7 +117,7 @@ class Caller:
     @property
     def is_anonymous(self) -> bool:
         """Say whether nobody in particular asks."""
-        return self.principal == ANONYMOUS
+        return self.principal.kind is PrincipalKind.ANONYMOUS
 
     def known_as(self, asked: str, repository: str) -> Self:
         """Return the caller whose token, where it is for the repository under another name, is for this one. Pure."""

@@ -222,10 +222,10 @@ def _narrowed(caller: Caller, action: Action, repository: str | None) -> Decisio
 
 def _grants(grant: Grant, action: Action, repository: str | None) -> bool:
     """Say whether an entry of a token covers it; ``repository(plugin)`` is a repository, ``*`` is any action."""
-    kind = grant.kind.partition("(")[0]
-    if repository is not None:
-        return kind == "repository" and grant.name == repository and bool({action.value, "*"} & grant.actions)
-    return kind == "registry" and grant.name == action.value and bool({action.value, "*"} & grant.actions)
+    kind, name = ("registry", action.value) if repository is None else ("repository", repository)
+    if grant.name != name or grant.kind.partition("(")[0] != kind:
+        return False
+    return action in grant.actions or "*" in grant.actions
 
 
 def needed(action: Action, repository: str | None) -> Grant:

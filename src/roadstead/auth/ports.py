@@ -1,6 +1,6 @@
 """What access control needs from elsewhere: ways of signing in, stores, and how clients are asked to sign in."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, runtime_checkable
@@ -22,6 +22,32 @@ class Authenticator(Protocol):
         AttemptsTooManyError and UnavailableError; never guesses.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a way of signing in says of some credentials, and what it goes by.
+
+    ``caller`` None: the credentials are of another kind, or aren't right. ``read`` reads again, cheaply, all that the
+    verdict depends on besides the credentials; it stands as long as that equals ``found``. None: it always stands.
+    """
+
+    caller: Caller | None
+    read: Callable[[], Awaitable[object]] | None = None
+    found: object = None
+
+
+@runtime_checkable
+class Judges(Protocol):
+    """An `Authenticator` that says what it goes by, so that its verdict can be remembered (``auth.recognised``)."""
+
+    async def judge(self, credentials: Credentials) -> Verdict:
+        """Do what `authenticate` does. The caller in the verdict follows from the credentials and ``found`` alone."""
+        ...
+
+
+NOT_MINE = Verdict(None)
+"""What a way of signing in says of credentials that it has nothing to do with."""
 
 
 @runtime_checkable

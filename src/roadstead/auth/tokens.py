@@ -10,15 +10,16 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from joserfc import jws
 from joserfc.errors import SecurityWarning
 
 from roadstead.auth.caller import Caller
-from roadstead.auth.ports import Identities
+from roadstead.auth.ports import Identities, Verdict
 from roadstead.auth.principal import ANONYMOUS, Grant, Principal, PrincipalKind
-from roadstead.auth.signing_keys import SigningKeys
+from roadstead.auth.signing_keys import SigningKey, SigningKeys
 from roadstead.auth.trusted_keys import TrustedKeys
 from roadstead.auth.verifying import TokenInvalidError, TokenRules, TokenVerifier
 from roadstead.clock import Clock
@@ -85,24 +86,33 @@ class OwnTokens:
         self._clock = clock
         self._verifier: tuple[frozenset[frozenset[str]], TokenVerifier] | None = None
 
-    async def caller(self, token: str, kid: object) -> Caller:
-        """Return who a token was made for, as they are now; raises TokenInvalidError. `kid` is what names its key."""
+    async def judge(self, token: str, kid: object) -> Verdict:
+        """Return who a token was made for, as they are now, and that it goes by who that is and by the keys that there
+        are; raises TokenInvalidError. `kid` is what names its key.
+        """
+        published = await self._keys.published()  # before it is checked: a key that goes meanwhile has it checked again
         keys = await self._keys.trusted(kid if isinstance(kid, str) else "")
         claims = self._verifying(keys).verify(token, self._clock.now())
         try:
             kind = PrincipalKind(str(claims.all.get(KIND)))
         except ValueError as error:
             raise TokenInvalidError("it was made for nobody known here") from error
-        principal = await self._present(Principal(kind, claims.subject))
-        return Caller(principal, grants=claims.grants, via="token", expires_at=claims.expires_at)
-
-    async def _present(self, principal: Principal) -> Principal:
-        if principal.kind is PrincipalKind.ANONYMOUS:
-            return ANONYMOUS
-        found = await self._identities.present(principal)
-        if found is None:
+        read = partial(self._standing, Principal(kind, claims.subject), self._verifying(keys).ends(claims))
+        present, _ = await read()
+        if present is None:
             raise TokenInvalidError("the one it was made for is not here any more")
-        return found
+        caller = Caller(present, grants=claims.grants, via="token", expires_at=claims.expires_at)
+        return Verdict(caller, read, (present, published))
+
+    async def _standing(self, principal: Principal, until: datetime) -> tuple[Principal | None, Sequence[SigningKey]]:
+        """Return what a token for somebody goes by: who that is now, nobody where its time is over; and the keys."""
+        now = self._clock.now()
+        keys = self._keys.known(now) or await self._keys.published()
+        if now > until:
+            return None, keys
+        if principal.kind is PrincipalKind.ANONYMOUS:
+            return ANONYMOUS, keys
+        return await self._identities.present(principal), keys
 
     def _verifying(self, keys: TrustedKeys) -> TokenVerifier:
         """Return what believes tokens of these keys: the one that remembers, as long as the keys are the same."""

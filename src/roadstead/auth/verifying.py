@@ -76,7 +76,7 @@ class TokenVerifier:
         digest = hashlib.sha256(token.encode()).digest()
         claims = self._believed.get(digest)
         if claims is not None:
-            if now <= claims.expires_at + self._rules.leeway:
+            if now <= self.ends(claims):
                 self._believed.move_to_end(digest)
                 return claims
             del self._believed[digest]
@@ -85,6 +85,10 @@ class TokenVerifier:
         if len(self._believed) > self._limit:
             self._believed.popitem(last=False)
         return claims
+
+    def ends(self, claims: TokenClaims) -> datetime:
+        """Return until when a token is believed that says so."""
+        return claims.expires_at + self._rules.leeway
 
     def _verify(self, token: str, now: datetime) -> TokenClaims:
         header = unverified_header(token)

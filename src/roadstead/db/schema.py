@@ -25,7 +25,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0011")
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
 HEAD = REVISIONS[-1]
@@ -333,6 +333,7 @@ outbox = Table(
     Column("held_until", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Column("settled_at", BigInteger),
+    Column("events", BigInteger, nullable=False, server_default="1"),
     CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="state"),
     sqlite_autoincrement=True,
 )

@@ -36,13 +36,15 @@ class Manners:
     """How an endpoint is treated.
 
     `max_attempts` None: an event is tried for ever. `parallel`: repositories whose events are sent at once; 1 sends
-    all events in the order they were written, as distribution does.
+    all events in the order they were written, as distribution does. `pulls_at_once`: of how many pulls that were
+    written together one request tells.
     """
 
     threshold: int = 10
     backoff: timedelta = timedelta(seconds=1)
     max_attempts: int | None = None
     parallel: int = 1
+    pulls_at_once: int = 1
 
     def hold(self, attempts: int) -> timedelta:
         """Return how long an event is let lie that has failed so many times: longer each time past the threshold."""
@@ -67,6 +69,7 @@ class Courier:
         self._manners = manners
         self._woken = asyncio.Event()
         self._delivered: list[int] = []  # told, and not marked yet
+        self._taken: dict[int, int] = {}  # of letters that were taken in part, how many events
         self._failures = 0  # in a row
 
     def wake(self) -> None:
@@ -141,16 +144,24 @@ class Courier:
 
     async def _deliver(self, letter: Letter) -> bool:
         """Make one attempt; False where the repository's later ones have to wait."""
-        if letter.attempts == 0:
-            self._tally.taken_up(self.endpoint)
-        try:
-            answer = await self._sink.deliver(letter)
-        except DeliveryError as error:
-            return await self._failed(letter, error)
-        self._failures = 0
+        events = letter.events
+        if letter.attempts == 0 and letter.position not in self._taken:
+            self._tally.taken_up(self.endpoint, len(events))
+        while some := events[self._taken.get(letter.position, 0) :][: self._manners.pulls_at_once]:
+            try:
+                answer = await self._sink.deliver(some)
+            except DeliveryError as error:
+                return await self._failed(letter, error)
+            self._failures = 0
+            self._tally.delivered(self.endpoint, answer, len(some))
+            self._taken[letter.position] = self._taken.get(letter.position, 0) + len(some)
+        self._settled(letter)
         self._delivered.append(letter.position)
-        self._tally.delivered(self.endpoint, answer)
         return True
+
+    def _settled(self, letter: Letter) -> None:
+        """Forget how much of a letter was taken: all of it, or it is given up."""
+        self._taken.pop(letter.position, None)
 
     async def _failed(self, letter: Letter, error: DeliveryError) -> bool:
         self._failures += 1
@@ -160,6 +171,7 @@ class Courier:
         facts = {"endpoint": self.endpoint, "id": letter.event_id, "repository": letter.repository}
         if self._manners.max_attempts is not None and attempts >= self._manners.max_attempts:
             await self._outbox.bury(letter.position, error=error.reason, now=now)
+            self._settled(letter)
             self._tally.buried(self.endpoint)
             _log.error("event given up", **facts, attempts=attempts, error=error.reason)
             return True

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -29,20 +29,22 @@ class Envelope:
     body: bytes
 
 
-def envelope(form: Format, subject: str, event: Mapping[str, Any]) -> Envelope:
-    """Return an event, in distribution's form (``Event.as_plain``), as a receiver wants it.
+def envelope(form: Format, events: Sequence[tuple[str, Mapping[str, Any]]]) -> Envelope:
+    """Return events, each with its subject and in distribution's form (``Event.as_plain``), as a receiver wants them.
 
-    Always the same bytes for the same event: a receiver that compares what comes twice finds no difference.
+    Always the same bytes for the same events: a receiver that compares what comes twice finds no difference. One
+    CloudEvent comes by itself, several as a batch (CloudEvents 1.0, JSON format, §4).
     """
     if form is Format.DISTRIBUTION:
-        # Indented by three, one event a request: as distribution 2 sends it.
+        # Indented by three, as distribution 2 sends it; that only ever has one event in it.
         return Envelope(
             "application/vnd.docker.distribution.events.v1+json",
-            json.dumps({"events": [event]}, indent=3, ensure_ascii=False).encode(),
+            json.dumps({"events": [event for _, event in events]}, indent=3, ensure_ascii=False).encode(),
         )
-    return Envelope(
-        "application/cloudevents+json", json.dumps(_cloud_event(subject, event), ensure_ascii=False).encode()
-    )
+    told = [_cloud_event(subject, event) for subject, event in events]
+    if len(told) == 1:
+        return Envelope("application/cloudevents+json", json.dumps(told[0], ensure_ascii=False).encode())
+    return Envelope("application/cloudevents-batch+json", json.dumps(told, ensure_ascii=False).encode())
 
 
 def signature(secret: Secret, body: bytes) -> str:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 from roadstead.acts import Asked
 from roadstead.errors import InvalidError, NotFoundError, UnavailableError
-from roadstead.events.event import Action, Event, Subject
+from roadstead.events.bundle import Bundle, subject_of
+from roadstead.events.event import Action, Subject
 
 
 class LetterState(StrEnum):
@@ -22,7 +23,11 @@ class LetterState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """One event on its way to one endpoint. ``position`` rises with every letter, of all endpoints together."""
+    """Events on their way to one endpoint: one, or pulls of one repository together.
+
+    ``position`` rises with every letter, of all endpoints together. The other fields are those of the first event, and
+    ``more`` has the others.
+    """
 
     position: int
     endpoint: str
@@ -37,6 +42,12 @@ class Letter:
     created_at: datetime
     held_until: datetime | None = None
     settled_at: datetime | None = None
+    more: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def events(self) -> Sequence[tuple[Subject, Mapping[str, Any]]]:
+        """Return all events, each with what it is about."""
+        return [(self.subject, self.event), *((subject_of(event), event) for event in self.more)]
 
 
 class OutboxStore(Protocol):
@@ -46,8 +57,8 @@ class OutboxStore(Protocol):
     one that was delivered already.
     """
 
-    async def add(self, events: Sequence[Event]) -> Sequence[str]:
-        """Write letters for events of which no transaction tells (pulls); return the endpoint of each."""
+    async def add(self, bundles: Sequence[Bundle]) -> None:
+        """Write letters for pulls, of which no transaction tells: one for each bundle."""
         ...
 
     async def due(self, endpoint: str, *, now: datetime, limit: int) -> Sequence[Letter]:
@@ -75,7 +86,7 @@ class OutboxStore(Protocol):
         ...
 
     async def pending(self) -> Mapping[str, int]:
-        """Return how many letters wait, by endpoint."""
+        """Return how many events wait, by endpoint."""
         ...
 
     async def letters(
@@ -119,10 +130,10 @@ class Commits(Protocol):
 class Sink(Protocol):
     """Where the events of one endpoint go."""
 
-    async def deliver(self, letter: Letter) -> str:
-        """Hand one event over; return the receiver's answer in a few words (``200 OK``).
+    async def deliver(self, events: Sequence[tuple[Subject, Mapping[str, Any]]]) -> str:
+        """Hand events over in one request; return the receiver's answer in a few words (``200 OK``).
 
-        Raises DeliveryError where the receiver doesn't take it or doesn't answer in time. Safe to cancel: the event is
+        Raises DeliveryError where the receiver doesn't take them or doesn't answer in time. Safe to cancel: they are
         then delivered again.
         """
         ...
@@ -135,12 +146,12 @@ class Sink(Protocol):
 class Tally(Protocol):
     """Somebody who counts."""
 
-    def taken_up(self, endpoint: str) -> None:
-        """Count an event that is tried for the first time."""
+    def taken_up(self, endpoint: str, events: int) -> None:
+        """Count events that are tried for the first time."""
         ...
 
-    def delivered(self, endpoint: str, answer: str) -> None:
-        """Count a delivery."""
+    def delivered(self, endpoint: str, answer: str, events: int) -> None:
+        """Count events that were delivered with one request."""
         ...
 
     def failed(self, endpoint: str, answer: str | None) -> None:

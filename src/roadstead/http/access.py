@@ -30,9 +30,11 @@ _log = structlog.get_logger()
 class Guard:
     """Lets requests through to their handlers, or doesn't."""
 
-    def __init__(self, access: Access, challenges: Challenges) -> None:
+    def __init__(self, access: Access, challenges: Challenges, elsewhere: Challenges | None = None) -> None:
+        """Outside of `/v2/` people and programs are told what `elsewhere` says: there nobody knows of token servers."""
         self._access = access
         self._challenges = challenges
+        self._elsewhere = elsewhere or challenges
 
     @property
     def policies(self) -> Policies:
@@ -51,20 +53,30 @@ class Guard:
             return
         name = found.get("name")
         repository = None if name is None else str(parse_name(name).repository)
-        await self.admit_to(request, route.needs, repository, asked=asked)
+        challenges = self._elsewhere if route.needs is Action.ADMIN else self._challenges
+        await self._admit(request, route.needs, repository, challenges, asked=asked)
 
-    async def admit_to(
-        self, request: Request, action: Action, repository: str | None, *, asked: str | None = None
-    ) -> None:
-        """Do the same for an action on a repository, or on the registry as a whole (None).
+    async def admit_to(self, request: Request, action: Action, repository: str | None) -> None:
+        """Do the same outside of `/v2/` for an action on a repository, or on the registry as a whole (None).
 
         Raises SignInNeededError, AccessDeniedError, AttemptsTooManyError.
         """
+        await self._admit(request, action, repository, self._elsewhere)
+
+    async def _admit(
+        self,
+        request: Request,
+        action: Action,
+        repository: str | None,
+        challenges: Challenges,
+        *,
+        asked: str | None = None,
+    ) -> None:
         named = repository if asked is None else asked
         try:
             caller = await self._access.identify(request.header(b"authorization"), request.client or "")
         except SignInNeededError as error:
-            self._ask_again(request, action, named, error)
+            self._ask_again(request, action, named, error, challenges)
             raise
         if asked is not None and repository is not None:
             caller = caller.known_as(asked, repository)
@@ -74,16 +86,16 @@ class Guard:
             return
         decision = self._access.decide(caller, action, repository)
         if not decision.allowed:
-            raise self._refusal(request, caller, action, repository, decision, named)
+            raise self._refusal(request, caller, action, repository, decision, named, challenges)
 
     def _admit_at_the_door(self, request: Request, caller: Caller) -> None:
         """``/v2/`` asks nothing of anybody but where clients find out how to sign in: they only do so if asked here."""
         if not caller.is_anonymous or caller.grants is not None:
             return  # somebody we know, or nobody in particular with a token that says so
         if self._challenges.asks_everybody or not self._access.policies.may_do_anything(caller):
-            challenges = self._values(request, ())
-            if challenges:
-                raise SignInNeededError(challenges=challenges)
+            values = _values(self._challenges, request, ())
+            if values:
+                raise SignInNeededError(challenges=values)
 
     def _refusal(
         self,
@@ -93,6 +105,7 @@ class Guard:
         repository: str | None,
         decision: Decision,
         named: str | None,
+        challenges: Challenges,
     ) -> Exception:
         _log.info(
             "access denied",
@@ -105,23 +118,36 @@ class Guard:
         )
         if caller.is_anonymous or decision.by_token:
             wanted = (needed(action, named),)
-            challenges = self._values(request, wanted, "insufficient_scope" if decision.by_token else None)
-            if challenges:
+            if decision.by_token:
+                values = _values(self._challenges, request, wanted, "insufficient_scope")
+            else:
+                values = _values(challenges, request, wanted)
+            if values:
                 said = "the token is not good for this" if decision.by_token else "sign in to do this"
-                return SignInNeededError(said, challenges, wanted)
+                return SignInNeededError(said, values, wanted)
         what = "the registry" if repository is None else repository
         self._access.refused(
             str(caller.principal), request.client or "", ActKind.ACCESS, f"{action} {what}", decision.because
         )
         return AccessDeniedError(f"{caller.principal} may not {action} {what}")
 
-    def _ask_again(self, request: Request, action: Action, repository: str | None, error: SignInNeededError) -> None:
+    def _ask_again(
+        self,
+        request: Request,
+        action: Action,
+        repository: str | None,
+        error: SignInNeededError,
+        challenges: Challenges,
+    ) -> None:
         """Add to an error how to sign in; what came was wrong."""
         _log.info("sign-in refused", client=request.client, reason=str(error))
         at_the_door = action.of_repository and repository is None
         error.wanted = () if at_the_door else (needed(action, repository),)
-        error.challenges = self._values(request, error.wanted, "invalid_token")
+        error.challenges = _values(challenges, request, error.wanted, "invalid_token")
 
-    def _values(self, request: Request, wanted: tuple[Grant, ...], error: str | None = None) -> tuple[str, ...]:
-        host = request.header(b"host") or ""
-        return tuple(self._challenges.values(wanted, host=host, scheme=request.scheme, error=error))
+
+def _values(
+    challenges: Challenges, request: Request, wanted: tuple[Grant, ...], error: str | None = None
+) -> tuple[str, ...]:
+    host = request.header(b"host") or ""
+    return tuple(challenges.values(wanted, host=host, scheme=request.scheme, error=error))

@@ -89,6 +89,10 @@ class Request:
         value = self._headers().get(name)
         return None if value is None else str(value, "latin-1")
 
+    def values(self, names: Sequence[bytes]) -> tuple[bytes | None, ...]:
+        """Return the first header of each of these (lower-case) names, as it came."""
+        return tuple(map(self._headers().get, names))
+
     def headers(self, name: bytes) -> list[str]:
         """Return every header of that (lower-case) name."""
         if name not in self._headers():

@@ -5,6 +5,7 @@ ITU-T I.371 annex A): each token that is taken moves that moment on by the time 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 _SLACK = 1e-3
@@ -38,6 +39,7 @@ def advanced(mark: float, now: float, by: float, most: float) -> tuple[float, fl
     return moved, 0.0
 
 
+@lru_cache(maxsize=4096)
 def source(address: str) -> str:
     """Return what stands for a client's address: of IPv6 the network, of which a single customer gets a /64. Pure."""
     try:

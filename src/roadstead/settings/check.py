@@ -44,6 +44,7 @@ _HEADER = re.compile(r"[!-~]+")
 _METRICS_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _REALM = re.compile(r"[\x20-\x7e]{1,255}")
 _SUBJECTS = ("anonymous", "authenticated", "everyone")
+_MOST_PULLS = 64
 _SUBJECT_KINDS = ("user", "robot", "group", "issued")
 _NAMED_SUBJECT = re.compile(rf"(?:{'|'.join(_SUBJECT_KINDS)}):\S{{1,255}}")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:[!-~]{1,500}")
@@ -362,7 +363,7 @@ def _token(token: TokenSettings) -> Iterator[Finding]:
 
 
 def _issue(settings: Settings) -> Iterator[Finding]:
-    auth, issue = settings.auth, settings.auth.issue
+    auth, issue = settings.auth, settings.issue if settings.auth.issue is not None else None
     if auth.master_key is not None and len(auth.master_key.reveal()) < _SHORTEST_MASTER_KEY:
         yield Finding(
             "auth.master_key",
@@ -580,5 +581,7 @@ def _endpoint(key: str, endpoint: EndpointSettings) -> Iterator[Finding]:
     ):
         if number is not None and number < 1:
             yield Finding(f"{key}.{name}", f"expected 1 or more, got {number}")
+    if not 1 <= endpoint.pulls_at_once <= _MOST_PULLS:
+        yield Finding(f"{key}.pulls_at_once", f"expected 1 to {_MOST_PULLS}, got {endpoint.pulls_at_once}")
     if endpoint.signing_key is not None and not endpoint.signing_key:
         yield Finding(f"{key}.signing_key", "is empty: everybody could sign with it")

@@ -157,6 +157,8 @@ def _table(kind: type, raw: object, key: str, source: Source) -> object:
         except ValueError as error:
             raise ConversionError(Finding(key, f"expected a table as JSON, got {raw!r}", source.name)) from error
         source = dataclasses.replace(source, textual=False)
+    if kind is IssueSettings and isinstance(raw, bool):
+        raw = {"enabled": raw}
     if not isinstance(raw, Mapping):
         raise ConversionError(Finding(key, f"expected a table, got {_told(raw)}", source.name))
     known = field_types(kind)

@@ -479,7 +479,7 @@ class _Reader:
 
     def _event_endpoint(self, path: str, entry: Table) -> dict[str, object]:
         """Return one of distribution's endpoints as one of ours, with distribution's manners."""
-        given: dict[str, object] = {"parallel": "1", "heads": "true"}
+        given: dict[str, object] = {"parallel": "1", "heads": "true", "pulls_at_once": "1"}
         ignored: list[object] = []
         actions = list(_ACTIONS)
         for name, node in entry.children.items():
@@ -571,8 +571,12 @@ class _Reader:
                 self._find(f"auth.{name}", auth or self._root, "unknown provider of authentication")
 
     def _check_htpasswd(self) -> None:
-        """Both keys are required, as distribution has it: without them nobody would be kept out."""
+        """Both keys are required, as distribution has it: without them nobody would be kept out.
+
+        Clients are asked for a password then, as they are there, whoever else may sign in.
+        """
         section = find(self._root, "auth.htpasswd") or self._root
+        self._give("auth.issue", {"enabled": "false"}, section)
         for name in ("realm", "path"):
             node = find(self._root, f"auth.htpasswd.{name}")
             if not isinstance(node, Scalar) or not node.text:

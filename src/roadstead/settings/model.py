@@ -412,6 +412,12 @@ class KeyIds(StrEnum):
 class IssueSettings:
     """``auth.issue``: bearer tokens of our own, given out at ``/auth/token`` to whoever signs in."""
 
+    enabled: bool | None = setting(
+        None,
+        "Whether there are any. By default where this table is written, where users or keys are in the database, and "
+        "where policies allow something to those who haven't signed in; not beside `auth.token`. `false` has clients "
+        "asked for a password (Basic), as with an htpasswd file alone.",
+    )
     service: str | None = setting(
         None, "What the tokens are for (`aud`): by default the host of `server.public_url`, else `roadstead`."
     )
@@ -477,8 +483,8 @@ class AuthSettings:
     )
     issue: IssueSettings | None = setting(
         None,
-        "Bearer tokens of our own, a table that may be empty (`[auth.issue]`); see `auth.issue`. Clients need them "
-        "where some may do something without signing in: with passwords alone they would never be asked.",
+        "Bearer tokens of our own, a table that may be empty; see `[auth.issue]`. Clients need them where some may do "
+        "something without signing in: with passwords alone they would never be asked.",
     )
     master_key: Secret | None = setting(
         None,
@@ -490,6 +496,14 @@ class AuthSettings:
         "Who may do what; see `[[auth.policies]]`. Without any, whoever signs in may do everything to images, and "
         "others nothing.",
     )
+
+    @property
+    def is_open_to_some(self) -> bool:
+        """Say whether policies allow anything to those who haven't signed in."""
+        return any(
+            policy.effect is PolicyEffect.ALLOW and {"anonymous", "everyone"} & set(policy.subjects)
+            for policy in self.policies
+        )
 
     @property
     def is_on(self) -> bool:
@@ -801,6 +815,11 @@ class EndpointSettings:
     parallel: int = setting(
         4, "Of how many repositories events are sent at the same time. Those of one repository come one after another."
     )
+    pulls_at_once: int = setting(
+        64,
+        "Of how many pulls one request tells at the most, 1 to 64, where many came at once from one repository. 1 is "
+        "for receivers that look at the first event of a request alone. Other events always come one by one.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -877,6 +896,32 @@ class Settings:
     audit: AuditSettings = AuditSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
+
+    @property
+    def issue(self) -> IssueSettings | None:
+        """Return how we give out bearer tokens, None where we don't; `auth.accounts` has been decided.
+
+        Without a word we do where Basic alone would leave somebody out: clients only send a password where they are
+        asked for one, and where some need none nobody can be asked.
+        """
+        auth = self.auth
+        if auth.issue is not None:
+            return None if auth.issue.enabled is False else auth.issue
+        return IssueSettings() if self.wants_tokens and self.has_master_key else None
+
+    @property
+    def wants_tokens(self) -> bool:
+        """Say whether clients would be sent for tokens without a word in settings."""
+        auth = self.auth
+        return auth.token is None and (bool(auth.accounts) or (auth.htpasswd is not None and auth.is_open_to_some))
+
+    @property
+    def has_master_key(self) -> bool:
+        """Say whether what signs tokens can be encrypted in the database: under a key that was given, or on one machine
+        under one that is kept in the data directory. Replicas may each have a directory of their own.
+        """
+        is_alone = self.storage.driver is StorageDriver.FILESYSTEM and self.database_url.startswith("sqlite")
+        return self.auth.master_key is not None or is_alone
 
     @property
     def is_rebuildable(self) -> bool:

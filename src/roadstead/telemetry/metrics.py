@@ -230,13 +230,13 @@ class EventMetrics:
         self._metrics = metrics
         self._answers: set[tuple[str, str]] = set()
 
-    def taken_up(self, endpoint: str) -> None:
-        """Count an event that is tried for the first time."""
-        self._metrics.counter(_EVENTS, "Events", endpoint).add()
+    def taken_up(self, endpoint: str, events: int) -> None:
+        """Count events that are tried for the first time."""
+        self._metrics.counter(_EVENTS, "Events", endpoint).add(events)
 
-    def delivered(self, endpoint: str, answer: str) -> None:
-        """Count a delivery."""
-        self._metrics.counter(_EVENTS, "Successes", endpoint).add()
+    def delivered(self, endpoint: str, answer: str, events: int) -> None:
+        """Count events that were delivered with one request."""
+        self._metrics.counter(_EVENTS, "Successes", endpoint).add(events)
         self._answered(endpoint, answer)
 
     def failed(self, endpoint: str, answer: str | None) -> None:

@@ -99,7 +99,7 @@ def test_envelopes_are_json_whatever_was_said(agent: str, host: str, actor: str,
         cause=Cause(agent=agent, host=host, actor=actor),
     ).as_plain(SOURCE)
 
-    document = json.loads(envelope(form, "blob", event).body)
+    document = json.loads(envelope(form, [("blob", event)]).body)
 
     found = document["events"][0] if form is Format.DISTRIBUTION else document["data"]
     assert found == event

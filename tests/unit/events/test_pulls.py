@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from roadstead.db.engine import Database, open_database
-from roadstead.events.event import Action, Cause, Event, Subject
+from roadstead.events.bundle import MAX_BYTES, MOST, Bundle, unbundled
+from roadstead.events.event import Action, Cause, Event, Source, Subject
 from roadstead.events.pulls import PullBuffer
 from roadstead.events.rules import Interest, Interests
 from roadstead.oci.digest import Digest
@@ -20,16 +21,53 @@ from roadstead.telemetry.metrics import EventMetrics, Metrics
 PULLS = Interests(endpoints=(Interest(endpoint="a", actions=frozenset({Action.PULL})),))
 
 
-def pull(method: str = "GET") -> Event:
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def pull(method: str = "GET", repository: str = "a", **more: object) -> Event:
     """Return the event of a pull."""
     return Event(
         action=Action.PULL,
         subject=Subject.BLOB,
-        repository=RepositoryName("a"),
-        at=datetime(2026, 3, 1, tzinfo=UTC),
+        repository=RepositoryName(repository),
+        at=NOW,
         digest=Digest.of(b""),
         cause=Cause(method=method),
+        **more,  # type: ignore[arg-type]
     )
+
+
+def note(buffer: PullBuffer, event: Event, number: int = 0) -> None:
+    """Have a pull noted as handlers do; by its number it is told from others that are alike."""
+    like = (event.repository, event.cause.method)
+    pulled = (like, NOW + timedelta(seconds=number), f"192.0.2.1:{number}")
+    if not buffer.note(*pulled):
+        buffer.learn(like, event)
+        assert buffer.note(*pulled)
+
+
+class Taking:
+    """An outbox that takes everything, once it isn't busy any longer."""
+
+    def __init__(self, *, busy: int = 0) -> None:
+        self.busy = busy
+        self.taken: list[Bundle] = []
+
+    async def add(self, bundles: Sequence[Bundle]) -> None:
+        """Take bundles."""
+        if self.busy:
+            self.busy -= 1
+            raise StoreBusyError("busy")
+        self.taken += bundles
+
+    def addresses(self, repository: str) -> list[str]:
+        """Return where the pulls of a repository came from, in the order they were taken."""
+        return [
+            event["request"]["addr"]
+            for bundle in self.taken
+            if bundle.repository.value == repository
+            for event in unbundled(bundle.id, bundle.as_plain(Source("", "")))
+        ]
 
 
 @pytest.fixture
@@ -51,9 +89,9 @@ async def test_what_is_too_much_is_dropped_and_counted(database: Database, tmp_p
     numbers = Metrics(tmp_path, "worker-1")
     buffer = PullBuffer(PULLS, database.outbox, EventMetrics(numbers), limit=3)
     for _ in range(10):
-        buffer.note(pull("HEAD"))
+        note(buffer, pull("HEAD"))
     for _ in range(5):
-        buffer.note(pull())
+        note(buffer, pull())
 
     await buffer.flush()
 
@@ -64,29 +102,67 @@ async def test_what_is_too_much_is_dropped_and_counted(database: Database, tmp_p
 async def test_what_the_database_does_not_take_is_kept(tmp_path: Path) -> None:
     """Until it does, in order and once."""
 
-    class Busy:
-        def __init__(self) -> None:
-            self.taken: list[str] = []
-            self.busy = 2
-
-        async def add(self, events: Sequence[Event]) -> Sequence[str]:
-            if self.busy:
-                self.busy -= 1
-                raise StoreBusyError("busy")
-            self.taken += [event.id for event in events]
-            return []
-
-    outbox = Busy()
+    outbox = Taking(busy=2)
     buffer = PullBuffer(PULLS, outbox, EventMetrics(Metrics(tmp_path, "worker-1")))  # type: ignore[arg-type]
-    events = [pull() for _ in range(450)]
-    for event in events:
-        buffer.note(event)
+    for number in range(450):
+        note(buffer, pull(), number)
 
     for _ in range(3):
         await buffer.flush()
 
-    assert outbox.taken == [event.id for event in events]
-    assert Counter(outbox.taken).most_common(1)[0][1] == 1
+    assert outbox.addresses("a") == [f"192.0.2.1:{number}" for number in range(450)]
+    assert Counter(bundle.id for bundle in outbox.taken).most_common(1)[0][1] == 1
+
+
+async def test_flushes_that_meet_write_nothing_twice(tmp_path: Path) -> None:
+    """One goes on where the other has stopped."""
+
+    class Slow(Taking):
+        async def add(self, bundles: Sequence[Bundle]) -> None:
+            await asyncio.sleep(0)
+            await super().add(bundles)
+
+    outbox = Slow()
+    buffer = PullBuffer(PULLS, outbox, EventMetrics(Metrics(tmp_path, "worker-1")))  # type: ignore[arg-type]
+    for number in range(5000):
+        note(buffer, pull(), number)
+
+    await asyncio.gather(buffer.flush(), buffer.flush())
+
+    assert outbox.addresses("a") == [f"192.0.2.1:{number}" for number in range(5000)]
+
+
+async def test_what_waits_for_the_database_takes_places(tmp_path: Path) -> None:
+    """So a database that is down for long makes no buffer grow."""
+    outbox = Taking(busy=3)
+    numbers = Metrics(tmp_path, "worker-1")
+    buffer = PullBuffer(PULLS, outbox, EventMetrics(numbers), limit=10)  # type: ignore[arg-type]
+    for number in range(30):
+        note(buffer, pull(), number)
+        if number % 8 == 7:
+            await buffer.flush()
+    await buffer.flush()
+
+    assert len(outbox.addresses("a")) + float(dropped(numbers).rpartition(" ")[2]) == 30
+    assert len(outbox.addresses("a")) == 10
+
+
+async def test_pulls_are_told_together_by_repository_and_in_order(tmp_path: Path) -> None:
+    """As many as a bundle holds, and fewer where events are large; of each repository in the order they came."""
+    outbox = Taking()
+    buffer = PullBuffer(PULLS, outbox, EventMetrics(Metrics(tmp_path, "worker-1")))  # type: ignore[arg-type]
+    large = {"references": [{"digest": "x" * 100} for _ in range(100)]}
+    for number in range(200):
+        note(buffer, pull(), number)
+        note(buffer, pull(repository="b", **large), number)
+
+    await buffer.flush()
+
+    everyone = [f"192.0.2.1:{number}" for number in range(200)]
+    assert outbox.addresses("a") == outbox.addresses("b") == everyone
+    lengths = {name: [len(bundle.pulls) for bundle in outbox.taken if bundle.repository.value == name] for name in "ab"}
+    assert lengths["a"] == [MOST, MOST, MOST, 200 - 3 * MOST]
+    assert max(lengths["b"]) == MAX_BYTES // 11_400
 
 
 async def test_they_are_written_each_second(database: Database, tmp_path: Path) -> None:
@@ -96,7 +172,7 @@ async def test_they_are_written_each_second(database: Database, tmp_path: Path) 
     )
     running = asyncio.ensure_future(buffer.run())
     try:
-        buffer.note(pull())
+        note(buffer, pull())
         async with asyncio.timeout(10):
             async with database.outbox.commits() as commits:
                 while not await database.outbox.pending():

@@ -54,7 +54,7 @@ async def deliver(port: int, **more: object) -> str:
     url = Secret(f"http://{more.pop('user', '')}127.0.0.1:{port}/events")
     webhook = Webhook(Receiver(url=url, timeout=timedelta(seconds=2), **more))  # type: ignore[arg-type]
     try:
-        return await webhook.deliver(LETTER)
+        return await webhook.deliver(LETTER.events)
     finally:
         await webhook.close()
 

@@ -1,5 +1,6 @@
 """Settings of access control and of limits: what is read, and what is said of slips."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,49 @@ def test_variables_say_it_too(tmp_path: Path) -> None:
     assert settings.auth.htpasswd == HtpasswdSettings(path=tmp_path / "users")
     assert settings.auth.policies[0].subjects == ("everyone",)
     assert list(check_settings(settings)) == []
+
+
+OPEN = POLICY.replace("user:ana", "everyone")
+FILE, ACCOUNTS = '[auth]\nhtpasswd = "users"\n', "[auth]\naccounts = true\n"
+POSTGRES = '[database]\nurl = "postgresql://db.test/roadstead"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "given_out"),
+    [
+        ("", False),
+        (FILE, False),
+        (ACCOUNTS, True),
+        (FILE + POLICY, False),
+        (FILE + OPEN, True),
+        (FILE + OPEN.replace("everyone", "anonymous"), True),
+        (f'{FILE}{OPEN}effect = "deny"\n{POLICY}', False),
+        (OPEN, False),  # nobody can sign in at all
+        (f"{ACCOUNTS}issue = false\n", False),
+        (f"{FILE}issue = {{}}\n", True),
+        (f"{FILE}issue = {{ enabled = false, lifetime = '10m' }}\n{OPEN}", False),
+        (ACCOUNTS + POSTGRES, False),  # replicas would have a key each
+        (f"{ACCOUNTS}master_key = '{'k' * 32}'\n{POSTGRES}", True),
+    ],
+)
+def test_when_tokens_are_given_out(tmp_path: Path, text: str, given_out: bool) -> None:
+    """Where some would be left out with passwords alone, unless settings say otherwise or keys couldn't be shared."""
+    settings = read(tmp_path, text)
+
+    assert (settings.issue is not None) is given_out
+    assert from_plain(as_plain(settings)).issue == settings.issue
+
+
+@pytest.mark.parametrize(("ours", "given_out"), [("", False), ("roadstead: {auth: {issue: {}}}\n", True)])
+def test_distribution_s_htpasswd_asks_for_passwords(tmp_path: Path, ours: str, given_out: bool) -> None:
+    """As it does there, whatever accounts there are beside it; our own section may say otherwise."""
+    (tmp_path / "users").write_text("")
+    path = tmp_path / "config.yml"
+    path.write_text(
+        "version: 0.1\nstorage: {filesystem: {rootdirectory: data}}\n"
+        f"auth: {{htpasswd: {{realm: here, path: {tmp_path / 'users'}}}}}\n{ours}"
+    )
+    settings = load(path, environment={}, directory=tmp_path).settings
+
+    with_accounts = replace(settings, auth=replace(settings.auth, accounts=True))
+    assert (with_accounts.issue is not None) is given_out

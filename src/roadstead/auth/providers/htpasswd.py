@@ -4,9 +4,11 @@ Distribution reads bcrypt alone; stacks are also made with ``openssl passwd -apr
 ``{SHA}`` and SHA-crypt. The file is read again when it has changed, which each request looks at.
 """
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from roadstead.auth.caller import Caller
 from roadstead.auth.credentials import Credentials, Password
 from roadstead.auth.errors import SourceUnreadableError
 from roadstead.auth.passwords import Passwords, objection
-from roadstead.auth.ports import Authenticator, TakesItsTime
+from roadstead.auth.ports import NOT_MINE, Authenticator, Judges, TakesItsTime, Verdict
 from roadstead.auth.principal import Principal, PrincipalKind
 
 _log = structlog.get_logger()
@@ -88,19 +90,27 @@ class HtpasswdFile:
 
     def __init__(self, path: Path, passwords: Passwords) -> None:
         self._path = path
+        self._name = os.fspath(path)
         self._passwords = passwords
         self._seen: tuple[int, int, int] | None = None
         self._entries = HtpasswdEntries({}, ())
 
     async def authenticate(self, credentials: Credentials) -> Caller | None:
         """Return who it is; a file that isn't there lets nobody in (SourceUnreadableError)."""
+        return (await self.judge(credentials)).caller
+
+    async def judge(self, credentials: Credentials) -> Verdict:
+        """Return who it is, and that it goes by what hash the file has for the name."""
         if not isinstance(credentials, Password):
-            return None
-        entries = self.read()
-        hashed = entries.hashes.get(credentials.username)
-        if hashed is not None and await self._passwords.matches(hashed, credentials):
-            return Caller(Principal(PrincipalKind.USER, credentials.username), via="htpasswd")
-        return None
+            return NOT_MINE
+        read = partial(self._hash_of, credentials.username)
+        hashed = await read()
+        if hashed is None or not await self._passwords.matches(hashed, credentials):
+            return Verdict(None, read, hashed)
+        return Verdict(Caller(Principal(PrincipalKind.USER, credentials.username), via="htpasswd"), read, hashed)
+
+    async def _hash_of(self, name: str) -> str | None:
+        return self.read().hashes.get(name)
 
     async def waste(self, credentials: Credentials) -> None:
         """Take as long as the costliest hash of the file at the least: a quick "no" would tell which names it has."""
@@ -115,7 +125,7 @@ class HtpasswdFile:
     def read(self) -> HtpasswdEntries:
         """Return what the file says now; it is read if it isn't the one that was read last."""
         try:
-            status = self._path.stat()
+            status = os.stat(self._name)  # noqa: PTH116 -- Path takes as long again, and each request looks
             seen = (status.st_ino, status.st_mtime_ns, status.st_size)
             if seen != self._seen:
                 self._entries = parse_htpasswd(self._path.read_text(encoding="utf-8", errors="replace"))
@@ -136,3 +146,4 @@ class HtpasswdFile:
 if TYPE_CHECKING:
     _: type[Authenticator] = HtpasswdFile
     __: type[TakesItsTime] = HtpasswdFile
+    ___: type[Judges] = HtpasswdFile

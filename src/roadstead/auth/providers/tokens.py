@@ -1,23 +1,16 @@
 """Signing in with a bearer token: one of our own, or one of an issuer that settings trust."""
 
-import hashlib
 import json
-from collections import OrderedDict
-from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from roadstead.auth.caller import Caller
 from roadstead.auth.credentials import Bearer, Credentials
-from roadstead.auth.ports import Authenticator
+from roadstead.auth.ports import NOT_MINE, Authenticator, Judges, Verdict
 from roadstead.auth.principal import Principal, PrincipalKind
 from roadstead.auth.tokens import OwnTokens
-from roadstead.auth.verifying import (
-    REMEMBERED,
-    TokenInvalidError,
-    TokenVerifier,
-    unverified_claims,
-    unverified_header,
-)
+from roadstead.auth.verifying import TokenInvalidError, TokenVerifier, unverified_claims, unverified_header
 from roadstead.clock import Clock
 
 
@@ -28,23 +21,15 @@ class ForeignTokens:
         self._verifier = verifier
         self._clock = clock
 
-    async def caller(self, token: str, kid: object) -> Caller:
+    async def judge(self, token: str, kid: object) -> Verdict:
         """Return who a token was made for; raises TokenInvalidError. Its keys are fixed, whatever it names."""
         claims = self._verifier.verify(token, self._clock.now())
         principal = Principal(PrincipalKind.ISSUED, claims.subject)
-        return Caller(principal, grants=claims.grants, via="token", expires_at=claims.expires_at)
+        caller = Caller(principal, grants=claims.grants, via="token", expires_at=claims.expires_at)
+        return Verdict(caller, partial(self._lasts, self._verifier.ends(claims)), found=True)
 
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """What a token says of who made it, believed by nobody yet: it chooses only whom to ask."""
-
-    issuer: object
-    kid: object
-
-
-def _label(token: str) -> Label:
-    return Label(unverified_claims(token).get("iss"), unverified_header(token).get("kid"))
+    async def _lasts(self, until: datetime) -> bool:
+        return self._clock.now() <= until
 
 
 class BearerTokens:
@@ -52,30 +37,25 @@ class BearerTokens:
 
     def __init__(self, issuers: dict[str, OwnTokens | ForeignTokens]) -> None:
         self._issuers = issuers
-        self._believed: OrderedDict[bytes, Label] = OrderedDict()
 
     async def authenticate(self, credentials: Credentials) -> Caller | None:
         """Return who the token was made for; raises TokenInvalidError. What isn't a JWT is for somebody else."""
+        return (await self.judge(credentials)).caller
+
+    async def judge(self, credentials: Credentials) -> Verdict:
+        """Return who the token was made for, and what its issuer goes by; raises TokenInvalidError."""
         if not isinstance(credentials, Bearer):
-            return None
+            return NOT_MINE
         token = credentials.token.reveal()
         if token.count(".") != 2:
-            return None
-        digest = hashlib.sha256(token.encode()).digest()
-        label = self._believed.get(digest) or _label(token)
-        if not isinstance(label.issuer, str) or label.issuer not in self._issuers:
-            raise TokenInvalidError(f"its issuer {json.dumps(label.issuer)[:100]} is not trusted")
-        caller = await self._issuers[label.issuer].caller(token, label.kid)
-        self._remember(digest, label)
-        return caller
-
-    def _remember(self, digest: bytes, label: Label) -> None:
-        # To read a label takes longer than all the rest, and many requests bring the same token.
-        if digest not in self._believed:
-            self._believed[digest] = label
-            if len(self._believed) > REMEMBERED:
-                self._believed.popitem(last=False)
+            return NOT_MINE
+        # What a token says of who made it, believed by nobody yet, only chooses whom to ask.
+        issuer = unverified_claims(token).get("iss")
+        if not isinstance(issuer, str) or issuer not in self._issuers:
+            raise TokenInvalidError(f"its issuer {json.dumps(issuer)[:100]} is not trusted")
+        return await self._issuers[issuer].judge(token, unverified_header(token).get("kid"))
 
 
 if TYPE_CHECKING:
     _: type[Authenticator] = BearerTokens
+    __: type[Judges] = BearerTokens

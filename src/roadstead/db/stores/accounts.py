@@ -201,7 +201,11 @@ def _remove_key(connection: Connection, key_id: str, asked: Asked | None) -> boo
     return True
 
 
-# The row is read with every request; what follows from its texts is remembered, being arithmetic (decision 0023).
+# The row is read with every request; what follows from it is remembered, being arithmetic (decision 0023). The same row
+# gives the same object, by which it is known that nothing has changed (`auth.recognised`).
+_REMEMBERED = 4096
+
+
 @lru_cache(maxsize=1024)
 def _principal(name: str, kind: str, member_of: str) -> Principal:
     return Principal(PrincipalKind(kind), name, frozenset(json.loads(member_of)))
@@ -216,13 +220,32 @@ def _scope(repositories: str, actions: str) -> Scope:
 
 
 def _account(row: Row) -> Account:
-    name, kind, member_of, hashed, created_at = row
+    return _account_of(*row)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _account_of(name: str, kind: str, member_of: str, hashed: str | None, created_at: int) -> Account:
     return Account(_principal(name, kind, member_of), None if hashed is None else Secret(hashed),
                    from_micros(created_at))  # fmt: skip
 
 
 def _key(row: Row) -> ApiKey:
-    name, kind, member_of, key_id, secret_hash, repositories, actions, description, created_at, expires_at = row
+    return _key_of(*row)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _key_of(
+    name: str,
+    kind: str,
+    member_of: str,
+    key_id: str,
+    secret_hash: str,
+    repositories: str,
+    actions: str,
+    description: str,
+    created_at: int,
+    expires_at: int | None,
+) -> ApiKey:
     return ApiKey(
         key_id=key_id,
         owner=_principal(name, kind, member_of),

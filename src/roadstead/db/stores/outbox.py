@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Concatenate
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -34,6 +35,7 @@ from roadstead.db.access import CHANNEL, Access, Commits, P, Query, Row, T
 from roadstead.db.moments import from_micros, to_micros
 from roadstead.db.schema import outbox
 from roadstead.db.stores.acts import write_act
+from roadstead.events.bundle import Bundle, unbundled
 from roadstead.events.event import Action, Event, Source, Subject
 from roadstead.events.ports import Letter, LetterState, OutboxStore
 from roadstead.events.rules import NOBODY, Interests
@@ -59,6 +61,7 @@ _COLUMNS = (
     outbox.c.created_at,
     outbox.c.held_until,
     outbox.c.settled_at,
+    outbox.c.events,
 )
 _held = outbox.alias("held")
 DUE = Query(
@@ -87,7 +90,7 @@ NEXT_DUE = Query(
     ),
     "endpoint",
 )
-PENDING = Query(select(outbox.c.endpoint, func.count()).where(_IS_PENDING).group_by(outbox.c.endpoint))
+PENDING = Query(select(outbox.c.endpoint, func.sum(outbox.c.events)).where(_IS_PENDING).group_by(outbox.c.endpoint))
 _BEFORE = outbox.c.position < bindparam("before", type_=BigInteger)
 
 
@@ -154,38 +157,57 @@ class Announcer:
 
         return await self._access.write(run)
 
-    async def add(self, events: Sequence[Event]) -> Sequence[str]:
-        """Tell of what no transaction changed; return the endpoint of each letter."""
-        return await self._access.write(self.tell, events)
+    async def add(self, bundles: Sequence[Bundle]) -> None:
+        """Tell of pulls."""
+        if bundles:
+            await self._access.write(_write, [self._bundled(bundle) for bundle in bundles])
 
-    def tell(self, connection: Connection, events: Iterable[Event]) -> Sequence[str]:
-        """Write letters to whoever wants to hear; return the endpoint of each."""
+    def tell(self, connection: Connection, events: Iterable[Event]) -> None:
+        """Write letters to whoever wants to hear."""
         letters = [letter for event in events for letter in self._letters(event)]
         if letters:
-            connection.execute(_WRITE, letters)
-            if connection.dialect.name == "postgresql":
-                # It is heard after the commit, and only wakes: SQLite's commits are seen without it.
-                connection.execute(text(f"SELECT pg_notify('{CHANNEL}', '')"))
-        return [str(letter["endpoint"]) for letter in letters]
+            _write(connection, letters)
 
     def _letters(self, event: Event) -> Iterable[dict[str, Any]]:
         listeners = self._interests.listeners(event)
         if not listeners:
             return
-        plain = json.dumps(event.as_plain(self._source), ensure_ascii=False, separators=(",", ":"))
+        plain = _text(event.as_plain(self._source))
         for endpoint in listeners:
-            yield {
-                "endpoint": endpoint,
-                "event_id": event.id,
-                "repository": event.repository.value,
-                "subject": event.subject.value,
-                "action": event.action.value,
-                "event": plain,
-                "state": LetterState.PENDING.value,
-                "attempts": 0,
-                "error": "",
-                "created_at": to_micros(event.at),
-            }
+            yield _row(endpoint, event, plain, 1)
+
+    def _bundled(self, bundle: Bundle) -> dict[str, Any]:
+        first = bundle.first
+        is_one = len(bundle.pulls) == 1
+        plain = (first if is_one else bundle).as_plain(self._source)
+        return _row(bundle.endpoint, first, _text(plain), len(bundle.pulls))
+
+
+def _text(plain: Mapping[str, Any]) -> str:
+    return msgspec.json.encode(plain).decode()
+
+
+def _row(endpoint: str, event: Event, plain: str, events: int) -> dict[str, Any]:
+    return {
+        "endpoint": endpoint,
+        "event_id": event.id,
+        "repository": event.repository.value,
+        "subject": event.subject.value,
+        "action": event.action.value,
+        "event": plain,
+        "state": LetterState.PENDING.value,
+        "attempts": 0,
+        "error": "",
+        "created_at": to_micros(event.at),
+        "events": events,
+    }
+
+
+def _write(connection: Connection, letters: Sequence[Mapping[str, Any]]) -> None:
+    connection.execute(_WRITE, letters)
+    if connection.dialect.name == "postgresql":
+        # It is heard after the commit, and only wakes: SQLite's commits are seen without it.
+        connection.execute(text(f"SELECT pg_notify('{CHANNEL}', '')"))
 
 
 class DatabaseOutbox:
@@ -195,9 +217,9 @@ class DatabaseOutbox:
         self._access = access
         self._announcer = announcer
 
-    async def add(self, events: Sequence[Event]) -> Sequence[str]:
-        """Write letters for events of which no transaction tells."""
-        return await self._announcer.add(events)
+    async def add(self, bundles: Sequence[Bundle]) -> None:
+        """Write letters for pulls."""
+        await self._announcer.add(bundles)
 
     async def due(self, endpoint: str, *, now: datetime, limit: int) -> Sequence[Letter]:
         """Return pending letters by position, but of repositories that are held."""
@@ -226,8 +248,8 @@ class DatabaseOutbox:
         await self._access.write(_run, _RELEASE, {"of": endpoint, "now": to_micros(now)})
 
     async def pending(self) -> Mapping[str, int]:
-        """Return how many letters wait, by endpoint."""
-        return {row[0]: row[1] for row in await self._access.rows(PENDING)}
+        """Return how many events wait, by endpoint."""
+        return {row[0]: int(row[1]) for row in await self._access.rows(PENDING)}
 
     async def letters(
         self, *, endpoint: str | None, state: LetterState | None, before: int | None, limit: int
@@ -264,7 +286,9 @@ class DatabaseOutbox:
 
 
 def _letter(row: Row) -> Letter:
-    held_until, settled_at = row[11], row[12]
+    held_until, settled_at, count = row[11], row[12], row[13]
+    plain = json.loads(row[6])
+    first, *more = [plain] if count == 1 else unbundled(row[2], plain)
     return Letter(
         position=row[0],
         endpoint=row[1],
@@ -272,13 +296,14 @@ def _letter(row: Row) -> Letter:
         repository=row[3],
         subject=Subject(row[4]),
         action=Action(row[5]),
-        event=json.loads(row[6]),
+        event=first,
         state=LetterState(row[7]),
         attempts=row[8],
         error=row[9],
         created_at=from_micros(row[10]),
         held_until=None if held_until is None else from_micros(held_until),
         settled_at=None if settled_at is None else from_micros(settled_at),
+        more=more,
     )
 
 

@@ -4,10 +4,10 @@ Only whoever has an endpoint imports this: the HTTP client takes its time to imp
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -15,7 +15,8 @@ import aiohttp
 from yarl import URL
 
 from roadstead.events.envelope import SIGNATURE_HEADER, Format, envelope, signature
-from roadstead.events.ports import DeliveryError, Letter, Sink
+from roadstead.events.event import Subject
+from roadstead.events.ports import DeliveryError, Sink
 from roadstead.secret import Secret
 
 MAX_REDIRECTS = 5
@@ -51,9 +52,9 @@ class Webhook:
             auto_decompress=False,
         )
 
-    async def deliver(self, letter: Letter) -> str:
-        """Post one event. 2xx and 3xx are as good as taken, as for distribution, but for a redirect elsewhere."""
-        sealed = envelope(self._receiver.form, letter.subject.value, letter.event)
+    async def deliver(self, events: Sequence[tuple[Subject, Mapping[str, Any]]]) -> str:
+        """Post events. 2xx and 3xx are as good as taken, as for distribution, but for a redirect elsewhere."""
+        sealed = envelope(self._receiver.form, events)
         headers = [("Content-Type", sealed.media_type)]
         headers += [(name, value.reveal()) for name, value in self._receiver.headers]
         if self._receiver.signing_key is not None:

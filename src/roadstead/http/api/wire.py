@@ -160,7 +160,10 @@ class MadeKey(msgspec.Struct):
 
 
 class Event(msgspec.Struct):
-    """An event on its way to an endpoint; ``event`` is as the endpoint gets it."""
+    """An event on its way to an endpoint; ``event`` is as the endpoint gets it.
+
+    Of pulls that are told together it is the first, and ``more`` says how many others there are.
+    """
 
     position: int
     id: str
@@ -172,6 +175,7 @@ class Event(msgspec.Struct):
     settled_at: datetime | None
     next_attempt_at: datetime | None
     event: dict[str, Any]
+    more: int
 
 
 class Events(msgspec.Struct):
@@ -273,6 +277,7 @@ def event(letter: Letter) -> Event:
         settled_at=letter.settled_at,
         next_attempt_at=letter.held_until,
         event=dict(letter.event),
+        more=len(letter.more),
     )
 
 

@@ -9,7 +9,7 @@ from roadstead.augment.ports import Served
 from roadstead.events.event import manifest_pulled, references_of
 from roadstead.http.asgi import Headers, Request, Response
 from roadstead.http.bodies import read_whole
-from roadstead.http.causes import cause_of, deliberate
+from roadstead.http.causes import address_of, cause_of, common_cause_of, deliberate, likeness
 from roadstead.http.conditions import ConditionUnmetError, etag, etags, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, PERSONAL, REVALIDATE, SAFE
@@ -46,7 +46,7 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     headers = _headers(served.digest, served.media_type, kept)
     if none_match(request, str(served.digest)):
         return Response(304, headers[1:])
-    if services.telling is not None:
+    if services.telling is not None and services.telling.pulls is not None:
         await _tell(request, services, name.repository, asked, served)
     if request.method == "HEAD":
         return Response(200, headers, content_length=served.size)
@@ -87,21 +87,23 @@ async def _tell(
 ) -> None:
     """Take note of a pull, where somebody wants to hear of pulls."""
     telling = services.telling
-    if telling is None or telling.pull is None:
+    if telling is None or telling.pulls is None:
         return
-    tag = reference if isinstance(reference, Tag) else None
-    references = references_of(await services.manifests.content(served.digest)) if telling.references else ()
-    event = manifest_pulled(
-        repository,
-        served.digest,
-        served.media_type,
-        served.size,
-        tag,
-        references=references,
-        cause=cause_of(request, telling),
-        at=telling.now(),
-    )
-    telling.pull(event)
+    like, at = likeness(request, served.digest), telling.now()
+    if not telling.pulls.note(like, at, address_of(request)):
+        references = references_of(await services.manifests.content(served.digest)) if telling.references else ()
+        event = manifest_pulled(
+            repository,
+            served.digest,
+            served.media_type,
+            served.size,
+            reference if isinstance(reference, Tag) else None,
+            references=references,
+            cause=common_cause_of(request, telling),
+            at=at,
+        )
+        telling.pulls.learn(like, event)
+        telling.pulls.note(like, at, address_of(request))
 
 
 async def resolve(

@@ -18,6 +18,7 @@ import secrets
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -29,9 +30,11 @@ _KEY: Final = 16
 _WAYS: Final = 8
 _SETS: Final = 8192
 _SLOT: Final = 16
+_REMEMBERED: Final = 4096
 _SIZE: Final = _HEADER + _SETS * _WAYS * _SLOT  # 1 MiB, sparse
 _TAG: Final = struct.Struct("<Q")
-_MARK: Final = struct.Struct("<d")
+_MARK: Final = struct.Struct("<Qd")
+_MARKS: Final = struct.Struct("<" + "Qd" * _WAYS)
 _PLACE: Final = struct.Struct("<IHH")
 _MOST_PLACES: Final = 0xFFFF
 
@@ -49,17 +52,27 @@ class _Table:
             if self.memory[:_KEY] == bytes(_KEY):
                 self.memory[:_KEY] = secrets.token_bytes(_KEY)
         self._key = self.memory[:_KEY]
+        # Where a key's slots are follows from the key, and a client sends many requests.
+        self.slots = lru_cache(maxsize=_REMEMBERED)(self._slots)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Be alone with the file."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        self.lock()
         try:
             yield
         finally:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            self.unlock()
 
-    def slots(self, key: str) -> tuple[int, range]:
+    def lock(self) -> None:
+        """Wait until nobody else is at the file."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+
+    def unlock(self) -> None:
+        """Let others at it."""
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _slots(self, key: str) -> tuple[int, range]:
         """Return the hash of a key, never 0, and where its slots begin."""
         digest = hashlib.blake2b(key.encode(), key=self._key, digest_size=16).digest()
         first = _HEADER + int.from_bytes(digest[:8], "little") % _SETS * _WAYS * _SLOT
@@ -81,23 +94,26 @@ class SharedMarks:
         """Return how far ahead a key is."""
         tag, slots = self._table.slots(key)
         with self._table.locked():
-            return max(0.0, *(self._mark(at) - now for at in slots if self._table.tag(at) == tag), 0.0)
+            found = _MARKS.unpack_from(self._table.memory, slots.start)
+        tags = found[::2]
+        return max(0.0, found[1 + 2 * tags.index(tag)] - now) if tag in tags else 0.0
 
     def advance(self, key: str, now: float, by: float, most: float) -> float:
         """Move a key on."""
-        tag, slots = self._table.slots(key)
-        with self._table.locked():
-            known = next((at for at in slots if self._table.tag(at) == tag), None)
-            at = min(slots, key=self._mark) if known is None else known
-            mark, too_far = advanced(now if known is None else self._mark(at), now, by, most)
+        table = self._table
+        tag, slots = table.slots(key)
+        table.lock()  # not by `with`: each request passes here
+        try:
+            found = _MARKS.unpack_from(table.memory, slots.start)
+            tags, marks = found[::2], found[1::2]
+            known = tag in tags
+            at = tags.index(tag) if known else marks.index(min(marks))
+            mark, too_far = advanced(marks[at] if known else now, now, by, most)
             if too_far == 0:
-                _TAG.pack_into(self._table.memory, at, tag)
-                _MARK.pack_into(self._table.memory, at + _TAG.size, mark)
-            return too_far
-
-    def _mark(self, at: int) -> float:
-        found: float = _MARK.unpack_from(self._table.memory, at + _TAG.size)[0]
-        return found
+                _MARK.pack_into(table.memory, slots[at], tag, mark)
+        finally:
+            table.unlock()
+        return too_far
 
 
 class SharedPlaces:

@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from roadstead.db.engine import Database, open_database
-from roadstead.events.event import Action, Cause, Event, Source, Subject
+from roadstead.events.bundle import Bundle, Pull
+from roadstead.events.event import BLOB_TYPE, Action, Cause, Event, Source, Subject, timestamp
 from roadstead.events.ports import Letter, LetterState
 from roadstead.events.rules import Interest, Interests
 from roadstead.oci.digest import Digest
@@ -54,8 +55,14 @@ def pull(repository: RepositoryName, at: datetime = NOW, *, head: bool = False) 
         repository=repository,
         at=at,
         digest=Digest.of(b"pulled"),
+        media_type=BLOB_TYPE,
         cause=Cause(method="HEAD" if head else "GET"),
     )
+
+
+def told_of(*pulls: Event) -> Sequence[Bundle]:
+    """Return a bundle for each pull, for the endpoint that wants all."""
+    return [Bundle("all", pull.repository, [pull], [Pull(0, pull.at, "192.0.2.1:5")]) for pull in pulls]
 
 
 class OutboxStoreContract:
@@ -141,7 +148,7 @@ class OutboxStoreContract:
     async def test_pulls_are_added_and_go_when_delivered(self, told: Database) -> None:
         """They are told to whoever wants pulls; delivered, nothing is left of them."""
         await push_config(told, APP)
-        assert await told.outbox.add([pull(APP), pull(OTHER, head=True)]) == ["all", "all"]
+        await told.outbox.add(told_of(pull(APP), pull(OTHER, head=True)))
         letters = await due(told, "all")
         assert [letter.action for letter in letters] == [Action.PUSH, Action.PULL, Action.PULL]
 
@@ -150,9 +157,35 @@ class OutboxStoreContract:
         assert await due(told, "all") == []
         assert [letter.action for letter in await every(told)] == [Action.PUSH, Action.PUSH]
 
+    async def test_pulls_told_together_are_one_letter(self, told: Database) -> None:
+        """It has them in their order, each with an id of its own, the same ones each time; and counts as many."""
+        get, head = pull(APP), pull(APP, head=True)
+        likes = [Pull(number % 2, NOW + number * SECOND, f"192.0.2.{number}:5") for number in range(3)]
+        bundle = Bundle("all", APP, [get, head], likes)
+        await told.outbox.add([bundle])
+
+        [letter] = await due(told, "all")
+        assert await told.outbox.pending() == {"all": 3}
+        found = [event for _, event in letter.events]
+        assert {subject for subject, _ in letter.events} == {Subject.BLOB}
+        assert [(event["request"]["method"], event["request"]["addr"]) for event in found] == [
+            ("GET", "192.0.2.0:5"),
+            ("HEAD", "192.0.2.1:5"),
+            ("GET", "192.0.2.2:5"),
+        ]
+        assert [event["timestamp"] for event in found] == [timestamp(each.at) for each in likes]
+        assert letter.event_id == found[0]["id"] == bundle.id
+        assert found[0] == json.loads(json.dumps(bundle.first.as_plain(Source("here:5000", "i1"))))
+        assert len({event["id"] for event in found} | {event["request"]["id"] for event in found}) == 6
+        assert (await due(told, "all"))[0] == letter
+
+        await told.outbox.settle([letter.position], now=NOW)
+
+        assert await every(told) == []
+
     async def test_a_held_letter_holds_its_repository_alone(self, told: Database) -> None:
         """Until its time; the others of that endpoint, and the same event for others, go on."""
-        await told.outbox.add([pull(APP), pull(OTHER), pull(APP)])
+        await told.outbox.add(told_of(pull(APP), pull(OTHER), pull(APP)))
         first = (await due(told, "all"))[0]
 
         await told.outbox.hold(first.position, error="503", until=NOW + SECOND)
@@ -170,7 +203,7 @@ class OutboxStoreContract:
 
     async def test_a_buried_letter_lets_its_repository_go_on(self, told: Database) -> None:
         """It is kept with its last error, and sent again when asked."""
-        await told.outbox.add([pull(APP), pull(APP)])
+        await told.outbox.add(told_of(pull(APP), pull(APP)))
         first, second = await due(told, "all")
         await told.outbox.hold(first.position, error="503", until=NOW + SECOND)
 
@@ -210,7 +243,7 @@ class OutboxStoreContract:
 
     async def test_letters_come_in_pages(self, told: Database) -> None:
         """The latest first; a page begins before the last of the one before."""
-        await told.outbox.add([pull(APP) for _ in range(5)])
+        await told.outbox.add(told_of(*(pull(APP) for _ in range(5))))
         found: list[Letter] = []
         while page := await told.outbox.letters(
             endpoint="all", state=None, before=found[-1].position if found else None, limit=2
@@ -230,7 +263,7 @@ class OutboxStoreContract:
                 began = loop.time()
                 waiting = asyncio.ensure_future(commits.wait(30))
                 await asyncio.sleep(0)
-                await elsewhere.outbox.add([pull(APP)])
+                await elsewhere.outbox.add(told_of(pull(APP)))
                 await waiting
                 assert loop.time() - began < 10
         finally:

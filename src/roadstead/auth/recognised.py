@@ -1,0 +1,69 @@
+"""Those who were let in before, known again by what they send: what was proved is remembered, never who may what.
+
+To find out who somebody is takes a password's hash or a token's signature, and clients send the same header with each
+request. What is remembered of it is who was found, and what each way of signing in went by. That is read again with
+every request (the row of the account or key, the line of the file, the keys that sign), and where it isn't what it was,
+nothing that is remembered counts. So whoever is thrown out is out at once, in every worker (design decision 3).
+"""
+
+import hashlib
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+from roadstead.auth.caller import Caller
+from roadstead.auth.ports import Verdict
+
+REMEMBERED = 4096
+REMEMBERED_S = 3600.0
+
+_MAC_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    caller: Caller
+    verdicts: tuple[Verdict, ...]  # of the ways that were asked, but for those that go by the credentials alone
+    until: float
+
+
+class Recognised:
+    """The callers of one process, by a keyed MAC of their Authorization header: the header itself isn't kept."""
+
+    def __init__(self, *, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._key = secrets.token_bytes(32)
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+
+    def mark(self, authorization: str) -> bytes:
+        """Return what stands for a header here, and tells nobody what was in it."""
+        return hashlib.blake2b(authorization.encode(), digest_size=_MAC_BYTES, key=self._key).digest()
+
+    async def find(self, mark: bytes) -> Caller | None:
+        """Return who sent this before, if all that it was found by is as it was; raises what reading raises."""
+        known = self._known.get(mark)
+        if known is None:
+            return None
+        if known.until > self._clock() and await _stand(known.verdicts):
+            return known.caller
+        self._known.pop(mark, None)
+        return None
+
+    def keep(self, mark: bytes, caller: Caller, verdicts: Sequence[Verdict]) -> None:
+        """Remember somebody, and what was said on the way to them."""
+        going_by = tuple(verdict for verdict in verdicts if verdict.read is not None)
+        self._known[mark] = _Known(caller, going_by, self._clock() + REMEMBERED_S)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+
+
+async def _stand(verdicts: Sequence[Verdict]) -> bool:
+    """Say whether everything that verdicts go by is as it was."""
+    for verdict in verdicts:
+        if verdict.read is not None:
+            found = await verdict.read()
+            if found is not verdict.found and found != verdict.found:
+                return False
+    return True

@@ -1,0 +1,90 @@
+"""Many pulls told together: once what they have in common, and of each the moment and the address. Pure.
+
+A busy registry answers thousands of pulls a second that differ in little. What is the same of them is put into words
+once, and each by itself costs what tells it apart. Whoever delivers makes the events of it, always the same ones.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
+from uuid import UUID, uuid4, uuid5
+
+from roadstead.events.event import BLOB_TYPE, Event, Source, Subject, timestamp
+from roadstead.oci.reference import RepositoryName
+
+MOST: Final = 64
+"""Pulls in a bundle: an envelope of all of them is some 60 KB, less than receivers take without being told to."""
+
+MAX_BYTES: Final = 64 << 10
+"""What the events of a bundle may come to, where single ones are large (`events.include_references`)."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Pull(NamedTuple):
+    """One pull: the place in ``likes`` of what it has in common with others, when it was, and from where."""
+
+    like: int
+    at: datetime
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """Pulls from one repository that one endpoint is told of, in order: one at the least.
+
+    ``likes`` are events without a request's id and address. The id is that of the first event; it, and so those of
+    the others, stay the same however often they are delivered.
+    """
+
+    endpoint: str
+    repository: RepositoryName
+    likes: Sequence[Event]
+    pulls: Sequence[Pull]
+    id: str = field(default_factory=lambda: str(uuid4()))
+
+    @property
+    def first(self) -> Event:
+        """Return the first pull as an event of its own."""
+        pull = self.pulls[0]
+        like = self.likes[pull.like]
+        return replace(
+            like, id=self.id, at=pull.at, cause=replace(like.cause, id=_request_id(self.id, 0), address=pull.address)
+        )
+
+    def as_plain(self, source: Source) -> dict[str, Any]:
+        """Return it as plain data, of which `unbundled` makes events."""
+        return {
+            "likes": [like.as_plain(source) for like in self.likes],
+            "pulls": [[pull.like, (pull.at - _EPOCH) // _MICROSECOND, pull.address] for pull in self.pulls],
+        }
+
+
+def unbundled(bundle_id: str, plain: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the events of a bundle in the form of `Event.as_plain`, in order; one or more."""
+    return [
+        _event(bundle_id, number, plain["likes"][like], micros, address)
+        for number, (like, micros, address) in enumerate(plain["pulls"])
+    ]
+
+
+def _event(bundle_id: str, number: int, like: Mapping[str, Any], micros: int, address: str) -> Mapping[str, Any]:
+    said = {name: value for name, value in like["request"].items() if name not in ("id", "addr")}
+    where = {"addr": address} if address else {}
+    return {
+        **like,
+        "id": bundle_id if number == 0 else str(uuid5(UUID(bundle_id), str(number))),
+        "timestamp": timestamp(_EPOCH + micros * _MICROSECOND),
+        "request": {"id": _request_id(bundle_id, number), **where, **said},
+    }
+
+
+def _request_id(bundle_id: str, number: int) -> str:
+    return str(uuid5(UUID(bundle_id), f"request {number}"))
+
+
+def subject_of(plain: Mapping[str, Any]) -> Subject:
+    """Return what was pulled, of an event that is one of a bundle's."""
+    return Subject.BLOB if plain["target"].get("mediaType") == BLOB_TYPE else Subject.MANIFEST

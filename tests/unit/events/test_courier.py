@@ -1,0 +1,98 @@
+"""Pulls that are told together, on their way to a receiver that doesn't take all of them."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roadstead.db.engine import Database, open_database
+from roadstead.events.bundle import Bundle, Pull
+from roadstead.events.courier import Courier, Manners
+from roadstead.events.event import BLOB_TYPE, Action, Cause, Event, Source, Subject
+from roadstead.events.ports import DeliveryError
+from roadstead.oci.digest import Digest
+from roadstead.oci.reference import RepositoryName
+from roadstead.telemetry.metrics import EventMetrics, Metrics
+from roadstead.testing.clock import FrozenClock
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+APP = RepositoryName("team/app")
+LIKE = Event(
+    action=Action.PULL,
+    subject=Subject.BLOB,
+    repository=APP,
+    at=NOW,
+    digest=Digest.of(b""),
+    media_type=BLOB_TYPE,
+    cause=Cause(method="GET"),
+)
+
+
+class Refusing:
+    """A sink that notes what it is asked to take, and refuses the requests with these numbers."""
+
+    def __init__(self, *refused: int) -> None:
+        self.refused = refused
+        self.requests: list[list[str]] = []
+
+    async def deliver(self, events: Sequence[tuple[Subject, Mapping[str, Any]]]) -> str:
+        """Note the events' addresses, which tell them apart."""
+        self.requests.append([event["request"]["addr"] for _, event in events])
+        if len(self.requests) in self.refused:
+            raise DeliveryError("the receiver answered 503", "503")
+        return "200 OK"
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    """A database with five pulls that are told together."""
+    opened = await open_database(f"sqlite:///{tmp_path}/roadstead.db", migrate=True, source=Source("here:5000", "i"))
+    pulls = [Pull(0, NOW + timedelta(seconds=number), str(number)) for number in range(5)]
+    await opened.outbox.add([Bundle("a", APP, [LIKE], pulls)])
+    yield opened
+    await opened.close()
+
+
+@pytest.mark.parametrize(
+    ("at_once", "expected"),
+    [
+        (64, [["0", "1", "2", "3", "4"]]),
+        (2, [["0", "1"], ["2", "3"], ["4"]]),
+        (1, [["0"], ["1"], ["2"], ["3"], ["4"]]),
+    ],
+)
+async def test_a_request_tells_of_as_many_as_the_receiver_takes(
+    database: Database, tmp_path: Path, at_once: int, expected: list[list[str]]
+) -> None:
+    """In their order; counted one by one, and gone when all were taken."""
+    sink, numbers = Refusing(), Metrics(tmp_path, "background")
+    courier = Courier(
+        "a", sink, database.outbox, FrozenClock(NOW), EventMetrics(numbers), Manners(pulls_at_once=at_once)
+    )
+
+    assert await courier.deliver_due() == 1
+    assert await courier.deliver_due() == 0
+
+    assert sink.requests == expected
+    assert await database.outbox.pending() == {}
+    said = numbers.render().decode()
+    for kind in ("Events", "Successes"):
+        assert f'registry_notifications_events_total{{endpoint="a",type="{kind}"}} 5.0' in said
+
+
+async def test_what_was_taken_of_a_bundle_does_not_come_again(database: Database, tmp_path: Path) -> None:
+    """The rest does, from where the receiver stopped."""
+    sink = Refusing(2, 3)
+    metrics = EventMetrics(Metrics(tmp_path, "background"))
+    courier = Courier("a", sink, database.outbox, FrozenClock(NOW), metrics, Manners(pulls_at_once=2))
+
+    for _ in range(4):
+        await courier.deliver_due()
+
+    assert sink.requests == [["0", "1"], ["2", "3"], ["2", "3"], ["2", "3"], ["4"]]
+    assert await database.outbox.pending() == {}
