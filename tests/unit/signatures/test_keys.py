@@ -49,6 +49,7 @@ def test_a_signature_holds_for_its_data_and_key_alone(key: object, signature: by
         (EC.sign(DATA, ec.ECDSA(hashes.SHA1())), "a weaker hash"),
         (EC.sign(DATA, ec.ECDSA(hashes.SHA512())), "another hash"),
     ],
+    ids=["rsa sha1", "ecdsa sha1", "ecdsa sha512"],
 )
 def test_the_key_says_how_it_is_checked(signature: bytes, why: str) -> None:
     """Nobody chooses another algorithm for it."""
@@ -96,6 +97,7 @@ def test_a_key_that_is_not_good_enough_is_refused_by_name(text: str, reason: str
         ("-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----\nAAAA\n-----END…", "encrypted as cosign does it"),
         (pem(EC.public_key()), "not a private key"),
     ],
+    ids=["text", "RSA", "P-384", "encrypted", "cosign's", "public"],
 )
 def test_a_key_that_cannot_sign_is_refused_by_name(text: str, reason: str) -> None:
     """What signs is ECDSA on P-256, without a password."""
