@@ -20,6 +20,8 @@ class ActKind(StrEnum):
     USER_ADD = "user.add"
     USER_CHANGE = "user.change"
     USER_REMOVE = "user.remove"
+    USER_DISABLE = "user.disable"
+    USER_ENABLE = "user.enable"
     KEY_CREATE = "key.create"
     KEY_REVOKE = "key.revoke"
     TAG_RESTORE = "tag.restore"
@@ -33,6 +35,7 @@ class ActKind(StrEnum):
     VERIFY_REPAIR = "verify.repair"
     SERVER_START = "server.start"
     SIGN_IN = "sign-in"
+    SIGN_OUT = "sign-out"
     ACCESS = "access"
 
 

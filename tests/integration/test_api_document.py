@@ -32,6 +32,7 @@ OPERATIONS = (
     "POST /api/v1/tags/restore",
     "GET /api/v1/users",
     "POST /api/v1/users",
+    "PATCH /api/v1/users/{name}",
     "DELETE /api/v1/users/{name}",
     "GET /api/v1/keys",
     "POST /api/v1/keys",

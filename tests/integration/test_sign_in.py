@@ -89,6 +89,13 @@ def test_whoever_has_not_signed_in_is_asked_to(server: RoadsteadServer, client: 
     assert client.get("/healthz").status == client.get("/readyz").status == client.get("/").status == 200
 
 
+@pytest.mark.parametrize("path", ["/auth/login", "/auth/callback", "/auth/session", "/account"])
+def test_browsers_sign_in_only_where_there_is_an_issuer(client: Client, path: str) -> None:
+    """Without one nothing is there, and the first page doesn't speak of it."""
+    assert client.get(path).status == 404
+    assert "Your account" not in client.get("/").body.decode()
+
+
 @pytest.mark.parametrize(
     "headers",
     [

@@ -1,22 +1,29 @@
 """Access control as settings want it: ways of signing in, policies, and the guard before the handlers."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
+from roadstead.acts import ActKind
 from roadstead.app.plugs import CLOCK
 from roadstead.auth.access import Access
 from roadstead.auth.challenges import BasicChallenge, NoWayIn
 from roadstead.auth.limiter import FailureLimiter, Marks
+from roadstead.auth.own_keys import OwnKeys
 from roadstead.auth.passwords import Passwords
 from roadstead.auth.policies import Policies, Policy
 from roadstead.auth.ports import AccountStore, Authenticator, Challenges
+from roadstead.auth.principal import ANONYMOUS
 from roadstead.auth.providers.accounts import Accounts, ApiKeys
 from roadstead.auth.providers.htpasswd import HtpasswdFile
 from roadstead.auth.refusals import Refusals
+from roadstead.auth.standing import Standing
+from roadstead.auth.web_sessions import WebSessions
 from roadstead.db.engine import Database, open_database
 from roadstead.errors import ConflictError
 from roadstead.http.access import Guard
+from roadstead.http.people import Front, People, SignsIn, Way
 from roadstead.http.token_routes import Door
 from roadstead.limits.rates import source
 from roadstead.settings.model import AuthSettings, Settings
@@ -49,12 +56,16 @@ async def open_accounts(settings: Settings, *, migrate: bool) -> AsyncGenerator[
 
 
 async def with_accounts_found(settings: Settings, accounts: AccountStore) -> Settings:
-    """Return the settings with `auth.accounts` decided: there where nothing was said, once there is an account.
+    """Return the settings with `auth.accounts` decided.
+
+    Where nothing was said they are there once there is an account, and where people come from an issuer.
 
     It is decided before any process is started, so that all of them control access or none does.
     """
     if settings.auth.accounts is not None:
         return settings
+    if settings.auth.oidc is not None:  # whose people have accounts
+        return replace(settings, auth=replace(settings.auth, accounts=True))
     if settings.is_rebuildable:  # its accounts wouldn't last, and whoever relied on them would be open to all
         return replace(settings, auth=replace(settings.auth, accounts=False))
     found = bool(await accounts.accounts(limit=1))
@@ -63,10 +74,11 @@ async def with_accounts_found(settings: Settings, accounts: AccountStore) -> Set
 
 @dataclass(frozen=True, slots=True)
 class Entrance:
-    """The way in: what lets requests through, and where tokens are given out, if they are."""
+    """The way in: what lets requests through, where tokens are given out, and where people sign in, if they do."""
 
     guard: Guard | None = None  # None where everybody may do everything
     tokens: Door | None = None
+    people: People | None = None
 
 
 def build_entrance(settings: Settings, database: Database, marks: Marks, refusals: Refusals | None = None) -> Entrance:
@@ -77,21 +89,65 @@ def build_entrance(settings: Settings, database: Database, marks: Marks, refusal
     limiter = FailureLimiter(marks, source=source)
     passwords = Passwords(limiter)
     htpasswd = HtpasswdFile(auth.htpasswd.path, passwords) if auth.htpasswd is not None else None
+    standing = build_standing(auth, htpasswd)
     ways: list[Authenticator] = []
     if auth.accounts:
-        ways += [ApiKeys(database.accounts, CLOCK), Accounts(database.accounts, passwords)]
+        ways += [ApiKeys(database.accounts, CLOCK, standing), Accounts(database.accounts, passwords)]
     if htpasswd is not None:
         ways.append(htpasswd)
     policies = build_policies(auth)
     if auth.token is None and settings.issue is None:
-        return Entrance(Guard(Access(policies, ways, limiter, refusals), build_challenges(auth)))
+        access = Access(policies, ways, limiter, refusals)
+        people = build_people(settings, database, access, standing)
+        return Entrance(Guard(access, build_challenges(auth)), people=people)
     # The libraries for tokens cost a worker half its start, and most have none.
     from roadstead.app.tokens import TokenParts
 
-    parts = TokenParts(settings, database.tokens, database.accounts, htpasswd)
+    parts = TokenParts(settings, database.tokens, database.accounts, htpasswd, standing)
     access = Access(policies, [*ways, parts.authenticator()], limiter, refusals)
+    people = build_people(settings, database, access, standing)
     by_password = build_challenges(auth) if auth.accounts or htpasswd is not None else None
-    return Entrance(Guard(access, parts.challenges(), by_password), parts.door(access, policies))
+    return Entrance(Guard(access, parts.challenges(), by_password), parts.door(access, policies), people)
+
+
+def build_standing(auth: AuthSettings, htpasswd: HtpasswdFile | None) -> Standing:
+    """Return what judges whether an account counts now."""
+    issuers = auth.oidc.issuers if auth.oidc is not None else ()
+    trusted = {issuer.issuer: issuer.sign_in_again for issuer in issuers}
+    if htpasswd is None:
+        return Standing(CLOCK, trusted)
+    return Standing(CLOCK, trusted, lambda name: name in htpasswd.read().hashes)
+
+
+def build_people(settings: Settings, database: Database, access: Access, standing: Standing) -> People | None:
+    """Return what knows people with browsers, where settings name an issuer; nothing heavy is loaded yet."""
+    oidc = settings.auth.oidc
+    if oidc is None:
+        return None
+
+    def refused(client: str, who: str, reason: str) -> None:
+        access.refused(str(ANONYMOUS), client, ActKind.SIGN_IN, who, reason)
+
+    async def load() -> SignsIn:
+        return await asyncio.to_thread(_sign_in, settings, database, standing, refused)
+
+    return People(
+        Front((settings.server.public_url or "").rstrip("/"), settings.server.prefix),
+        [Way(issuer.name, issuer.display_name or issuer.name) for issuer in oidc.issuers],
+        WebSessions(database.people, standing, CLOCK, idle=oidc.session_idle),
+        OwnKeys(database.accounts, access.policies),
+        load,
+        session_lifetime=oidc.session_lifetime,
+    )
+
+
+def _sign_in(
+    settings: Settings, database: Database, standing: Standing, refused: Callable[[str, str, str], None]
+) -> SignsIn:
+    # What checks tokens costs a worker half its start: it is loaded with the first who signs in, in a thread.
+    from roadstead.app.signing_in import build_sign_in
+
+    return build_sign_in(settings, database, standing, refused)
 
 
 def build_policies(settings: AuthSettings) -> Policies:

@@ -50,6 +50,8 @@ def worker_application(handover: Handover, process: str) -> Application:
                         yield replace(services, telling=told)
                 finally:
                     await services.augmenter.aclose()
+                    if services.people is not None:
+                        await services.people.aclose()
 
     settings = handover.settings
     routes = list(read_only(API) if settings.registry.read_only else API)

@@ -86,6 +86,7 @@ async def build_services(
         quotas=_quotas(settings, database),
         guard=entrance.guard,
         tokens=entrance.tokens,
+        people=entrance.people,
         limits=build_limits(settings.limits, database, handover.run_directory),
         max_blob_bytes=settings.limits.max_blob_bytes,
         metrics_open=settings.metrics.open_to_network,

@@ -19,6 +19,7 @@ from roadstead.auth.providers.htpasswd import HtpasswdFile
 from roadstead.auth.providers.tokens import BearerTokens, ForeignTokens
 from roadstead.auth.sealing import Sealer, kept_master_key
 from roadstead.auth.signing_keys import SigningKeys
+from roadstead.auth.standing import Standing
 from roadstead.auth.token_desk import TokenDesk, by_policies
 from roadstead.auth.tokens import OwnTokens, TokenIssuer
 from roadstead.auth.trusted_keys import KeysUnreadableError, TrustedKeys, keys_of_bundle, keys_of_jwks
@@ -37,15 +38,17 @@ MASTER_KEY_FILE = "master.key"
 class KnownNames:
     """`Identities`: the accounts, and who else the htpasswd file lets in."""
 
-    def __init__(self, accounts: AccountStore | None, htpasswd: HtpasswdFile | None) -> None:
+    def __init__(self, accounts: AccountStore | None, standing: Standing, htpasswd: HtpasswdFile | None) -> None:
         self._accounts = accounts
+        self._standing = standing
         self._htpasswd = htpasswd
 
     async def present(self, principal: Principal) -> Principal | None:
         """Return this one with the groups it is in now; None if there is nobody of that kind and name any more."""
         account = await self._accounts.find_account(principal.name) if self._accounts else None
         if account is not None:
-            return account.principal if account.principal.kind is principal.kind else None
+            counts = account.principal.kind is principal.kind and self._standing.objection(account) is None
+            return account.principal if counts else None
         if principal.kind is PrincipalKind.USER and self._htpasswd is not None:
             return principal if principal.name in self._htpasswd.read().hashes else None
         return None
@@ -55,11 +58,18 @@ class TokenParts:
     """What settings make of tokens; every process has its own, over the same store."""
 
     def __init__(
-        self, settings: Settings, store: DatabaseTokens, accounts: AccountStore, htpasswd: HtpasswdFile | None
+        self,
+        settings: Settings,
+        store: DatabaseTokens,
+        accounts: AccountStore,
+        htpasswd: HtpasswdFile | None,
+        standing: Standing | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._identities = KnownNames(accounts if settings.auth.accounts else None, htpasswd)
+        self._identities = KnownNames(
+            accounts if settings.auth.accounts else None, standing or Standing(CLOCK), htpasswd
+        )
         self._issue = settings.issue
         self._keys = _signing_keys(settings, self._issue, store) if self._issue is not None else None
 

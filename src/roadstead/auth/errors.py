@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from roadstead.auth.principal import Grant
-from roadstead.errors import DeniedError, UnavailableError
+from roadstead.errors import ConflictError, DeniedError, UnavailableError
 
 
 class SignInNeededError(DeniedError):
@@ -42,3 +42,51 @@ class AttemptsTooManyError(UnavailableError):
 
 class SourceUnreadableError(UnavailableError):
     """A file that says who may sign in can't be read: nobody can, until it is back (503)."""
+
+
+class AccountVouchedError(ConflictError):
+    """An issuer says who an account is of, and in which groups they are."""
+
+    def __init__(self, name: str, issuer: str) -> None:
+        super().__init__(f"{name} signs in at {issuer}, which also says in which groups they are")
+
+    def advice(self) -> str:
+        """Say what can be done to them here."""
+        return "roadstead user disable keeps them out at once; what is removed they get anew when they sign in again."
+
+
+class SignInSpentError(DeniedError):
+    """The same answer of an issuer comes a second time."""
+
+    def __init__(self) -> None:
+        super().__init__("this sign-in has been used already")
+
+    def advice(self) -> str:
+        """Say what leads in."""
+        return "Begin again; going back in the browser, or opening the address a second time, doesn't sign in."
+
+
+class NameTakenError(ConflictError):
+    """Somebody else has the name that an issuer gives to somebody new."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the name {name} belongs to somebody else here")
+        self.name = name
+
+    def advice(self) -> str:
+        """Say who can settle it."""
+        return (
+            "An administrator of this registry can remove the account that has the name, if it is nobody's any more, "
+            "or have user_prefix put something before the names of this issuer."
+        )
+
+
+class AccountDisabledError(DeniedError):
+    """An administrator keeps them out."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the account {name} is disabled here")
+
+    def advice(self) -> str:
+        """Say who can settle it."""
+        return "An administrator of this registry can enable it again."

@@ -188,6 +188,10 @@ class Policies:
         within, key_begins = _for(key.repositories, principal.name)
         return Sight(allowed, denied, within, common(begins, key_begins))
 
+    def may_somewhere(self, principal: Principal, action: Action) -> bool:
+        """Say whether a policy allows them to do that, in some repository or other. Pure."""
+        return any(policy.effect is Effect.ALLOW and policy.is_about(principal, action) for policy in self.all)
+
     def may_do_anything(self, caller: Caller) -> bool:
         """Say whether there is anything at all that the caller may hope for, in some repository or other. Pure.
 

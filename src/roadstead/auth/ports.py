@@ -80,17 +80,31 @@ class Challenges(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Vouched:
+    """An issuer's word for who somebody is: what it calls them for ever, and when it last said so."""
+
+    issuer: str
+    subject: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody in our own database, and the hash of their password (None: signs in with keys only)."""
+    """Somebody in our own database, and the hash of their password (None: signs in with keys only).
+
+    Somebody for whom an issuer has `vouched` is in the groups that it told of then, and has no password here.
+    """
 
     principal: Principal
     password_hash: Secret | None
     created_at: datetime
+    vouched: Vouched | None = None
+    disabled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key, without the secret itself: ``secret_hash`` is its SHA-256."""
+    """A key, without the secret itself: ``secret_hash`` is its SHA-256. The last two are its owner's."""
 
     key_id: str
     owner: Principal
@@ -99,6 +113,8 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None
     description: str = ""
+    vouched: Vouched | None = None
+    disabled: bool = False
 
 
 EVERY = (1 << 31) - 1
@@ -127,7 +143,12 @@ class AccountStore(Protocol):
         """Store an account; False where the name is taken and `replace` isn't set.
 
         Replacing keeps the keys, and takes the new groups for the old ones. Without a hash the password stays.
+        Raises AccountVouchedError where an issuer says who it is.
         """
+        ...
+
+    async def set_disabled(self, name: str, *, disabled: bool, now: datetime, asked: Asked | None = None) -> bool:
+        """Have an account count no more, or again; False where there is none. Its sessions end, its keys stay."""
         ...
 
     async def remove_account(self, name: str, *, asked: Asked | None = None) -> bool:
@@ -152,6 +173,55 @@ class AccountStore(Protocol):
 
     async def keys(self, owner: str | None = None, *, after: str = "", limit: int = EVERY) -> Sequence[ApiKey]:
         """Return up to `limit` keys of one account or of all by their ids, those behind `after`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """Somebody for whom an issuer has just vouched, and the session that they are to have."""
+
+    issuer: str
+    subject: str
+    name: str  # taken where they come for the first time
+    groups: frozenset[str]
+    attempt_hash: str  # what they asked to sign in with, which does so once
+    attempt_ends_at: datetime
+    session_hash: str
+    session_ends_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WebSession:
+    """Somebody who is signed in with a browser; ``session_hash`` is the SHA-256 of what their cookie holds."""
+
+    session_hash: str
+    account: Account
+    created_at: datetime
+    seen_at: datetime
+    expires_at: datetime
+
+
+class PeopleStore(Protocol):
+    """People who sign in with a browser. Every write is one transaction, every read sees the last one."""
+
+    async def sign_in(self, arrival: Arrival, *, now: datetime, client: str = "") -> Account:
+        """Begin a session for whoever the issuer calls so, in these groups from now on, and write it down.
+
+        They have an account from the first time on, whose name stays. Attempts and sessions that have ended go. Raises
+        SignInSpentError, NameTakenError where somebody else has the name, AccountDisabledError; then nothing changes.
+        """
+        ...
+
+    async def find_session(self, session_hash: str) -> WebSession | None:
+        """Return a session, ended or not, with its account as that is now."""
+        ...
+
+    async def touch_session(self, session_hash: str, now: datetime) -> None:
+        """Take note that it was used."""
+        ...
+
+    async def end_session(self, session_hash: str, *, asked: Asked | None = None) -> bool:
+        """End a session; False where there is none."""
         ...
 
 

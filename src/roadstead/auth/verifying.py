@@ -101,9 +101,9 @@ class TokenVerifier:
         if not candidates:
             raise TokenInvalidError(f"its key is not trusted, or not one for {algorithm}")
         for key in candidates:
-            payload = _signed(token, key, algorithm)
+            payload = signed_payload(token, key, algorithm)
             if payload is not None:
-                return self._claims(_object(payload, "claims"), now)
+                return self._claims(json_object(payload, "claims"), now)
         raise TokenInvalidError("the signature is wrong")
 
     def _candidates(self, header: Mapping[str, object], now: datetime) -> Sequence[TrustedKey]:
@@ -125,10 +125,10 @@ class TokenVerifier:
         audience = claims.get("aud")
         if rules.service not in (audience if isinstance(audience, list) else [audience]):
             raise TokenInvalidError("it is for another service")
-        expires_at = _moment(claims, "exp")
+        expires_at = moment_of(claims, "exp")
         if expires_at is None or now > expires_at + rules.leeway:
             raise TokenInvalidError("it has ended" if expires_at else "it never ends")
-        not_before = _moment(claims, "nbf")
+        not_before = moment_of(claims, "nbf")
         if not_before is not None and now < not_before - rules.leeway:
             raise TokenInvalidError("it is not valid yet")
         subject = claims.get("sub", "")
@@ -154,13 +154,13 @@ def _registry(algorithm: str) -> jws.JWSRegistry:
 def unverified_header(token: str) -> Mapping[str, object]:
     """Return what a token's header says, believed by nobody yet; raises TokenInvalidError."""
     _check_form(token)
-    return _json_object(token.partition(".")[0], "header")
+    return _decoded_object(token.partition(".")[0], "header")
 
 
 def unverified_claims(token: str) -> Mapping[str, object]:
     """Return what a token claims, believed by nobody yet; raises TokenInvalidError."""
     _check_form(token)
-    return _json_object(token.split(".")[1], "claims")
+    return _decoded_object(token.split(".")[1], "claims")
 
 
 def _check_form(token: str) -> None:
@@ -168,7 +168,7 @@ def _check_form(token: str) -> None:
         raise TokenInvalidError("it isn't a signed token (JWS compact serialisation)")
 
 
-def _signed(token: str, key: TrustedKey, algorithm: str) -> bytes | None:
+def signed_payload(token: str, key: TrustedKey, algorithm: str) -> bytes | None:
     """Return what was signed; None where this key didn't sign it."""
     try:
         with warnings.catch_warnings():
@@ -179,14 +179,14 @@ def _signed(token: str, key: TrustedKey, algorithm: str) -> bytes | None:
         return None
 
 
-def _json_object(encoded: str, what: str) -> Mapping[str, object]:
+def _decoded_object(encoded: str, what: str) -> Mapping[str, object]:
     try:
-        return _object(urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)), what)
+        return json_object(urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)), what)
     except (NotBase64Error, ValueError) as error:
         raise TokenInvalidError(f"its {what} can't be read") from error
 
 
-def _object(text: bytes, what: str) -> Mapping[str, object]:
+def json_object(text: bytes, what: str) -> Mapping[str, object]:
     """Read a JSON object; a name that comes twice would mean one thing here and another elsewhere (RFC 7519 §4)."""
     try:
         found = json.loads(text, object_pairs_hook=_without_doubles)
@@ -204,7 +204,8 @@ def _without_doubles(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _moment(claims: Mapping[str, object], name: str) -> datetime | None:
+def moment_of(claims: Mapping[str, object], name: str) -> datetime | None:
+    """Return the moment of a claim, None where it isn't there; raises TokenInvalidError."""
     value = claims.get(name)
     if value is None:
         return None

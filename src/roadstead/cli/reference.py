@@ -18,9 +18,11 @@ from roadstead.settings.model import (
     ABOUT,
     EndpointSettings,
     HtpasswdSettings,
+    IssuerSettings,
     IssueSettings,
     KeySettings,
     LayerSettings,
+    OidcSettings,
     PolicySettings,
     QuotaSettings,
     RetentionSettings,
@@ -55,6 +57,8 @@ _WORDS: Mapping[Any, str] = {
     QuotaSettings: "table",
     TokenSettings: "table",
     IssueSettings: "table",
+    OidcSettings: "table",
+    IssuerSettings: "table",
     EndpointSettings: "table",
     UpstreamSettings: "table",
     SignaturePolicySettings: "table",
@@ -104,6 +108,7 @@ The label `route` is the distribution specification's name of an endpoint:
 | `end-8`, `catalog`, `end-12` | tags, repositories, referrers are listed |
 | `home`, `alive`, `ready`, `metrics` | `/`; `/healthz` and `/health`; `/readyz`; `/metrics` |
 | `token`, `jwks` | a bearer token is given; the keys that sign them are |
+| `sign-in`, `session`, `account` | people sign in and out; are told who they are; their page |
 | `none` | nothing is served there |
 """
 
@@ -121,6 +126,8 @@ def settings_page() -> str:
     parts.extend(_section("[[auth.policies]]", PolicySettings, None))
     parts.extend(_section("[auth.token]", TokenSettings, None))
     parts.extend(_section("[auth.issue]", IssueSettings, None))
+    parts.extend(_section("[auth.oidc]", OidcSettings, None))
+    parts.extend(_section("[[auth.oidc.issuers]]", IssuerSettings, None))
     parts.extend(_section("[[gc.retention]]", RetentionSettings, None))
     parts.extend(_section("[[upstreams]]", UpstreamSettings, None))
     parts.extend(_section("[[events.endpoints]]", EndpointSettings, None))

@@ -94,8 +94,7 @@ def list_users(config: ConfigArgument = None, data: DataOption = None, as_json: 
         return
     for account in accounts:
         groups = ", ".join(sorted(account.principal.groups))
-        how = "password" if account.password_hash is not None else "keys only"
-        typer.echo(f"{account.principal!s:<32}  {how:<9}  {groups}".rstrip())
+        typer.echo(f"{account.principal!s:<32}  {_how(account):<9}  {groups}".rstrip())
 
 
 @app.command("remove", epilog="Example: roadstead user remove ana roadstead.toml")
@@ -104,6 +103,22 @@ def remove(name: NameArgument, config: ConfigArgument = None, data: DataOption =
     if not asyncio.run(_remove(load_existing(config, data), name)):
         raise AccountMissingError(name)
     typer.echo(f"{name} is gone, and its keys with it")
+
+
+@app.command("disable", epilog="Example: roadstead user disable ana roadstead.toml")
+def disable(name: NameArgument, config: ConfigArgument = None, data: DataOption = None) -> None:
+    """Have an account count no more, with its keys, tokens and sessions; it counts at once."""
+    if not asyncio.run(_set_disabled(load_existing(config, data), name, disabled=True)):
+        raise AccountMissingError(name)
+    typer.echo(f"{name} is kept out from now on")
+
+
+@app.command("enable", epilog="Example: roadstead user enable ana roadstead.toml")
+def enable(name: NameArgument, config: ConfigArgument = None, data: DataOption = None) -> None:
+    """Have an account that was disabled count again, with the keys it has."""
+    if not asyncio.run(_set_disabled(load_existing(config, data), name, disabled=False)):
+        raise AccountMissingError(name)
+    typer.echo(f"{name} is let in again")
 
 
 def _password(name: str, file: Path | None, *, robot: bool) -> Secret | None:
@@ -151,9 +166,31 @@ async def _remove(settings: Settings, name: str) -> bool:
         return await accounts.remove_account(name, asked=asked())
 
 
+async def _set_disabled(settings: Settings, name: str, *, disabled: bool) -> bool:
+    # As above.
+    from roadstead.app.access import open_accounts
+
+    async with open_accounts(settings, migrate=False) as accounts:
+        return await accounts.set_disabled(name, disabled=disabled, now=SystemClock().now(), asked=asked())
+
+
+def _how(account: Account) -> str:
+    if account.disabled:
+        return "disabled"
+    if account.vouched is not None:
+        return f"{account.vouched.issuer} on {account.vouched.at:%Y-%m-%d}"
+    return "password" if account.password_hash is not None else "keys only"
+
+
 def _shown(account: Account) -> dict[str, Any]:
     described = _described(account.principal, has_password=account.password_hash is not None)
-    return described | {"created_at": account.created_at.isoformat()}
+    vouched = account.vouched
+    return described | {
+        "created_at": account.created_at.isoformat(),
+        "disabled": account.disabled,
+        "issuer": None if vouched is None else vouched.issuer,
+        "signed_in_at": None if vouched is None else vouched.at.isoformat(),
+    }
 
 
 def _described(principal: Principal, *, has_password: bool) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError
 
 from roadstead.acts import ActStore
 from roadstead.augment.ports import DerivationStore, LayerRecords
-from roadstead.auth.ports import AccountStore
+from roadstead.auth.ports import AccountStore, PeopleStore
 from roadstead.db import sqlite
 from roadstead.db.access import Access, Query
 from roadstead.db.errors import DatabaseUrlError, SchemaOutdatedError, SchemaTooNewError
@@ -30,6 +30,7 @@ from roadstead.db.stores.lineage import DatabaseLineage
 from roadstead.db.stores.links import DatabaseLinks
 from roadstead.db.stores.manifests import DatabaseManifests
 from roadstead.db.stores.outbox import NOWHERE, Announcer, DatabaseOutbox
+from roadstead.db.stores.people import DatabasePeople
 from roadstead.db.stores.pulls import DatabasePulls
 from roadstead.db.stores.tokens import DatabaseTokens
 from roadstead.db.stores.uploads import DatabaseUploads
@@ -91,6 +92,7 @@ class Database:
     imports: ImportStore
     links: LinkStore
     accounts: AccountStore
+    people: PeopleStore
     usage: UsageStore
     tokens: DatabaseTokens
     outbox: OutboxStore
@@ -124,6 +126,7 @@ class Database:
         self.imports = DatabaseImports(access)
         self.links = DatabaseLinks(access)
         self.accounts = DatabaseAccounts(access)
+        self.people = DatabasePeople(access)
         self.usage = DatabaseUsage(access)
         self.tokens = DatabaseTokens(access)
         self.outbox = DatabaseOutbox(access, announcer)

@@ -25,7 +25,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0011")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011")
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
 HEAD = REVISIONS[-1]
@@ -284,7 +284,8 @@ link_changes = Table(
 )
 
 # Who may sign in with what is kept here (auth.ports.Account). `member_of` (JSON) is read in one row with the request,
-# so that leaving a group counts at once.
+# so that leaving a group counts at once. Whom an issuer vouches for is known by what it calls them, which never changes
+# hands; `signed_in_at` is when it last did.
 accounts = Table(
     "accounts",
     metadata,
@@ -293,9 +294,38 @@ accounts = Table(
     Column("password_hash", Text),
     Column("member_of", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("issuer", BYTEWISE),
+    Column("subject", BYTEWISE),
+    Column("signed_in_at", BigInteger),
+    Column("disabled_at", BigInteger),
     PrimaryKeyConstraint("name"),
     CheckConstraint("kind IN ('user', 'robot')", name="kind"),
 )
+Index("ix_accounts_subject", accounts.c.issuer, accounts.c.subject, unique=True)
+
+# Who is signed in with a browser, by the SHA-256 of what their cookie holds. They go with their account.
+web_sessions = Table(
+    "web_sessions",
+    metadata,
+    Column("session_hash", BYTEWISE, nullable=False),
+    Column("owner", BYTEWISE, ForeignKey("accounts.name", ondelete="CASCADE"), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("seen_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("session_hash"),
+)
+Index("ix_web_sessions_owner", web_sessions.c.owner)
+Index("ix_web_sessions_expires_at", web_sessions.c.expires_at)
+
+# Attempts to sign in that have led to a session: each does so once.
+spent_sign_ins = Table(
+    "spent_sign_ins",
+    metadata,
+    Column("attempt_hash", BYTEWISE, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("attempt_hash"),
+)
+Index("ix_spent_sign_ins_expires_at", spent_sign_ins.c.expires_at)
 
 # Keys of accounts, and what each is limited to (JSON lists). They go with their account.
 api_keys = Table(

@@ -56,12 +56,16 @@ class Guard:
         challenges = self._elsewhere if route.needs is Action.ADMIN else self._challenges
         await self._admit(request, route.needs, repository, challenges, asked=asked)
 
-    async def admit_to(self, request: Request, action: Action, repository: str | None) -> None:
+    async def admit_to(
+        self, request: Request, action: Action, repository: str | None, *, caller: Caller | None = None
+    ) -> None:
         """Do the same outside of `/v2/` for an action on a repository, or on the registry as a whole (None).
+
+        `caller` is who it is, where that is known otherwise than by the Authorization header.
 
         Raises SignInNeededError, AccessDeniedError, AttemptsTooManyError.
         """
-        await self._admit(request, action, repository, self._elsewhere)
+        await self._admit(request, action, repository, self._elsewhere, caller=caller)
 
     async def _admit(
         self,
@@ -71,10 +75,12 @@ class Guard:
         challenges: Challenges,
         *,
         asked: str | None = None,
+        caller: Caller | None = None,
     ) -> None:
         named = repository if asked is None else asked
         try:
-            caller = await self._access.identify(request.header(b"authorization"), request.client or "")
+            if caller is None:
+                caller = await self._access.identify(request.header(b"authorization"), request.client or "")
         except SignInNeededError as error:
             self._ask_again(request, action, named, error, challenges)
             raise
@@ -87,6 +93,23 @@ class Guard:
         decision = self._access.decide(caller, action, repository)
         if not decision.allowed:
             raise self._refusal(request, caller, action, repository, decision, named, challenges)
+
+    async def identify(self, request: Request) -> Caller:
+        """Return who sent a request by its Authorization header, NOBODY where it has none, and note it there.
+
+        Raises SignInNeededError, AttemptsTooManyError.
+        """
+        try:
+            caller = await self._access.identify(request.header(b"authorization"), request.client or "")
+        except SignInNeededError as error:
+            self._ask_again(request, Action.ADMIN, None, error, self._elsewhere)
+            raise
+        self.recognise(request, caller)
+        return caller
+
+    def recognise(self, request: Request, caller: Caller) -> None:
+        """Note in a request who sent it."""
+        request.rights = DecidedRights(caller, self._access)
 
     def _admit_at_the_door(self, request: Request, caller: Caller) -> None:
         """``/v2/`` asks nothing of anybody but where clients find out how to sign in: they only do so if asked here."""

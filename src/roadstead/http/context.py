@@ -9,6 +9,7 @@ from roadstead.http.api.administration import Administration
 from roadstead.http.causes import Telling
 from roadstead.http.limits import Counter
 from roadstead.http.offload import XAccel
+from roadstead.http.people import People
 from roadstead.http.token_routes import Door
 from roadstead.proxy.service import PullThrough
 from roadstead.registry.blobs import Blobs
@@ -45,6 +46,7 @@ class Services:
     quotas: Quotas | None = None  # None where there is no limit
     guard: Guard | None = None  # None where everybody may do everything
     tokens: Door | None = None  # where tokens are given out
+    people: People | None = None  # where they sign in with a browser
     limits: Counter | None = None  # None where clients may ask as often as they like
     max_blob_bytes: int = 0  # 0: without limit
     metrics_open: bool = False

@@ -14,6 +14,7 @@ from roadstead.oci.reference import NameInvalidError, RepositoryName
 from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
     EndpointSettings,
+    IssuerSettings,
     LayerSettings,
     LinksMode,
     OffloadMode,
@@ -47,6 +48,10 @@ _SUBJECTS = ("anonymous", "authenticated", "everyone")
 _MOST_PULLS = 64
 _SUBJECT_KINDS = ("user", "robot", "group", "issued")
 _NAMED_SUBJECT = re.compile(rf"(?:{'|'.join(_SUBJECT_KINDS)}):\S{{1,255}}")
+_ISSUER_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
+_ACCOUNT_PREFIX = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._@+-]{0,31})?")
+_ID_TOKEN_SIGNING = tuple(name for name in _SIGNING if not name.startswith("HS"))
+_LONGEST_LEEWAY = timedelta(minutes=5)
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:[!-~]{1,500}")
 _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(?:/[a-z0-9.]+)?")
@@ -341,6 +346,7 @@ def _auth(settings: Settings) -> Iterator[Finding]:
     if auth.token is not None:
         yield from _token(auth.token)
     yield from _issue(settings)
+    yield from _oidc(settings)
     for number, policy in enumerate(auth.policies):
         yield from _policy(f"auth.policies[{number}]", policy)
     if auth.policies and all(policy.effect is PolicyEffect.DENY for policy in auth.policies):
@@ -389,6 +395,95 @@ def _issue(settings: Settings) -> Iterator[Finding]:
             advice="Make one with: openssl rand -base64 32",
             id="secret.missing",
         )
+
+
+def _oidc(settings: Settings) -> Iterator[Finding]:
+    oidc = settings.auth.oidc
+    if oidc is None:
+        return
+    if not oidc.issuers:
+        yield Finding("auth.oidc.issuers", "names no issuer", advice="Add one as [[auth.oidc.issuers]].")
+    if settings.auth.accounts is False:
+        yield Finding(
+            "auth.accounts", "false shuts out the keys that people make, which auth.oidc is for; leave it out"
+        )
+    if settings.is_rebuildable:
+        yield Finding("auth.oidc", "people and their keys are kept in the database alone, and database.mode = "
+                      "rebuildable would lose them")  # fmt: skip
+    yield from _reached_safely(settings)
+    if not timedelta() < oidc.session_idle <= oidc.session_lifetime:
+        yield Finding("auth.oidc.session_idle", "expected more than 0s, and no more than auth.oidc.session_lifetime")
+    for number, issuer in enumerate(oidc.issuers):
+        yield from _issuer(f"auth.oidc.issuers[{number}]", issuer)
+    for name in ("name", "issuer", "user_prefix", "group_prefix"):
+        values = [getattr(issuer, name) for issuer in oidc.issuers if name != "group_prefix" or issuer.groups_claim]
+        if len(set(values)) < len(values):
+            yield Finding(
+                "auth.oidc.issuers",
+                f"two have the same {name}",
+                advice="Else somebody of one could be taken for somebody of the other.",
+            )
+
+
+def _reached_safely(settings: Settings) -> Iterator[Finding]:
+    """Browsers come back from the issuer to one address, which is registered there, with what signs them in."""
+    public, listen = settings.server.public_url, settings.server.listen
+    if public is None and not listen.is_loopback:
+        yield Finding("auth.oidc", "needs server.public_url: where browsers come back to from the issuer")
+    elif public is not None and not _is_safe(public):
+        yield Finding(
+            "auth.oidc", f"needs TLS: server.public_url is {public}, and who listens could sign in as anybody"
+        )
+
+
+def _is_safe(url: str) -> bool:
+    """Say whether nobody listens on the way: TLS, or this machine alone."""
+    parts = urlsplit(url)
+    if parts.scheme != "http":
+        return parts.scheme == "https"
+    host = parts.hostname or ""
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+def _issuer(key: str, issuer: IssuerSettings) -> Iterator[Finding]:
+    url = urlsplit(issuer.issuer)
+    if not url.hostname or url.query or url.fragment or url.username is not None or not _is_safe(issuer.issuer):
+        yield Finding(
+            f"{key}.issuer", f"expected https://HOST[/PATH] (http:// is for loopback alone), got {issuer.issuer!r}"
+        )
+    for name in ("client_id", "username_claim", "algorithms"):
+        if not getattr(issuer, name):
+            yield Finding(f"{key}.{name}", "is required")
+    yield from _issuer_words(key, issuer)
+    if not issuer.allow_all and not issuer.allowed_groups and not issuer.allowed_domains:
+        yield Finding(
+            key,
+            "everybody whom this issuer lets in could sign in here",
+            advice="Name allowed_groups or allowed_domains; if it is meant so, say that with allow_all = true.",
+        )
+    if issuer.allowed_groups and issuer.groups_claim is None:
+        yield Finding(f"{key}.allowed_groups", "needs groups_claim: which claim has the groups")
+    if issuer.leeway > _LONGEST_LEEWAY:
+        yield Finding(f"{key}.leeway", "expected 5m at the most; have the clocks set instead")
+    if not issuer.sign_in_again:
+        yield Finding(f"{key}.sign_in_again", "expected more than 0s")
+    if issuer.ca is not None and not os.access(issuer.ca, os.R_OK):
+        yield Finding(f"{key}.ca", f"{issuer.ca} cannot be read")
+
+
+def _issuer_words(key: str, issuer: IssuerSettings) -> Iterator[Finding]:
+    if not _ISSUER_NAME.fullmatch(issuer.name):
+        yield Finding(f"{key}.name", f"expected small letters, digits and -, got {issuer.name!r}")
+    for name in ("user_prefix", "group_prefix"):
+        if not _ACCOUNT_PREFIX.fullmatch(getattr(issuer, name)):
+            yield Finding(f"{key}.{name}", f"expected letters, digits, . _ @ + -, got {getattr(issuer, name)!r}")
+    for algorithm in issuer.algorithms:
+        if algorithm not in _ID_TOKEN_SIGNING:
+            told = f"expected some of {', '.join(_ID_TOKEN_SIGNING)}, got {algorithm!r}"
+            yield Finding(f"{key}.algorithms", f"{told}{nearest(algorithm, _ID_TOKEN_SIGNING)}")
+    for name in issuer.trusted_hosts:
+        if not _HOST_PORT.fullmatch(name):
+            yield Finding(f"{key}.trusted_hosts", f"expected HOST or HOST:PORT, got {name!r}")
 
 
 def _policy(key: str, policy: PolicySettings) -> Iterator[Finding]:

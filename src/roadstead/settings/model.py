@@ -440,6 +440,77 @@ class IssueSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerSettings:
+    """``[[auth.oidc.issuers]]``: an OpenID Connect issuer whose people may sign in with a browser."""
+
+    name: str = setting(
+        "sso",
+        "What it is called in addresses and in the log: a short word of small letters, digits and `-`, which no other "
+        "issuer has.",
+    )
+    display_name: str | None = setting(None, "What people are shown; by default `name`.")
+    issuer: str = setting(
+        "",
+        "Its address, exactly as it writes itself into its tokens (`iss`): `https://sso.example/realms/team`. Below it "
+        "is `/.well-known/openid-configuration`. Plain `http://` is for loopback alone.",
+    )
+    client_id: str = setting("", "How this registry is registered there.")
+    client_secret: Secret | None = setting(
+        None, "What this registry proves itself with; by default it is a public client, with PKCE alone."
+    )
+    scopes: tuple[str, ...] = setting(("openid", "profile", "email"), "What is asked for; `openid` always is.")
+    username_claim: str = setting(
+        "preferred_username",
+        "Which claim of the ID token is the person's name here: what `docker login` takes and `user:NAME` means. It is "
+        "taken when they come for the first time, and stays. `email` counts only where `email_verified` is true.",
+    )
+    groups_claim: str | None = setting(
+        None,
+        "Which claim has their groups, a list: `groups`, or one inside another, `realm_access.roles`. By default they "
+        "are in none. `group:admins` administers unless policies are written.",
+    )
+    user_prefix: str = setting("", "What stands before their names here: no two issuers may have the same.")
+    group_prefix: str = setting("", "What stands before the names of their groups here, likewise.")
+    allowed_groups: tuple[str, ...] = setting(
+        (), "In which groups, as the issuer calls them, one has to be to sign in; one of them will do."
+    )
+    allowed_domains: tuple[str, ...] = setting(
+        (), "Of which domains one has to be to sign in: what stands behind the `@` in `domain_claim`, or all of it."
+    )
+    domain_claim: str = setting("email", "Which claim tells the domain; of Google it is `hd`.")
+    allow_all: bool = setting(
+        False,
+        "The word that is needed to let everybody in whom the issuer lets in. At an issuer that is open to all, such "
+        "as Google, that is everybody there is.",
+    )
+    algorithms: tuple[str, ...] = setting(
+        ("RS256", "ES256", "PS256", "EdDSA"), "How its ID tokens may be signed; never with a shared secret."
+    )
+    leeway: timedelta = setting(
+        timedelta(minutes=1), "What its clock and ours may differ by: five minutes at the most."
+    )
+    sign_in_again: timedelta = setting(
+        timedelta(days=30),
+        "How long the keys of a person work after they last signed in. Until then the groups are those of that time.",
+    )
+    trusted_hosts: tuple[str, ...] = setting(
+        (), "Hosts, `HOST[:PORT]`, where it may have its tokens and keys although their addresses aren't public."
+    )
+    ca: Path | None = setting(None, "Certificates in PEM that its TLS is trusted by, beside the system's.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OidcSettings:
+    """``[auth.oidc]``: people sign in with a browser, at an OpenID Connect issuer, and make their own keys."""
+
+    session_lifetime: timedelta = setting(
+        timedelta(hours=12), "How long one stays signed in at the most, in the browser."
+    )
+    session_idle: timedelta = setting(timedelta(hours=1), "After how long without a request one is signed out.")
+    issuers: tuple[IssuerSettings, ...] = setting((), "Where; see `[[auth.oidc.issuers]]`.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySettings:
     """``[[auth.policies]]``: who may do what; one that denies wins over any that allows."""
 
@@ -486,6 +557,10 @@ class AuthSettings:
         "Bearer tokens of our own, a table that may be empty; see `[auth.issue]`. Clients need them where some may do "
         "something without signing in: with passwords alone they would never be asked.",
     )
+    oidc: OidcSettings | None = setting(
+        None,
+        "People sign in with a browser, a table; see `[auth.oidc]`. It makes `accounts` true.",
+    )
     master_key: Secret | None = setting(
         None,
         "What encrypts the secrets in the database (the keys that sign tokens): a random text of 32 characters or "
@@ -508,7 +583,8 @@ class AuthSettings:
     @property
     def is_on(self) -> bool:
         """Say whether access is controlled, as far as settings alone tell."""
-        return self.htpasswd is not None or self.token is not None or bool(self.accounts) or bool(self.policies)
+        ways = (self.htpasswd, self.token, self.oidc)
+        return any(way is not None for way in ways) or bool(self.accounts) or bool(self.policies)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

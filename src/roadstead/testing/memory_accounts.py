@@ -45,6 +45,14 @@ class MemoryAccounts:
         self._keys = {key_id: key for key_id, key in self._keys.items() if key.owner.name != name}
         return self._accounts.pop(name, None) is not None
 
+    async def set_disabled(self, name: str, *, disabled: bool, now: datetime, asked: Asked | None = None) -> bool:
+        """Have an account count no more, or again."""
+        account = self._accounts.get(name)
+        if account is None:
+            return False
+        self._accounts[name] = replace(account, disabled=disabled)
+        return True
+
     async def accounts(self, *, after: str = "", limit: int = EVERY) -> Sequence[Account]:
         """Return accounts by name."""
         return [self._accounts[name] for name in sorted(self._accounts) if name > after][:limit]
@@ -52,7 +60,10 @@ class MemoryAccounts:
     async def find_key(self, key_id: str) -> ApiKey | None:
         """Return the key with its owner as that is now."""
         key = self._keys.get(key_id)
-        return None if key is None else replace(key, owner=self._accounts[key.owner.name].principal)
+        if key is None:
+            return None
+        owner = self._accounts[key.owner.name]
+        return replace(key, owner=owner.principal, disabled=owner.disabled)
 
     async def put_key(self, key: ApiKey, *, asked: Asked | None = None) -> bool:
         """Store a new key."""

@@ -70,6 +70,9 @@ class Transport:
     by_proxy: bool = False
     """Whether a proxy may connect for us, to where its owner lets it, though what we reach directly is checked."""
 
+    redirects: int = MAX_REDIRECTS
+    """How many are followed; with none, who redirects has answered badly."""
+
     backoff: Backoff = field(default_factory=Backoff)
     trace: Trace | None = None
     user_agent: str = "roadstead"
@@ -104,7 +107,7 @@ class Transport:
         UnreachableError, BadAnswerError for a redirect that can't be followed, AddressForbiddenError.
         """
         origin = url
-        for _ in range(MAX_REDIRECTS + 1):
+        for _ in range(self.redirects + 1):
             sent = dict(headers)
             if authorization is not None and same_origin(origin, url):
                 sent["Authorization"] = authorization
@@ -117,7 +120,8 @@ class Transport:
                     raise BadAnswerError(host, f"a redirect in answer to {method}, which can't be sent twice")
                 await answer.read_start(_SMALL)  # so that the connection can be used again
                 url = follow(host, origin, url, target)
-        raise BadAnswerError(host, f"more than {MAX_REDIRECTS} redirects")
+        many = f"more than {self.redirects} redirects" if self.redirects else f"a redirect, to {masked(url)[:120]}"
+        raise BadAnswerError(host, many)
 
     async def wait(self, attempt: int, error: RateLimitedError | UnreachableError) -> bool:
         """Wait after an error before try number *attempt* + 1; False, at once, if there should be none.

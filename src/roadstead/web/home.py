@@ -20,6 +20,9 @@ _HEADERS = [
 ]
 
 
+_OWN = '<dt><a href="{}account">Your account</a></dt><dd>sign in, and make keys for docker</dd>\n'
+
+
 async def home(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Say what this is and how to push to it; 503 with what is wrong while requests can't be served."""
     try:
@@ -27,7 +30,8 @@ async def home(request: Request, found: Mapping[str, str], services: Services) -
     except RoadsteadError as error:
         return respond(error)
     host = request.header(b"host") or "localhost:5000"
-    page = _page().substitute(host=escape(host[:255]), version=escape(version("roadstead")))
+    own = "" if services.people is None else _OWN.format(services.people.front.prefix)
+    page = _page().substitute(host=escape(host[:255]), version=escape(version("roadstead")), own=own)
     return Response(200, _HEADERS, page.encode())
 
 

@@ -8,43 +8,57 @@ from typing import TYPE_CHECKING
 from roadstead.auth.api_keys import hashed, parse_key
 from roadstead.auth.caller import Caller
 from roadstead.auth.credentials import Bearer, Credentials, Password
+from roadstead.auth.errors import CredentialsWrongError
 from roadstead.auth.passwords import Passwords, hash_password
 from roadstead.auth.ports import NOT_MINE, AccountStore, ApiKey, Authenticator, Judges, TakesItsTime, Verdict
+from roadstead.auth.standing import Standing
 from roadstead.clock import Clock
+
+
+class OwnerOutError(CredentialsWrongError):
+    """A key is right, and its owner doesn't count now."""
 
 
 class ApiKeys:
     """`Authenticator` of API keys: as a password beside the owner's name, or as a Bearer token."""
 
-    def __init__(self, store: AccountStore, clock: Clock) -> None:
+    def __init__(self, store: AccountStore, clock: Clock, standing: Standing | None = None) -> None:
         self._store = store
         self._clock = clock
+        self._standing = standing or Standing(clock)
 
     async def authenticate(self, credentials: Credentials) -> Caller | None:
-        """Return the key's owner, limited to what the key is good for."""
+        """Return the key's owner, limited to what the key is good for; OwnerOutError where they don't count now."""
         return (await self.judge(credentials)).caller
 
     async def judge(self, credentials: Credentials) -> Verdict:
-        """Return the key's owner, and that it goes by the key's row with its owner's."""
+        """Return the key's owner, and that it goes by the key's row with its owner's, and by their standing."""
         text = (credentials.token if isinstance(credentials, Bearer) else credentials.password).reveal()
         parts = parse_key(text)
         if parts is None:
             return NOT_MINE
         read = partial(self._good, parts[0])
-        key = await read()
+        key = await self._lasting(parts[0])
         if key is None or not hmac.compare_digest(key.secret_hash, hashed(parts[1])):
             return Verdict(None, read, key)
         if isinstance(credentials, Password) and credentials.username != key.owner.name:
             return Verdict(None, read, key)  # the log must not tell of somebody else than policies decided on
+        if (reason := self._standing.objection(key)) is not None:
+            raise OwnerOutError(reason)  # whoever has the key may know
         caller = Caller(key.owner, scope=key.scope, via=f"key {key.key_id}", expires_at=key.expires_at)
         return Verdict(caller, read, key)
 
-    async def _good(self, key_id: str) -> ApiKey | None:
+    async def _lasting(self, key_id: str) -> ApiKey | None:
         """Return the key of that id, unless it has ended."""
         key = await self._store.find_key(key_id)
         if key is not None and key.expires_at is not None and key.expires_at <= self._clock.now():
             return None
         return key
+
+    async def _good(self, key_id: str) -> ApiKey | None:
+        """Return the key of that id, unless it has ended or its owner doesn't count now."""
+        key = await self._lasting(key_id)
+        return None if key is None or self._standing.objection(key) is not None else key
 
 
 class Accounts:
@@ -65,6 +79,10 @@ class Accounts:
         read = partial(self._store.find_account, credentials.username)
         account = await read()
         if account is None or account.password_hash is None:
+            return Verdict(None, read, account)
+        if account.disabled:
+            # As long as with a wrong password, and the same answer: this one hasn't proved who they are.
+            await self._passwords.waste(account.password_hash.reveal(), credentials)
             return Verdict(None, read, account)
         if not await self._passwords.matches(account.password_hash.reveal(), credentials):
             return Verdict(None, read, account)

@@ -10,20 +10,23 @@ from sqlalchemy import Connection, Integer, bindparam, delete, select, update
 
 from roadstead.acts import ActKind, Asked
 from roadstead.auth.caller import Action, RepositoryGlob, Scope
-from roadstead.auth.ports import EVERY, Account, AccountStore, ApiKey
+from roadstead.auth.errors import AccountVouchedError
+from roadstead.auth.ports import EVERY, Account, AccountStore, ApiKey, Vouched
 from roadstead.auth.principal import Principal, PrincipalKind
 from roadstead.db.access import Access, Query, Row, Upsert
 from roadstead.db.moments import from_micros, to_micros
-from roadstead.db.schema import accounts, api_keys
+from roadstead.db.schema import accounts, api_keys, web_sessions
 from roadstead.db.stores.acts import write_act
 from roadstead.secret import Secret
 
-_ACCOUNT = (
+_STANDING = (accounts.c.issuer, accounts.c.subject, accounts.c.signed_in_at, accounts.c.disabled_at)
+ACCOUNT = (
     accounts.c.name,
     accounts.c.kind,
     accounts.c.member_of,
     accounts.c.password_hash,
     accounts.c.created_at,
+    *_STANDING,
 )
 _KEY = (
     accounts.c.name,
@@ -36,6 +39,7 @@ _KEY = (
     api_keys.c.description,
     api_keys.c.created_at,
     api_keys.c.expires_at,
+    *_STANDING,
 )
 _KEYS = select(*_KEY).join(accounts, accounts.c.name == api_keys.c.owner)
 _KEYS_BEHIND = (
@@ -44,9 +48,9 @@ _KEYS_BEHIND = (
     .limit(bindparam("limit", type_=Integer))
 )
 
-FIND_ACCOUNT = Query(select(*_ACCOUNT).where(accounts.c.name == bindparam("name")), "name")
+FIND_ACCOUNT = Query(select(*ACCOUNT).where(accounts.c.name == bindparam("name")), "name")
 ACCOUNTS = Query(
-    select(*_ACCOUNT)
+    select(*ACCOUNT)
     .where(accounts.c.name > bindparam("after"))
     .order_by(accounts.c.name)
     .limit(bindparam("limit", type_=Integer)),
@@ -70,6 +74,14 @@ _CHANGE_PASSWORD = (
     update(accounts).where(accounts.c.name == bindparam("of")).values(password_hash=bindparam("new_hash"))
 )
 _REMOVE = delete(accounts).where(accounts.c.name == bindparam("of")).returning(accounts.c.kind)
+_VOUCHED = select(accounts.c.issuer).where(accounts.c.name == bindparam("of"))
+_DISABLE = (
+    update(accounts)
+    .where(accounts.c.name == bindparam("of"))
+    .values(disabled_at=bindparam("new_moment"))
+    .returning(accounts.c.kind)
+)
+_END_SESSIONS = delete(web_sessions).where(web_sessions.c.owner == bindparam("of"))
 _OWNER = select(accounts.c.name).where(accounts.c.name == bindparam("owner")).with_for_update(read=True)
 _REMOVE_KEY = delete(api_keys).where(api_keys.c.key_id == bindparam("of")).returning(api_keys.c.owner)
 
@@ -83,7 +95,7 @@ class DatabaseAccounts:
     async def find_account(self, name: str) -> Account | None:
         """Return the account of that name."""
         row = await self._access.row(FIND_ACCOUNT, name)
-        return None if row is None else _account(row)
+        return None if row is None else account_of(row)
 
     async def put_account(
         self,
@@ -101,9 +113,13 @@ class DatabaseAccounts:
         """Remove an account with its keys."""
         return await self._access.write(_remove, name, asked)
 
+    async def set_disabled(self, name: str, *, disabled: bool, now: datetime, asked: Asked | None = None) -> bool:
+        """Have an account count no more, or again."""
+        return await self._access.write(_set_disabled, name, now if disabled else None, asked)
+
     async def accounts(self, *, after: str = "", limit: int = EVERY) -> Sequence[Account]:
         """Return accounts by name."""
-        return [_account(row) for row in await self._access.rows(ACCOUNTS, after, limit)]
+        return [account_of(row) for row in await self._access.rows(ACCOUNTS, after, limit)]
 
     async def find_key(self, key_id: str) -> ApiKey | None:
         """Return the key with its owner."""
@@ -145,8 +161,12 @@ def _put(
             "created_at": to_micros(now),
         },
     ).first()
-    if made is None and not replace:
-        return False
+    if made is None:
+        if not replace:
+            return False
+        issuer = connection.execute(_VOUCHED, {"of": principal.name}).scalar()
+        if issuer is not None:
+            raise AccountVouchedError(principal.name, issuer)
     kind = ActKind.USER_CHANGE if made is None else ActKind.USER_ADD
     write_act(connection, asked, kind, str(principal), _said(principal, has_password=hashed is not None))
     if made is not None:
@@ -168,6 +188,17 @@ def _remove(connection: Connection, name: str, asked: Asked | None) -> bool:
     if kind is None:
         return False
     write_act(connection, asked, ActKind.USER_REMOVE, f"{kind}:{name}")
+    return True
+
+
+def _set_disabled(connection: Connection, name: str, moment: datetime | None, asked: Asked | None) -> bool:
+    new = None if moment is None else to_micros(moment)
+    kind = connection.execute(_DISABLE, {"of": name, "new_moment": new}).scalar()
+    if kind is None:
+        return False
+    if moment is not None:
+        connection.execute(_END_SESSIONS, {"of": name})
+    write_act(connection, asked, ActKind.USER_ENABLE if moment is None else ActKind.USER_DISABLE, f"{kind}:{name}")
     return True
 
 
@@ -207,7 +238,7 @@ _REMEMBERED = 4096
 
 
 @lru_cache(maxsize=1024)
-def _principal(name: str, kind: str, member_of: str) -> Principal:
+def principal_of(name: str, kind: str, member_of: str) -> Principal:
     return Principal(PrincipalKind(kind), name, frozenset(json.loads(member_of)))
 
 
@@ -219,14 +250,31 @@ def _scope(repositories: str, actions: str) -> Scope:
     )
 
 
-def _account(row: Row) -> Account:
+def account_of(row: Row) -> Account:
+    """Return the account of a row of `ACCOUNT`."""
     return _account_of(*row)
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _account_of(name: str, kind: str, member_of: str, hashed: str | None, created_at: int) -> Account:
-    return Account(_principal(name, kind, member_of), None if hashed is None else Secret(hashed),
-                   from_micros(created_at))  # fmt: skip
+def _account_of(
+    name: str,
+    kind: str,
+    member_of: str,
+    hashed: str | None,
+    created_at: int,
+    *standing: Any,  # the columns of `_STANDING`
+) -> Account:
+    vouched, disabled = _standing(*standing)
+    return Account(principal_of(name, kind, member_of), None if hashed is None else Secret(hashed),
+                   from_micros(created_at), vouched, disabled)  # fmt: skip
+
+
+def _standing(
+    issuer: str | None, subject: str | None, signed_in_at: int | None, disabled_at: int | None
+) -> tuple[Vouched | None, bool]:
+    if issuer is None or subject is None or signed_in_at is None:
+        return None, disabled_at is not None
+    return Vouched(issuer, subject, from_micros(signed_in_at)), disabled_at is not None
 
 
 def _key(row: Row) -> ApiKey:
@@ -245,15 +293,19 @@ def _key_of(
     description: str,
     created_at: int,
     expires_at: int | None,
+    *standing: Any,  # the columns of `_STANDING`
 ) -> ApiKey:
+    vouched, disabled = _standing(*standing)
     return ApiKey(
         key_id=key_id,
-        owner=_principal(name, kind, member_of),
+        owner=principal_of(name, kind, member_of),
         scope=_scope(repositories, actions),
         secret_hash=secret_hash,
         created_at=from_micros(created_at),
         expires_at=None if expires_at is None else from_micros(expires_at),
         description=description,
+        vouched=vouched,
+        disabled=disabled,
     )
 
 

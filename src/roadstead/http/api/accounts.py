@@ -3,13 +3,14 @@
 import asyncio
 from typing import Annotated
 
-from litestar import delete, get, post
+from litestar import delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from roadstead.auth.api_keys import is_key_id, make_key
 from roadstead.auth.caller import RepositoryGlob, Scope
 from roadstead.auth.names import parse_account_name
+from roadstead.auth.own_keys import WantedKey
 from roadstead.auth.passwords import hash_password
 from roadstead.auth.principal import Principal, PrincipalKind
 from roadstead.clock import SystemClock
@@ -73,21 +74,55 @@ async def remove_user(call: NamedDependency[Call], name: NamePath) -> None:
         raise ThingUnknownError(f"there is no account {name}")
 
 
+@patch("/users/{name:str}", tags=["accounts"], summary="Disable or enable a user", responses=problems(404, 415))
+async def change_user(call: NamedDependency[Call], name: NamePath, data: JSONBody[wire.ChangedUser]) -> wire.User:
+    """Have an account count no more, with its keys, tokens and sessions, or again; at once. Needs `admin`."""
+    await call.needs_admin()
+    store = call.administration.accounts
+    known = parse_account_name(name)
+    if not await store.set_disabled(known, disabled=data.disabled, now=SystemClock().now(), asked=call.asked):
+        raise ThingUnknownError(f"there is no account {name}")
+    account = await store.find_account(known)
+    if account is None:  # somebody else has just removed it
+        raise ThingUnknownError(f"there is no account {name} any more")
+    return wire.user(account)
+
+
 @get("/keys", tags=["accounts"], summary="List keys", responses=problems())
 async def keys(call: NamedDependency[Call], owner: OwnerQuery = None, last: LastKey = "", n: Number = 100) -> wire.Keys:
-    """List keys and what each is good for, never the keys themselves. Needs `admin`."""
-    await call.needs_admin()
+    """List keys and what each is good for, never the keys themselves.
+
+    Whoever has signed in by a browser or a password, and not with a key, is shown their own. Others' needs `admin`.
+    """
+    caller = await call.in_person()
+    if caller is not None and owner in (None, caller.principal.name) and not call.may_administer():
+        call.admit_user()
+        owner = caller.principal.name
+    else:
+        await call.needs_admin()
     found = await call.administration.accounts.keys(owner, after=last, limit=n + 1)
     shown = [wire.key(key) for key in found[:n]]
     return wire.Keys(shown, shown[-1].id if len(found) > n else None)
 
 
-@post("/keys", tags=["accounts"], summary="Create a key", responses=problems(404, 415))
+@post("/keys", tags=["accounts"], summary="Create a key", responses=problems(404, 409, 415))
 async def create_key(call: NamedDependency[Call], data: JSONBody[wire.NewKey]) -> wire.MadeKey:
-    """Make a key for an account and show it, once. Needs `admin`."""
-    await call.needs_admin()
-    store = call.administration.accounts
+    """Make a key and show it, once.
+
+    Whoever has signed in by a browser or a password, and not with a key, makes one for themselves; it is good for no
+    more than they may. For others it needs `admin`.
+    """
     globs = tuple(RepositoryGlob.parse(text) for text in data.repositories)
+    caller = await call.in_person()
+    if caller is not None and data.owner in (None, caller.principal.name):
+        call.admit_user()
+        wanted = WantedKey(globs, frozenset(data.actions), wire.aware(data.expires_at), data.description)
+        own = await call.own_keys.make(caller, wanted, call.asked)
+        return wire.MadeKey(own.text.reveal(), wire.key(own.row))
+    await call.needs_admin()
+    if data.owner is None:
+        raise ParametersInvalidError("owner is missing: whose key is it to be?")
+    store = call.administration.accounts
     account = await store.find_account(data.owner)
     if account is None:
         raise ThingUnknownError(f"there is no account {data.owner}")
@@ -105,10 +140,15 @@ async def create_key(call: NamedDependency[Call], data: JSONBody[wire.NewKey]) -
 
 @delete("/keys/{key_id:str}", tags=["accounts"], summary="Revoke a key", responses=problems(404))
 async def revoke_key(call: NamedDependency[Call], key_id: KeyPath) -> None:
-    """Revoke a key; it counts at once, in every worker and replica. Needs `admin`."""
+    """Revoke a key; it counts at once, in every worker and replica. One of somebody else needs `admin`."""
+    caller = await call.in_person()
+    if caller is not None and not call.may_administer():
+        call.admit_user()
+        await call.own_keys.revoke(caller, key_id, call.asked)
+        return
     await call.needs_admin()
     if not is_key_id(key_id) or not await call.administration.accounts.remove_key(key_id, asked=call.asked):
         raise ThingUnknownError(f"there is no key {key_id}")
 
 
-HANDLERS = (users, add_user, remove_user, keys, create_key, revoke_key)
+HANDLERS = (users, add_user, change_user, remove_user, keys, create_key, revoke_key)

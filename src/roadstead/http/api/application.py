@@ -17,7 +17,7 @@ from roadstead.http.routes import MethodUnknownError, PathUnknownError
 MANY = frozenset({"group"})
 """Parameters that may be there several times."""
 
-SECURITY: list[dict[str, list[str]]] = [{"basic": []}, {"bearer": []}, {}]
+SECURITY: list[dict[str, list[str]]] = [{"basic": []}, {"bearer": []}, {"session": []}, {}]
 
 
 @get("/schema", include_in_schema=False, media_type="application/vnd.oai.openapi+json")
@@ -47,6 +47,13 @@ def build_application() -> Litestar:
                 security_schemes={
                     "basic": SecurityScheme(type="http", scheme="basic", description="A name with a password or key."),
                     "bearer": SecurityScheme(type="http", scheme="bearer", description="An API key, or a token."),
+                    "session": SecurityScheme(
+                        type="apiKey",
+                        security_scheme_in="cookie",
+                        name="__Host-roadstead-session",
+                        description="Who is signed in with a browser (`/auth/login`); what changes something counts "
+                        "only from a page of the registry's own.",
+                    ),
                 }
             ),
             render_plugins=(),

@@ -3,7 +3,10 @@
 import ipaddress
 
 from roadstead.acts import Asked
-from roadstead.auth.caller import Action
+from roadstead.auth.caller import Action, Caller
+from roadstead.auth.own_keys import OwnKeys, comes_in_person
+from roadstead.auth.policies import Policies
+from roadstead.auth.web_sessions import caller_of
 from roadstead.events.event import Cause
 from roadstead.http.api.administration import Administration
 from roadstead.http.api.errors import NotAtHomeError
@@ -29,7 +32,9 @@ class Call:
     async def needs(self, action: Action, repository: RepositoryName | None = None) -> None:
         """Let the caller through, or raise as the guard and the limits do for `/v2/`."""
         if self.services.guard is not None:
-            await self.services.guard.admit_to(self.request, action, None if repository is None else str(repository))
+            name = None if repository is None else str(repository)
+            caller = await self._signed_in_with_a_browser()
+            await self.services.guard.admit_to(self.request, action, name, caller=caller)
         if self.services.limits is not None:
             self.services.limits.admit_user(self.request)
 
@@ -38,6 +43,39 @@ class Call:
         if self.services.guard is None and not (is_local(self.request) and _names_this_machine(self.request)):
             raise NotAtHomeError
         await self.needs(Action.ADMIN)
+
+    async def in_person(self) -> Caller | None:
+        """Return who has signed in themselves, by a browser or a password; None where nobody has, or a key came.
+
+        Raises SignInNeededError, AttemptsTooManyError, PageForeignError.
+        """
+        if self.services.guard is None:
+            return None
+        caller = await self._signed_in_with_a_browser()
+        if caller is None:
+            caller = await self.services.guard.identify(self.request)
+        else:
+            self.services.guard.recognise(self.request, caller)
+        return caller if comes_in_person(caller) else None
+
+    async def _signed_in_with_a_browser(self) -> Caller | None:
+        session = None if self.services.people is None else await self.services.people.session(self.request)
+        return None if session is None else caller_of(session)
+
+    @property
+    def own_keys(self) -> OwnKeys:
+        """Return what makes the keys of whoever asks."""
+        policies = Policies() if self.services.guard is None else self.services.guard.policies
+        return OwnKeys(self.administration.accounts, policies)
+
+    def may_administer(self) -> bool:
+        """Say whether whoever was found to ask is an administrator."""
+        return self.request.rights.may(Action.ADMIN, None)
+
+    def admit_user(self) -> None:
+        """Count the request of whoever was found to ask; `needs` does so itself. Raises RateExceededError."""
+        if self.services.limits is not None:
+            self.services.limits.admit_user(self.request)
 
     @property
     def asked(self) -> Asked:

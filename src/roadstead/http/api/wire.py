@@ -97,13 +97,16 @@ class Restored(msgspec.Struct):
 
 
 class User(msgspec.Struct):
-    """A user or a robot account."""
+    """A user or a robot account; ``issuer`` says who they are and in which groups, where that isn't ours to say."""
 
     name: str
     kind: str
     groups: list[str]
     has_password: bool
     created_at: datetime
+    disabled: bool
+    issuer: str | None
+    signed_in_at: datetime | None
 
 
 class Users(msgspec.Struct):
@@ -121,6 +124,12 @@ class NewUser(msgspec.Struct, forbid_unknown_fields=True):
     groups: Annotated[list[NameText], Meta(max_length=100)] = []
     password: Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[^\x00\n]+$")] | None = None
     replace: bool = False
+
+
+class ChangedUser(msgspec.Struct, forbid_unknown_fields=True):
+    """Whether an account counts no more."""
+
+    disabled: bool
 
 
 class Key(msgspec.Struct):
@@ -143,9 +152,12 @@ class Keys(msgspec.Struct):
 
 
 class NewKey(msgspec.Struct, forbid_unknown_fields=True):
-    """A key to be; it is never good for more than its account. Without ``expires_at`` it never ends."""
+    """A key to be; it is never good for more than its account. Without ``expires_at`` it never ends.
 
-    owner: NameText
+    Without an ``owner`` it is for whoever asks.
+    """
+
+    owner: NameText | None = None
     repositories: Annotated[list[GlobText], Meta(max_length=100)] = msgspec.field(default_factory=lambda: ["**"])
     actions: Annotated[list[Action], Meta(min_length=1)] = msgspec.field(default_factory=lambda: [Action.PULL])
     expires_at: datetime | None = None
@@ -248,7 +260,16 @@ def change(found: TagChange, repository: RepositoryName, tag: Tag) -> Change:
 def user(account: Account) -> User:
     """Return an account."""
     who = account.principal
-    return User(who.name, who.kind.value, sorted(who.groups), account.password_hash is not None, account.created_at)
+    return User(
+        name=who.name,
+        kind=who.kind.value,
+        groups=sorted(who.groups),
+        has_password=account.password_hash is not None,
+        created_at=account.created_at,
+        disabled=account.disabled,
+        issuer=None if account.vouched is None else account.vouched.issuer,
+        signed_in_at=None if account.vouched is None else account.vouched.at,
+    )
 
 
 def key(found: ApiKey) -> Key:
