@@ -19,7 +19,21 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "clock", "secret", "lease", "acts"}),
     frozenset({"oci"}),
     frozenset({"storage", "upstream", "tls"}),
-    frozenset({"registry", "auth", "augment", "build", "watch", "events", "deploy", "doctor", "limits", "layers"}),
+    frozenset(
+        {
+            "registry",
+            "auth",
+            "augment",
+            "build",
+            "watch",
+            "events",
+            "deploy",
+            "doctor",
+            "limits",
+            "layers",
+            "signatures",
+        }
+    ),
     frozenset({"proxy"}),  # the registry, filled from others
     frozenset({"http"}),
     frozenset({"web"}),

@@ -12,6 +12,7 @@ from roadstead.app.adoption import set_links, warn_of_foreign_writes
 from roadstead.app.auditing import write_start
 from roadstead.app.plugs import CLOCK, Plugs, open_plugs
 from roadstead.app.readiness import check_storage
+from roadstead.app.signing import check_signatures
 from roadstead.app.writing import note_own_tree, taking_the_right
 from roadstead.augment.kept_layers import KeptLayers
 from roadstead.augment.locations import LayerClaim, digest_in
@@ -46,6 +47,7 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
             await note_own_tree(plugs, settings)
         settings = await with_accounts_found(settings, plugs.database.accounts)
         await _check_tokens(settings, plugs)
+        check_signatures(settings)
         await write_start(plugs.database.acts, settings, CLOCK)
         layers = KeptLayers(plugs.driver, plugs.database.layers)
         specs = [_rule_spec(rule, settings.augment.profile) for rule in settings.augment.rules]

@@ -7,6 +7,7 @@ from roadstead.app.limits import build_limits, shared_marks
 from roadstead.app.outward import ASKING, OutwardRequests
 from roadstead.app.plugs import CLOCK, Plugs
 from roadstead.app.readiness import check
+from roadstead.app.signing import build_admission, build_derivations
 from roadstead.app.writing import fence
 from roadstead.augment.containers import Containers
 from roadstead.augment.kept_layers import KeptLayers
@@ -64,10 +65,11 @@ async def build_services(
     )
     images = Images(manifests, blobs)
     layers = KeptLayers(driver, database.layers)
+    admission = build_admission(settings, database, images, proxy)
     augmenter = Augmenter(
         Rules.from_json(handover.rules_json),
         images if proxy is None else ImagesPulledThrough(images, proxy),
-        plugs.derivations,
+        build_derivations(settings, plugs, layers, admission),
         layers,
         CLOCK,
     )
@@ -95,6 +97,8 @@ async def build_services(
         metrics_open=settings.metrics.open_to_network,
         strict_accept=settings.registry.accept is AcceptRule.DISTRIBUTION,
         offload=_offload(settings.server),
+        admission=admission,
+        lineage=database.lineage if settings.signatures.key is not None else None,
         presigner=driver if settings.storage.redirect and isinstance(driver, PresignsUrl) else None,
     )
 

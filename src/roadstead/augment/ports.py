@@ -3,11 +3,12 @@
 ``registry`` satisfies the first two without knowing (the rooms meet in ``app``); ``db`` keeps the derivations.
 """
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
+from roadstead.oci.artifact import Artifact
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.storage.arrivals import Arrival
@@ -42,6 +43,9 @@ class DerivedManifest:
     source: Digest  # the manifest it was made from
     blobs: Sequence[Digest] = ()  # config and layers; children are manifests
     children: Sequence[Digest] = ()
+    subject: Digest | None = None  # what it says something of, where it does: then the referrers API lists it
+    artifact_type: str | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class Derivation:
 
     ``plan`` is the plan itself as canonical JSON, so that what was derived can be derived again when its bytes are
     gone (design decision 6); ``plan_digest`` is the digest of that text. ``manifests`` has children before the root;
-    the root is the last.
+    the root is the last. ``attached`` says something of the root: provenance, signatures.
     """
 
     repository: RepositoryName
@@ -69,6 +73,7 @@ class Derivation:
     manifests: Sequence[DerivedManifest]
     blobs: Sequence[DerivedBlob]
     configs: Sequence[Digest] = ()  # those among the blobs that are image configs
+    attached: Sequence[DerivedManifest] = ()
 
     @property
     def root(self) -> DerivedManifest:
@@ -206,4 +211,45 @@ class LayerRecords(Protocol):
         Where the digest is stored already its row stays as it is and is returned: the caller then drops its copy.
         Raises StoreBusyError's family where collection came between since `arrival`.
         """
+        ...
+
+
+class Said(Protocol):
+    """What is known to be said of a manifest: one line of the referrers list."""
+
+    @property
+    def artifact_type(self) -> str | None:
+        """Return of what type it is."""
+        ...
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        """Return what its manifest says of itself."""
+        ...
+
+
+class Statements(Protocol):
+    """Lists what is said of manifests (``registry.ports.CatalogStore`` does)."""
+
+    async def referrers(
+        self, repository: RepositoryName, subject: Digest, *, artifact_type: str | None, after: str, limit: int
+    ) -> Sequence[Said]:
+        """Return up to `limit` manifests whose subject this is, digests greater than `after`, ascending."""
+        ...
+
+
+class Seal(Protocol):
+    """Signs what is made here."""
+
+    @property
+    def mark(self) -> tuple[str, str]:
+        """Return the annotation that all that it signs carries: its name, and a value that changes with the key."""
+        ...
+
+    def signatures(self, subject: Digest, name: str) -> Sequence[Artifact]:
+        """Return the signatures of a manifest, the same each time."""
+        ...
+
+    def signed(self, statement: bytes, predicate_type: str) -> Artifact:
+        """Return a statement of in-toto, signed, the same each time."""
         ...

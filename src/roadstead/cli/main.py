@@ -15,6 +15,7 @@ from roadstead.cli import (
     events,
     gc,
     importing,
+    inspect,
     key,
     layer,
     serve,
@@ -37,6 +38,7 @@ app.command("serve", epilog=serve.EXAMPLE)(serve.serve)
 app.command("import", epilog=importing.EXAMPLE)(importing.import_)
 app.command("copy", epilog=copy.EXAMPLE)(copy.copy)
 app.command("augment", epilog=augment.EXAMPLE)(augment.augment)
+app.command("inspect", epilog=inspect.EXAMPLE)(inspect.inspect)
 app.command("gc", epilog=gc.EXAMPLE)(gc.gc)
 app.command("verify", epilog=verify.EXAMPLE)(verify.verify)
 app.command("doctor", epilog=doctor.EXAMPLE)(doctor.doctor)

@@ -31,6 +31,7 @@ def preflight(settings: Settings) -> Iterator[Finding]:
     yield from _certificate(settings)
     yield from _htpasswd(settings)
     yield from _token_keys(settings)
+    yield from _signatures(settings)
     yield from _extras(settings)
 
 
@@ -59,6 +60,19 @@ def _token_keys(settings: Settings) -> Iterator[Finding]:
             trusted_keys(settings.auth.token)
         except KeysUnreadableError as error:
             yield Finding("auth.token", str(error))
+
+
+def _signatures(settings: Settings) -> Iterator[Finding]:
+    if not settings.signatures.policies and settings.signatures.key is None:
+        return
+    # So does reading these.
+    from roadstead.app.signing import check_signatures
+    from roadstead.signatures.errors import KeyInvalidError
+
+    try:
+        check_signatures(settings)
+    except KeyInvalidError as error:
+        yield Finding(error.where, error.reason, advice=error.advice())
 
 
 def _plan(key: str, rule: RuleSettings) -> Iterator[Finding]:

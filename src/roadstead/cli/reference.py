@@ -20,6 +20,7 @@ from roadstead.settings.model import (
     HtpasswdSettings,
     IssuerSettings,
     IssueSettings,
+    KeySettings,
     LayerSettings,
     OidcSettings,
     PolicySettings,
@@ -27,6 +28,7 @@ from roadstead.settings.model import (
     RetentionSettings,
     RuleSettings,
     Settings,
+    SignaturePolicySettings,
     TokenSettings,
     UpstreamSettings,
 )
@@ -59,6 +61,8 @@ _WORDS: Mapping[Any, str] = {
     IssuerSettings: "table",
     EndpointSettings: "table",
     UpstreamSettings: "table",
+    SignaturePolicySettings: "table",
+    KeySettings: "path, PEM or table",
     Headers: "table of lists",
     LogFields: "table",
     SentHeaders: "table of lists",
@@ -116,6 +120,8 @@ def settings_page() -> str:
         parts.extend(_section(f"[{section}]", table, section))
     parts.extend(_section("[[augment.rules]]", RuleSettings, None))
     parts.extend(_section("layers", LayerSettings, None))
+    parts.extend(_section("[[signatures.policies]]", SignaturePolicySettings, None))
+    parts.extend(_section("keys", KeySettings, None))
     parts.extend(_section("[[registry.quotas]]", QuotaSettings, None))
     parts.extend(_section("[[auth.policies]]", PolicySettings, None))
     parts.extend(_section("[auth.token]", TokenSettings, None))

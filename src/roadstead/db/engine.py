@@ -28,6 +28,7 @@ from roadstead.db.stores.derivations import DatabaseDerivations
 from roadstead.db.stores.importing import DatabaseImports
 from roadstead.db.stores.instance import DatabaseInstance
 from roadstead.db.stores.leases import DatabaseLeases
+from roadstead.db.stores.lineage import DatabaseLineage
 from roadstead.db.stores.links import DatabaseLinks
 from roadstead.db.stores.manifests import DatabaseManifests
 from roadstead.db.stores.outbox import NOWHERE, Announcer, DatabaseOutbox
@@ -51,6 +52,7 @@ from roadstead.registry.ports import (
     ImportStore,
     InstanceStore,
     JournalStore,
+    LineageStore,
     LinkStore,
     ManifestStore,
     UploadStore,
@@ -84,6 +86,7 @@ class Database:
     blobs: BlobStore
     layers: LayerRecords
     derivations: DerivationStore
+    lineage: LineageStore
     collection: CollectionStore
     audit: AuditStore
     instance: InstanceStore
@@ -118,6 +121,7 @@ class Database:
         self.blobs = DatabaseBlobs(access, blob_lease, announcer)
         self.layers = DatabaseLayers(access, blob_lease)
         self.derivations = DatabaseDerivations(access, blob_lease)
+        self.lineage = DatabaseLineage(access)
         self.collection = DatabaseCollection(access, announcer)
         self.audit = DatabaseAudit(access)
         self.instance = DatabaseInstance(access)

@@ -127,7 +127,8 @@ contents = Table(
 )
 
 # What a repository holds, pushed or derived. `annotations` (JSON) are kept where there is a subject: the referrers
-# API tells them, nothing else asks. A derived manifest has no subject here, so it is never listed as a referrer.
+# API tells them, nothing else asks. A derived image has no subject here, so it is never listed as a referrer of what
+# its source refers to; what is said of derived images (provenance, signatures) is derived itself, and has one.
 manifests = Table(
     "manifests",
     metadata,

@@ -18,8 +18,10 @@ from roadstead.registry.catalog import Catalog
 from roadstead.registry.history import TagHistory
 from roadstead.registry.importer import Gate
 from roadstead.registry.manifests import Manifests
+from roadstead.registry.ports import LineageStore
 from roadstead.registry.quotas import Quotas
 from roadstead.registry.uploads import Uploads
+from roadstead.signatures.ports import Admission
 from roadstead.storage.ports import OpensFile, PresignsUrl
 
 
@@ -54,4 +56,6 @@ class Services:
     offload: XAccel | None = None
     presigner: PresignsUrl | None = None
     proxy: PullThrough | None = None  # where there are upstreams
+    admission: Admission | None = None  # where images have to be signed
+    lineage: LineageStore | None = None  # where signatures are made here
     telling: Telling | None = None  # where somebody wants to hear of what happens

@@ -1,7 +1,7 @@
 """What augmentation reads of a repository: manifests whole, and small blobs whole."""
 
 from roadstead.oci.digest import Digest
-from roadstead.oci.reference import RepositoryName
+from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.blobs import Blobs
 from roadstead.registry.errors import ContentTooLargeError
 from roadstead.registry.manifests import Manifests
@@ -14,10 +14,10 @@ class Images:
         self._manifests = manifests
         self._blobs = blobs
 
-    async def manifest(self, repository: RepositoryName, digest: Digest) -> tuple[str, bytes]:
+    async def manifest(self, repository: RepositoryName, digest: Tag | Digest) -> tuple[str, bytes]:
         """Return media type and exact bytes; raises ManifestUnknownError."""
         record = await self._manifests.get(repository, digest)
-        return record.media_type, await self._manifests.content(digest)
+        return record.media_type, await self._manifests.content(record.digest)
 
     async def blob(self, repository: RepositoryName, digest: Digest, *, max_bytes: int) -> bytes:
         """Return a small blob; raises BlobUnknownError, and ContentTooLargeError for more than `max_bytes`."""

@@ -214,6 +214,22 @@ class CatalogStore(Protocol):
         ...
 
 
+class LineageStore(Protocol):
+    """What manifests of a repository come from, and what was made here about them."""
+
+    async def made_from(self, repository: RepositoryName, digest: Digest) -> Sequence[Digest]:
+        """Return the indexes that list a manifest and what it was derived from, ascending; if any."""
+        ...
+
+    async def latest(self, repository: RepositoryName, source: Digest) -> Digest | None:
+        """Return what was derived from a manifest last, of what is still there; None if nothing is."""
+        ...
+
+    async def attached(self, repository: RepositoryName, subject: Digest, artifact_type: str) -> Digest | None:
+        """Return the latest manifest of a type that was made here about a derived one; None if there is none."""
+        ...
+
+
 class UploadState(StrEnum):
     """Where an upload session stands."""
 

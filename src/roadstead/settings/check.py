@@ -55,6 +55,7 @@ _ISSUER_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 _ACCOUNT_PREFIX = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._@+-]{0,31})?")
 _ID_TOKEN_SIGNING = tuple(name for name in _SIGNING if not name.startswith("HS"))
 _LONGEST_LEEWAY = timedelta(minutes=5)
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}:[!-~]{1,500}")
 _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 _PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9]+(?:/[a-z0-9.]+)?")
 
@@ -73,6 +74,7 @@ def check_settings(settings: Settings) -> Sequence[Finding]:
             _allowances,
             _auth,
             _rules,
+            _signatures,
             _gc,
             _upstreams,
             _events,
@@ -554,6 +556,29 @@ def _location(key: str, layer: LayerSettings) -> Iterator[Finding]:
             "is needed with an address: what lies there may change, and images would with it",
             advice="roadstead layer pack prints it; of a file, sha256sum does.",
         )
+
+
+def _signatures(settings: Settings) -> Iterator[Finding]:
+    if not _URI.fullmatch(settings.augment.builder):
+        yield Finding(
+            "augment.builder", f"expected a URI such as https://registry.example.org, got {settings.augment.builder!r}"
+        )
+    for at, policy in enumerate(settings.signatures.policies):
+        key = f"signatures.policies[{at}]"
+        if not policy.match:
+            yield Finding(f"{key}.match", 'every policy says which images it is for, such as ["team/**"]')
+        for number, pattern in enumerate(policy.match):
+            if ":" in pattern:
+                yield Finding(f"{key}.match[{number}]", f"{pattern!r} has a tag; whole repositories have to be signed")
+            else:
+                yield from _pattern(f"{key}.match[{number}]", pattern)
+        if not policy.keys:
+            yield Finding(f"{key}.keys", "every policy says who may have signed: public keys, or certificates")
+        for number, entry in enumerate(policy.keys):
+            if (entry.path is None) == (entry.pem is None):
+                yield Finding(f"{key}.keys[{number}]", "expected a path or the PEM itself, one of the two")
+            elif entry.path is not None and not os.access(entry.path, os.R_OK):
+                yield Finding(f"{key}.keys[{number}]", f"{entry.path} cannot be read")
 
 
 def _is_platform(text: str) -> bool:

@@ -21,12 +21,14 @@ from roadstead.settings.model import (
     HtpasswdSettings,
     IssuerSettings,
     IssueSettings,
+    KeySettings,
     LayerSettings,
     OidcSettings,
     PolicySettings,
     QuotaSettings,
     RetentionSettings,
     RuleSettings,
+    SignaturePolicySettings,
     TokenSettings,
     UpstreamSettings,
 )
@@ -52,11 +54,14 @@ TABLES = (
     IssuerSettings,
     EndpointSettings,
     UpstreamSettings,
+    SignaturePolicySettings,
+    KeySettings,
 )
 """Tables within settings."""
 
 _LOCATION = re.compile(r"(?i:(?:https?|docker)://|data:)")
-_PATH_WILL_DO = (LayerSettings, HtpasswdSettings)
+_PATH_WILL_DO = (LayerSettings, HtpasswdSettings, KeySettings)
+_PEM = "-----BEGIN "
 
 _PLAIN_WORDS: tuple[tuple[type, str], ...] = (
     (bool, "the truth value"),
@@ -152,7 +157,7 @@ def _table(kind: type, raw: object, key: str, source: Source) -> object:
     if kind is LayerSettings and isinstance(raw, str) and _LOCATION.match(raw):
         raw = {"location": raw}
     elif kind in _PATH_WILL_DO and isinstance(raw, str):
-        raw = {"path": raw}
+        raw = {"pem" if kind is KeySettings and _PEM in raw else "path": raw}
     elif source.textual and isinstance(raw, str):
         try:
             raw = json.loads(raw)

@@ -664,6 +664,71 @@ class AugmentSettings:
         "Whether those who haven't signed in may ask for container tokens, where policies let them pull and augment. "
         "By default where `server.listen` is loopback: elsewhere anybody could have this server fetch and keep images.",
     )
+    provenance: bool = setting(
+        True,
+        "Whether each augmented image comes with word of where it comes from: a statement of in-toto (SLSA provenance) "
+        "among its referrers. It is made with the image, at its first pull.",
+    )
+    builder: str = setting(
+        "urn:roadstead:augment",
+        "Who that statement says has made the image: a URI that means this installation to those who read it, such as "
+        "`https://registry.example.org`.",
+    )
+
+
+class SignatureKind(StrEnum):
+    """Whose form signatures have."""
+
+    COSIGN = "cosign"
+    NOTATION = "notation"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySettings:
+    """One entry of a policy's ``keys``: a path, the PEM itself, or a table of either."""
+
+    path: Path | None = setting(None, "The file that holds the key or the certificates, PEM.")
+    pem: str | None = setting(None, "The PEM itself; a reference (`${secret:NAME#key}`) will do.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignaturePolicySettings:
+    """``[[signatures.policies]]``: images that have to be signed; an image has to meet each policy that matches."""
+
+    match: tuple[str, ...] = setting(
+        (), "Which images, as patterns of repositories (`team/**`, `docker.io/library/*`), by the names they have here."
+    )
+    keys: tuple[KeySettings, ...] = setting(
+        (),
+        "Who may have signed: public keys for `cosign`, certificates that chains may end at for `notation`. Each is a "
+        "file, or the PEM itself. One of them is enough.",
+    )
+    kind: SignatureKind = setting(
+        SignatureKind.COSIGN,
+        "Whose signatures: `cosign` (with keys; keyless ones don't count) or `notation` (JWS envelopes).",
+    )
+    require: bool = setting(
+        True, "Whether an image without such a signature is refused (403); `false` only logs it, for a beginning."
+    )
+    as_pushed: bool = setting(
+        False,
+        "Whether names below `as-pushed/` come under it, too. By default they don't: who signs an image reads it there "
+        "before.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignatureSettings:
+    """``[signatures]``: which images have to be signed, and the key that signs what is made here."""
+
+    policies: tuple[SignaturePolicySettings, ...] = setting(
+        (), "What has to be signed; see `[[signatures.policies]]`. Without any, nothing has to be."
+    )
+    key: Secret | None = setting(
+        None,
+        "The private key that augmented images and their provenance are signed with, as PEM: ECDSA on P-256, without a "
+        "password, from a reference such as `${file:signing.key}`. Without it they aren't signed.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -984,6 +1049,7 @@ class Settings:
     auth: AuthSettings = AuthSettings()
     limits: LimitSettings = LimitSettings()
     augment: AugmentSettings = AugmentSettings()
+    signatures: SignatureSettings = SignatureSettings()
     gc: GcSettings = GcSettings()
     upstreams: UpstreamsSettings = UpstreamsSettings()
     events: EventSettings = EventSettings()

@@ -57,6 +57,10 @@ ORAS: Final = GoClient("oras", "oras.land/oras", "cmd/oras", "v1.2.3")
 DISTRIBUTION: Final = GoClient("registry", "github.com/distribution/distribution/v3", "cmd/registry", "v3.1.1")
 """Docker's registry of today: a server, but built as the clients are. Debian's has no driver for S3."""
 
+COSIGN: Final = GoClient("cosign", "github.com/sigstore/cosign/v2", "cmd/cosign", "v2.6.1")
+"""Some two thousand packages: its build takes as long as all others together, so only long tests ask for it."""
+
+NOTATION: Final = GoClient("notation", "github.com/notaryproject/notation", "cmd/notation", "v1.3.2")
 HELM: Final = GoClient("helm", "helm.sh/helm/v3", "cmd/helm", "v3.22.0")
 
 

@@ -1,5 +1,6 @@
 """What was derived from what (``augment.ports.DerivationStore``)."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -226,7 +227,7 @@ def _record(
     for blob in derivation.blobs:
         blob_rows.remember(connection, BlobRecord(blob.digest, blob.size, blob.key), lease, at)
     blob_rows.link(connection, number, [blob.digest for blob in derivation.blobs])
-    for manifest in derivation.manifests:
+    for manifest in (*derivation.manifests, *derivation.attached):
         _store(connection, number, manifest, at)
     _remember(connection, number, derivation, at, with_source=space is not None)
 
@@ -248,7 +249,11 @@ def _keep_source(connection: Connection, number: int, source: Digest, media_type
 def _store(connection: Connection, number: int, manifest: DerivedManifest, at: int) -> None:
     digest = str(manifest.digest)
     connection.execute(STORE_CONTENT.on(connection), {"digest": digest, "body": manifest.raw})
-    row = _row(number, digest, manifest.media_type, len(manifest.raw), at)
+    row = _row(number, digest, manifest.media_type, len(manifest.raw), at) | {
+        "artifact_type": manifest.artifact_type,
+        "subject": None if manifest.subject is None else str(manifest.subject),
+        "annotations": json.dumps(dict(manifest.annotations)) if manifest.annotations else None,
+    }
     if connection.execute(_STORE_DERIVED.on(connection), row).first() is None:
         return
     held = blob_rows.held_among(connection, number, manifest.blobs)
@@ -306,7 +311,7 @@ def _remember(connection: Connection, number: int, derivation: Derivation, at: i
             "source": str(manifest.source),
             "root": manifest is derivation.root,
         }
-        for manifest in derivation.manifests
+        for manifest in (*derivation.manifests, *derivation.attached)
     }
     if with_source:  # collection leaves what belongs to a derivation
         text = str(derivation.source)

@@ -84,7 +84,9 @@ FIND_BY_DIGEST = Query(
 CONTENT = Query(select(contents.c.body).where(contents.c.digest == bindparam("digest")), "digest")
 
 _ONE = and_(manifests.c.repository_id == bindparam("repository"), manifests.c.digest == bindparam("digest"))
-_HELD = Step(select(manifests.c.media_type, manifests.c.derived, manifests.c.pushed_at).where(_ONE))
+_HELD = Step(
+    select(manifests.c.media_type, manifests.c.derived, manifests.c.pushed_at, manifests.c.subject).where(_ONE)
+)
 _TOLD = (
     select(manifests.c.media_type, manifests.c.size, contents.c.body)
     .select_from(repositories)
@@ -364,6 +366,12 @@ class _Held:
     media_type: str
     derived: bool
     pushed_at: int
+    subject: str | None
+
+    @property
+    def is_attached(self) -> bool:
+        """Say whether it was made here to say something of a derived image: then it stands for itself alone."""
+        return bool(self.derived) and self.subject is not None
 
 
 def _held(connection: Connection, number: int, digest: Digest) -> _Held | None:
@@ -512,7 +520,7 @@ def _delete(
     key: dict[str, Any] = {"repository": number, "digest": str(digest)}
     held = _held(connection, number, digest)
     doomed = [str(digest)]
-    if held is None or held.derived:
+    if held is None or (held.derived and not held.is_attached):
         doomed = sorted(connection.execute(_SOURCES_OF, key).scalars()) or doomed
     gone: list[Digest] = []
     removed: list[str] = []

@@ -58,6 +58,8 @@ async def referrers(request: Request, found: Mapping[str, str], services: Servic
     subject = parse_digest(found["digest"])
     wanted = request.parameter("artifactType")
     place = place_of(services, name.repository)
+    if place is not None and await services.augmenter.sources_of(name.repository, subject):
+        place = None  # what was made here is known here alone
     there = (
         await services.proxy.referrers(place, subject, wanted)
         if place is not None and services.proxy is not None

@@ -23,24 +23,32 @@ from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.proxy.spaces import Place
 from roadstead.registry.errors import ManifestUnknownError
 from roadstead.registry.history import NotThenError
-from roadstead.registry.ports import TagCondition
+from roadstead.registry.ports import LineageStore, TagCondition
+from roadstead.signatures.names import SIGNATURE, tagged_subject
 
 
 async def read(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Give a manifest: by tag as it is served here, by digest the exact bytes of that digest (end-3)."""
     name = parse_name(found["name"])
-    reference = parse_wanted(found["reference"])
-    asked = found.get(ASKED)
+    asked = parse_wanted(found["reference"])
+    reference = asked
+    if services.lineage is not None and isinstance(asked, Tag):
+        reference = await _signature_made_here(services, services.lineage, name.repository, asked) or asked
+    by = found.get(ASKED)
     try:
-        served = await _found(services, name, reference, asked)
+        served = await _found(services, name, reference, by)
     except ManifestUnknownError:
         # Engines pin the digest that they were served for months, and by then it may have been collected.
         if not isinstance(reference, Digest) or not await services.augmenter.revive(name.repository, reference):
             raise
-        served = await resolve(services, name, reference, asked=asked)
+        served = await resolve(services, name, reference, asked=by)
     if services.strict_accept:
         served = await _negotiated(request, services, name, reference, served)
-    return await answered(request, services, name.repository, reference, served)
+    if services.admission is not None and not (request.method == "HEAD" and isinstance(asked, Digest)):
+        # Who signs an image asks for its digest by HEAD, and for what was pushed below as-pushed/.
+        original = name.original and name.at is None
+        await services.admission.check(name.repository, served.digest, original=original)
+    return await answered(request, services, name.repository, asked, served)
 
 
 async def answered(
@@ -62,6 +70,22 @@ async def _found(services: Services, name: Named, reference: Tag | Digest, asked
     """Return what answers a pull, had from its upstream first where it comes from one."""
     place = None if name.at is not None else await freshened(services, name.repository, reference)
     return await resolve(services, name, reference, asked=asked, place=place)
+
+
+async def _signature_made_here(
+    services: Services, lineage: LineageStore, repository: RepositoryName, asked: Tag
+) -> Digest | None:
+    """Return our signature of what was made here, where cosign asks for it by its tag and nobody has pushed one.
+
+    It has no tag of its own: it goes with the image that it signs, and lists of tags don't tell of it.
+    """
+    subject = tagged_subject(asked.value)
+    found = None if subject is None else await lineage.attached(repository, subject, SIGNATURE)
+    if found is not None:
+        with suppress(ManifestUnknownError):
+            await services.manifests.get(repository, asked)
+            return None
+    return found
 
 
 @lru_cache(maxsize=1024)

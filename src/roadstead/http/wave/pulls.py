@@ -55,6 +55,8 @@ async def _manifest(request: Request, found: Mapping[str, str], services: Servic
         await freshened(services, token.repository, reference)
         record = await services.manifests.get(token.repository, reference)
         served = Served(record.digest, record.media_type, record.size)
+        if services.admission is not None:
+            await services.admission.check(token.repository, served.digest)
         if isinstance(reference, Tag):
             served = await containers.served(token, served)
     return await manifests.answered(request, services, token.repository, reference, served)

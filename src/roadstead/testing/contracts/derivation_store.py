@@ -2,6 +2,8 @@
 fixture ``stores``.
 """
 
+from dataclasses import replace
+from datetime import timedelta
 from typing import Protocol
 
 import pytest
@@ -18,7 +20,7 @@ from roadstead.augment.ports import (
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import Tag
 from roadstead.registry.errors import ManifestUnknownError
-from roadstead.registry.ports import ManifestRecord, NewManifest
+from roadstead.registry.ports import LineageStore, ManifestRecord, NewManifest
 from roadstead.storage.ports import Key
 from roadstead.testing.contracts.registry_stores import (
     APP,
@@ -40,6 +42,7 @@ class DerivingStores(RegistryStores, Protocol):
 
     derivations: DerivationStore
     layers: LayerRecords
+    lineage: LineageStore
 
 
 def derived_blob(text: str) -> DerivedBlob:
@@ -83,6 +86,21 @@ def _derived(
         blobs=blobs,
         children=children,
     )
+
+
+def attested(derivation: Derivation) -> Derivation:
+    """Return the derivation with something that is said of its root."""
+    raw = f"said of {derivation.root.digest}".encode()
+    said = DerivedManifest(
+        digest=Digest.of(raw),
+        media_type=MEDIA_TYPE,
+        raw=raw,
+        source=derivation.source,
+        subject=derivation.root.digest,
+        artifact_type="text/said",
+        annotations={"by": "us"},
+    )
+    return replace(derivation, attached=(said,))
 
 
 class DerivationStoreContract:
@@ -218,6 +236,67 @@ class DerivationStoreContract:
         await stores.manifests.put(APP, source, [LATEST], now=NOW)
         await stores.derivations.record(derivation, now=NOW)
         assert await stores.derivations.find(APP, source.digest, PLAN) is not None
+
+    async def test_what_is_said_of_a_derived_image_refers_to_it(self, stores: DerivingStores) -> None:
+        """The referrers of the root list it, with its type and annotations; it isn't taken for a derived image."""
+        source = new_manifest("source")
+        await stores.manifests.put(APP, source, [LATEST], now=NOW)
+        derivation = attested(derive(source))
+        [said] = derivation.attached
+
+        for _ in range(2):
+            await stores.derivations.record(derivation, now=NOW)
+
+        listed = await stores.catalog.referrers(APP, derivation.root.digest, artifact_type=None, after="", limit=9)
+        assert [(one.digest, one.artifact_type, dict(one.annotations)) for one in listed] == [
+            (said.digest, "text/said", {"by": "us"})
+        ]
+        assert await stores.derivations.find(APP, source.digest, PLAN) == Served(
+            derivation.root.digest, MEDIA_TYPE, len(derivation.root.raw)
+        )
+        assert await stores.derivations.sources_of(APP, said.digest) == []
+        assert await stores.lineage.attached(APP, derivation.root.digest, "text/said") == said.digest
+        assert await stores.lineage.attached(APP, derivation.root.digest, "text/other") is None
+        assert await stores.lineage.attached(OTHER, derivation.root.digest, "text/said") is None
+
+    async def test_what_is_said_goes_alone_or_with_its_image(self, stores: DerivingStores) -> None:
+        """Deleting it leaves the image; deleting the image's source takes it along."""
+        source = new_manifest("source")
+        await stores.manifests.put(APP, source, [LATEST], now=NOW)
+        derivation = attested(derive(source))
+        [said] = derivation.attached
+        await stores.derivations.record(derivation, now=NOW)
+
+        assert await stores.manifests.delete(APP, said.digest, now=NOW) == []
+        assert await stores.manifests.find_by_digest(APP, said.digest) is None
+        assert await stores.manifests.find_by_tag(APP, LATEST) is not None
+
+        await stores.derivations.record(derivation, now=NOW)
+        assert await stores.manifests.find_by_digest(APP, said.digest) is not None
+        assert await stores.manifests.delete(APP, source.digest, now=NOW) == [LATEST]
+        assert await stores.manifests.find_by_digest(APP, said.digest) is None
+
+    async def test_where_a_manifest_comes_from(self, stores: DerivingStores) -> None:
+        """The indexes that list it and the sources it was derived from; the last derived root by its source."""
+        part = new_manifest("amd64")
+        await stores.manifests.put(APP, part, [], now=NOW)
+        index = new_manifest("index", [child(part)])
+        await stores.manifests.put(APP, index, [LATEST], now=NOW)
+        assert await stores.lineage.latest(APP, index.digest) is None
+        derivation = derive(index, parts=(part,))
+        later = derive(index, parts=(part,), plan="a later plan")
+        await stores.derivations.record(derivation, now=NOW)
+        await stores.derivations.record(later, now=NOW + timedelta(seconds=1))
+
+        made_from = stores.lineage.made_from
+        assert await made_from(APP, part.digest) == [index.digest]
+        assert await made_from(APP, index.digest) == []
+        assert await made_from(APP, derivation.root.digest) == [index.digest]
+        assert await made_from(APP, derivation.manifests[0].digest) == sorted(
+            [part.digest, derivation.root.digest], key=str
+        )
+        assert await made_from(OTHER, part.digest) == []
+        assert await stores.lineage.latest(APP, index.digest) == later.root.digest
 
     async def test_what_another_derivation_needs_stays(self, stores: DerivingStores) -> None:
         """A part derived for two indexes goes with the second of them."""

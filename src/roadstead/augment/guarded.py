@@ -1,0 +1,67 @@
+"""Derivations of images that may be served: whoever asks for one is asked whether its source may (signatures)."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from roadstead.augment.ports import Derivation, DerivationStore, Pulled, Served
+from roadstead.oci.digest import Digest
+from roadstead.oci.reference import RepositoryName, Tag
+
+
+class Admission(Protocol):
+    """Says which images may be served."""
+
+    async def check(self, repository: RepositoryName, digest: Digest) -> None:
+        """Return if a manifest may be served; raises a DeniedError."""
+        ...
+
+
+class GuardedDerivations:
+    """`DerivationStore` that tells of nothing whose source may not be served.
+
+    Every pull that is augmented begins here, with the source as it is in the same look at the database. So nothing is
+    made of an image that may not be served, and a tag that moves meanwhile doesn't matter.
+    """
+
+    def __init__(self, store: DerivationStore, admission: Admission) -> None:
+        self._store = store
+        self._admission = admission
+
+    async def find(self, repository: RepositoryName, source: Digest, plan_digest: Digest) -> Served | None:
+        """Return what answers a pull of this source, if the source may be served."""
+        await self._admission.check(repository, source)
+        return await self._store.find(repository, source, plan_digest)
+
+    async def find_by_tag(self, repository: RepositoryName, tag: Tag, plan_digest: Digest) -> Pulled | None:
+        """Return what the tag is at now, if that may be served."""
+        found = await self._store.find_by_tag(repository, tag, plan_digest)
+        if found is not None:
+            await self._admission.check(repository, found.source.digest)
+        return found
+
+    async def find_within(self, space: RepositoryName, repository: RepositoryName, derived: Digest) -> Served | None:
+        """Return what was derived into a space."""
+        return await self._store.find_within(space, repository, derived)
+
+    async def record(self, derivation: Derivation, *, now: datetime, space: RepositoryName | None = None) -> None:
+        """Store a derivation, if its source may be served."""
+        await self._admission.check(derivation.repository, derivation.source)
+        await self._store.record(derivation, now=now, space=space)
+
+    async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:
+        """Return the source manifests that a derived root digest was made from."""
+        return await self._store.sources_of(repository, derived)
+
+    async def memories(self, repository: RepositoryName, digest: Digest) -> Sequence[tuple[Digest, str]]:
+        """Return the sources and plans that the repository once had a digest from."""
+        return await self._store.memories(repository, digest)
+
+    async def made_here(self, config: Digest, plan_digest: Digest) -> bool:
+        """Say whether an image config was ever derived here under this plan."""
+        return await self._store.made_here(config, plan_digest)
+
+
+def _claims(guarded: GuardedDerivations) -> DerivationStore:
+    """Tell the type checker what this is."""
+    return guarded

@@ -1,0 +1,500 @@
+"""What ``roadstead inspect`` does once its options are read: asks the registry or the data, and shows what it found."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.text import Text
+
+from roadstead.app.inspecting import image_here
+from roadstead.augment import inspection
+from roadstead.augment.inspection import Change, Difference, LayerFacts
+from roadstead.cli.copying import credential_files
+from roadstead.cli.existing import load_existing
+from roadstead.errors import InvalidError, NotFoundError
+from roadstead.oci.descriptor import Descriptor, Platform, PlatformInvalidError
+from roadstead.oci.digest import Digest
+from roadstead.oci.image_config import ImageConfig
+from roadstead.oci.manifest import ImageIndex, ImageManifest, parse_manifest
+from roadstead.oci.mediatypes import SCHEMA1_MANIFESTS
+from roadstead.oci.reference import ImageReference, NameInvalidError, RepositoryName, Tag, parse_reference
+from roadstead.settings.quantity import counted, rounded_size
+from roadstead.upstream.address import RegistryAddress
+from roadstead.upstream.client import RegistryClient
+from roadstead.upstream.credentials import CredentialSource, DockerConfig, Given, parse_given
+from roadstead.upstream.proxies import Proxies
+from roadstead.upstream.transport import Transport
+
+MAX_CONFIG = 8 << 20
+MAX_STATEMENT = 4 << 20
+MAX_DEPTH = 4
+_IN_TOTO = "application/vnd.in-toto+json"
+_KINDS = {
+    "application/vnd.dev.cosign.artifact.sig.v1+json": "signature (cosign)",
+    "application/vnd.cncf.notary.signature": "signature (notation)",
+    "https://sigstore.dev/cosign/sign/v1": "signature (sigstore bundle)",
+    "https://slsa.dev/provenance/v1": "provenance (SLSA)",
+    "https://slsa.dev/provenance/v0.2": "provenance (SLSA)",
+    "https://spdx.dev/Document": "SBOM (SPDX)",
+    "https://cyclonedx.org/bom": "SBOM (CycloneDX)",
+}
+_NAMED_BY = ("dev.sigstore.bundle.predicateType", "in-toto.io/predicate-type")
+
+
+class PlatformMissingError(NotFoundError):
+    """An index has no image for the platform that was asked for."""
+
+    def __init__(self, image: str, platform: Platform, there: Sequence[str]) -> None:
+        super().__init__(f"{image} has no image for {platform}; it has {', '.join(there) or 'none at all'}")
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How a registry is reached, as the options say."""
+
+    plain_http: tuple[str, ...]
+    ca_file: Path | None
+    credentials: str | None
+
+
+class Source(Protocol):
+    """One repository, wherever it is."""
+
+    @property
+    def origin(self) -> str:
+        """Return whose image it is."""
+        ...
+
+    def rule(self, tag: Tag) -> str | None:
+        """Return the pattern of the rule that a pull of this tag comes under, where that is known."""
+        ...
+
+    async def manifest(self, reference: Tag | Digest) -> tuple[str, bytes]:
+        """Return media type and bytes of what a pull is answered with; raises a NotFoundError."""
+        ...
+
+    async def original(self, tag: Tag) -> Digest | None:
+        """Return what was pushed under a tag, where that is known."""
+        ...
+
+    async def blob(self, digest: Digest, *, max_bytes: int) -> bytes:
+        """Return a small blob whole."""
+        ...
+
+    async def referrers(self, digest: Digest) -> Sequence[Descriptor]:
+        """Return what refers to a manifest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmented:
+    """What was added to an image while it was pulled."""
+
+    plan_digest: str
+    source: str | None = None
+    rule: str | None = None
+    plan: Mapping[str, Any] | None = None
+    difference: Difference | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected:
+    """Everything that is told of an image."""
+
+    image: str
+    origin: str
+    media_type: str
+    digest: str
+    size: int
+    platforms: Sequence[Descriptor] = ()
+    manifest: ImageManifest | None = None
+    config: ImageConfig | None = None
+    layers: Sequence[LayerFacts] = ()
+    referrers: Sequence[Descriptor] = ()
+    augmented: Augmented | None = None
+    rule: str | None = None
+    notes: Sequence[str] = field(default_factory=list)
+
+
+def wanted_platform(text: str | None) -> Platform | None:
+    """Read the option; typer's error for wrong usage."""
+    if text is None:
+        return None
+    try:
+        return Platform.parse(text)
+    except PlatformInvalidError as error:
+        raise typer.BadParameter(f"{error}. {error.advice() or ''}".strip(), param_hint="--platform") from error
+
+
+def inspect_here(image: str, config: Path | None, data: Path | None, platform: Platform | None) -> Inspected:
+    """Look at an image in the data of a registry."""
+    repository, reference = _named_here(image)
+    settings = load_existing(config, data)
+
+    async def run() -> Inspected:
+        async with image_here(repository, settings) as source:
+            return await _inspect(source, image, reference, platform)
+
+    return asyncio.run(run())
+
+
+def inspect_there(image: str, reach: Reach, platform: Platform | None) -> Inspected:
+    """Look at an image in any registry."""
+    named = ImageReference.parse(image)
+    assert named.reference is not None  # noqa: S101 (there is a default tag)
+    reference = named.reference
+
+    async def run() -> Inspected:
+        async with _client(named.host, reach) as client:
+            return await _inspect(_There(client, named.repository), str(named), reference, platform)
+
+    return asyncio.run(run())
+
+
+def _named_here(image: str) -> tuple[RepositoryName, Tag | Digest]:
+    name, at, digest = image.partition("@")
+    first, slash, _ = name.partition("/")
+    if slash and ":" in first:
+        raise typer.BadParameter(
+            f"{image} begins with a host: leave it out, or leave out the settings", param_hint="IMAGE"
+        )
+    repository, colon, tag = name.rpartition(":")
+    if not colon:
+        repository, tag = name, "latest"
+    try:
+        return RepositoryName.parse(repository), parse_reference(digest if at else tag)
+    except NameInvalidError as error:
+        raise typer.BadParameter(f"{error}. {error.advice()}", param_hint="IMAGE") from error
+
+
+@asynccontextmanager
+async def _client(host: str, reach: Reach) -> AsyncIterator[RegistryClient]:
+    address = RegistryAddress.parse(host, plain_http=reach.plain_http, tls_on_loopback=reach.ca_file is not None)
+    source: CredentialSource = DockerConfig(credential_files(os.environ))
+    if reach.credentials is not None:
+        source = Given(parse_given(reach.credentials) if reach.credentials else None)
+    async with Transport(ca_file=reach.ca_file, proxies=Proxies.from_environment(os.environ)) as transport:
+        yield RegistryClient(address, transport, credentials=source)
+
+
+class _There:
+    """A repository of any registry."""
+
+    def __init__(self, client: RegistryClient, repository: RepositoryName) -> None:
+        self._client = client
+        self._repository = repository
+        self.origin = f"in {client.host}"
+
+    def rule(self, tag: Tag) -> str | None:
+        return None
+
+    async def manifest(self, reference: Tag | Digest) -> tuple[str, bytes]:
+        fetched = await self._client.manifest(self._repository, reference)
+        return fetched.media_type, fetched.raw
+
+    async def original(self, tag: Tag) -> Digest | None:
+        found = await self._client.find_original(self._repository, tag)
+        return None if found is None else found.digest
+
+    async def blob(self, digest: Digest, *, max_bytes: int) -> bytes:
+        content = bytearray()
+        async with aclosing(self._client.blob(self._repository, digest)) as pieces:
+            async for piece in pieces:
+                content += piece
+                if len(content) > max_bytes:
+                    raise InvalidError(f"the blob {digest} has more than {max_bytes:,} bytes")
+        return bytes(content)
+
+    async def referrers(self, digest: Digest) -> Sequence[Descriptor]:
+        return (await self._client.referrers(self._repository, digest)).descriptors
+
+
+async def _inspect(source: Source, image: str, reference: Tag | Digest, platform: Platform | None) -> Inspected:
+    media_type, raw = await source.manifest(reference)
+    digest = Digest.of(raw, reference.algorithm) if isinstance(reference, Digest) else Digest.of(raw)
+    rule = source.rule(reference) if isinstance(reference, Tag) else None
+    told: dict[str, Any] = {"image": image, "origin": source.origin, "digest": str(digest), "size": len(raw)}
+    if media_type in SCHEMA1_MANIFESTS:
+        return Inspected(
+            **told, media_type=media_type, notes=["it is in Docker's first format, of which nothing is read"]
+        )
+    parsed = parse_manifest(raw, media_type if media_type.endswith("+json") else None)
+    told["media_type"] = parsed.media_type
+    told["referrers"] = await source.referrers(digest)
+    listed = parsed.manifests if isinstance(parsed, ImageIndex) else ()
+    found = await _one(source, parsed, platform, image)
+    if found is None:
+        return Inspected(**told, platforms=listed, rule=rule, manifest=None)
+    manifest, config = found
+    if config is None:
+        return Inspected(**told, platforms=listed, rule=rule, manifest=manifest)
+    augmented = await _augmented(source, reference, digest, told["referrers"], manifest, config, rule)
+    notes = (
+        ["a rule matches this tag, and nothing was made of it yet: it is at the first pull"]
+        if rule and not augmented
+        else []
+    )
+    return Inspected(
+        **told,
+        platforms=listed,
+        manifest=manifest,
+        config=config,
+        layers=inspection.layers_of(manifest, config),
+        augmented=augmented,
+        rule=rule,
+        notes=notes,
+    )
+
+
+async def _one(
+    source: Source, parsed: ImageManifest | ImageIndex, platform: Platform | None, image: str
+) -> tuple[ImageManifest, ImageConfig | None] | None:
+    """Return one image with its config; for an artifact no config, None for an index without images."""
+    for _ in range(MAX_DEPTH):
+        if isinstance(parsed, ImageManifest):
+            if not parsed.is_image:
+                return parsed, None
+            return parsed, ImageConfig.parse(await source.blob(parsed.config.digest, max_bytes=MAX_CONFIG))
+        entry = inspection.chosen(parsed.manifests, platform)
+        if entry is None:
+            if platform is not None:
+                raise PlatformMissingError(
+                    image, platform, [str(one.platform) for one in parsed.manifests if one.platform]
+                )
+            return None
+        _, raw = await source.manifest(entry.digest)
+        parsed = parse_manifest(raw, entry.media_type)
+    return None
+
+
+async def _augmented(
+    source: Source,
+    reference: Tag | Digest,
+    digest: Digest,
+    referrers: Sequence[Descriptor],
+    manifest: ImageManifest,
+    config: ImageConfig,
+    rule: str | None,
+) -> Augmented | None:
+    """Return what was added to an image that says it was augmented, and the image that it was added to."""
+    plan_digest = inspection.plan_of(config)
+    if plan_digest is None:
+        return None
+    parameters = await _provenance(source, referrers)
+    named = str(parameters.get("source", "")).rpartition("@")[2]
+    original = Digest.parse(named) if named else None
+    if original is None and isinstance(reference, Tag):
+        original = await source.original(reference)
+    plan = parameters.get("plan")
+    told = Augmented(
+        plan_digest=plan_digest,
+        source=None if original is None or original == digest else str(original),
+        rule=rule,
+        plan=plan if isinstance(plan, dict) else None,
+    )
+    if told.source is None or original is None:
+        return told
+    try:
+        media_type, raw = await source.manifest(original)
+        before = await _one(source, parse_manifest(raw, media_type), config.platform, str(original))
+    except NotFoundError:
+        return told  # its source is gone, or somebody copied the image without it
+    if before is None or before[1] is None:
+        return told
+    difference = inspection.difference((before[0], before[1]), (manifest, config))
+    return Augmented(plan_digest=plan_digest, source=told.source, rule=rule, plan=told.plan, difference=difference)
+
+
+async def _provenance(source: Source, referrers: Sequence[Descriptor]) -> dict[str, Any]:
+    """Return the parameters of the statement that we made about an image; empty where there is none."""
+    for referrer in referrers:
+        if referrer.artifact_type != _IN_TOTO:
+            continue
+        try:
+            media_type, raw = await source.manifest(referrer.digest)
+            manifest = parse_manifest(raw, media_type)
+            if isinstance(manifest, ImageManifest) and manifest.layers and manifest.layers[0].size <= MAX_STATEMENT:
+                content = await source.blob(manifest.layers[0].digest, max_bytes=MAX_STATEMENT)
+                definition = json.loads(content)["predicate"]["buildDefinition"]
+                if str(definition["buildType"]).startswith("urn:roadstead:"):
+                    return dict(definition["externalParameters"])
+        except (NotFoundError, InvalidError, ValueError, KeyError, TypeError):
+            continue  # somebody else's, or not what it says
+    return {}
+
+
+# What people and programs see
+
+
+def show(found: Inspected, *, as_json: bool) -> None:
+    """Print what was found."""
+    if as_json:
+        typer.echo(json.dumps(_described(found), indent=2, ensure_ascii=False))
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]{escape(found.image)}[/bold]")
+    _rows(console, _head(found))
+    if found.platforms:
+        _listed(console, "platforms", [_platform_line(one) for one in found.platforms])
+    if found.layers:
+        _listed(console, "layers", [_layer_line(layer) for layer in found.layers])
+    if found.config is not None:
+        _rows(console, _config_rows(found.config), "config")
+    if found.referrers:
+        _listed(console, "referrers", [(what_it_is(one), str(one.digest)) for one in found.referrers])
+    if found.augmented is not None:
+        _show_augmented(console, found.augmented)
+    for note in found.notes:
+        console.print(f"\n{escape(note)}")
+
+
+def what_it_is(referrer: Descriptor) -> str:
+    """Return a referrer's kind, for people."""
+    named = next((referrer.annotations[name] for name in _NAMED_BY if name in referrer.annotations), None)
+    kind = named or referrer.artifact_type or referrer.media_type
+    told = _KINDS.get(kind, kind)
+    if named is not None and (referrer.artifact_type or "").startswith("application/vnd.dev.sigstore.bundle"):
+        return told if "bundle" in told else f"{told}, signed"
+    return told
+
+
+def _head(found: Inspected) -> list[tuple[str, str]]:
+    rows = [("digest", found.digest), ("type", found.media_type), ("origin", found.origin)]
+    if found.manifest is not None and found.platforms:
+        rows.append(("shown", str(found.manifest.digest)))
+    if found.rule is not None:
+        rows.append(("rule", found.rule))
+    if found.layers:
+        total = sum(layer.descriptor.size for layer in found.layers)
+        rows.append(("size", f"{rounded_size(total)} in {counted(len(found.layers), 'layer')}"))
+    return rows
+
+
+def _platform_line(entry: Descriptor) -> tuple[str, str]:
+    name = "attestation" if entry.is_attestation else str(entry.platform or "any platform")
+    return name, str(entry.digest)
+
+
+def _layer_line(layer: LayerFacts) -> tuple[str, str]:
+    command = " ".join((layer.created_by or "").split())
+    return rounded_size(layer.descriptor.size), f"{layer.descriptor.digest}  {command[:80]}".rstrip()
+
+
+def _config_rows(config: ImageConfig) -> list[tuple[str, str]]:
+    rows = [("platform", str(config.platform)), ("entrypoint", _words(config.entrypoint)), ("cmd", _words(config.cmd))]
+    rows += [("workdir", config.workdir or ""), ("user", config.user or "")]
+    rows += [("env", one) for one in config.env]
+    rows += [("label", f"{name}={value}") for name, value in sorted(config.labels.items())]
+    return [(name, value) for name, value in rows if value]
+
+
+def _show_augmented(console: Console, augmented: Augmented) -> None:
+    rows = [("plan", augmented.plan_digest)]
+    rows += [("rule", augmented.rule)] if augmented.rule else []
+    rows += [("source", augmented.source)] if augmented.source else [("source", "not known here")]
+    _rows(console, rows, "augmented")
+    if augmented.difference is None:
+        return
+    console.print("\n[bold]difference from the source[/bold]")
+    for sign, style, name, value in _difference_lines(augmented.difference):
+        console.print(Text(f"  {sign} {_harmless(name)}: {_harmless(value)}", style=style))
+
+
+def _difference_lines(difference: Difference) -> list[tuple[str, str, str, str]]:
+    lines = [("+", "green", "layer", f"{one.digest} {rounded_size(one.size)}") for one in difference.added_layers]
+    lines += [("-", "red", "layer", f"{one.digest} {rounded_size(one.size)}") for one in difference.removed_layers]
+    for kind, changes in (("", difference.fields), ("env ", difference.env), ("label ", difference.labels)):
+        for name, change in changes.items():
+            if change.before is not None:
+                lines.append(("-", "red", f"{kind}{name}", _words(change.before)))
+            if change.after is not None:
+                lines.append(("+", "green", f"{kind}{name}", _words(change.after)))
+    return lines
+
+
+def _words(value: str | tuple[str, ...] | None) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, tuple) else value or ""
+
+
+def _rows(console: Console, rows: Sequence[tuple[str, str]], title: str | None = None) -> None:
+    _listed(console, title, rows)
+
+
+def _listed(console: Console, title: str | None, rows: Sequence[tuple[str, str]]) -> None:
+    if title is not None:
+        console.print(f"\n[bold]{title}[/bold]")
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, value in rows:
+        console.print(Text.assemble("  ", (f"{name:<{width}}", "dim"), f"  {_harmless(value)}"))
+
+
+def _harmless(text: str) -> str:
+    """Return a text that an image brought along without what a terminal would take for a command."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def _described(found: Inspected) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "image": found.image,
+        "origin": found.origin,
+        "mediaType": found.media_type,
+        "digest": found.digest,
+        "size": found.size,
+        "rule": found.rule,
+        "platforms": [one.as_json() for one in found.platforms],
+        "manifest": None if found.manifest is None else str(found.manifest.digest),
+        "layers": [{**one.descriptor.as_json(), "createdBy": one.created_by} for one in found.layers],
+        "config": None if found.config is None else _config(found.config),
+        "referrers": [{**one.as_json(), "kind": what_it_is(one)} for one in found.referrers],
+        "augmented": None if found.augmented is None else _augmented_json(found.augmented),
+        "notes": list(found.notes),
+    }
+    return document
+
+
+def _config(config: ImageConfig) -> dict[str, Any]:
+    return {
+        "digest": str(config.digest),
+        "platform": str(config.platform),
+        "env": list(config.env),
+        "entrypoint": config.entrypoint,
+        "cmd": config.cmd,
+        "workdir": config.workdir,
+        "user": config.user,
+        "labels": dict(config.labels),
+    }
+
+
+def _augmented_json(augmented: Augmented) -> dict[str, Any]:
+    difference = augmented.difference
+    return {
+        "planDigest": augmented.plan_digest,
+        "plan": augmented.plan,
+        "source": augmented.source,
+        "rule": augmented.rule,
+        "difference": None
+        if difference is None
+        else {
+            "addedLayers": [one.as_json() for one in difference.added_layers],
+            "removedLayers": [one.as_json() for one in difference.removed_layers],
+            "env": _changes(difference.env),
+            "labels": _changes(difference.labels),
+            "fields": _changes(difference.fields),
+        },
+    }
+
+
+def _changes(changes: Mapping[str, Change]) -> dict[str, Any]:
+    return {name: {"before": _json(change.before), "after": _json(change.after)} for name, change in changes.items()}
+
+
+def _json(value: str | tuple[str, ...] | None) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,83 @@
+"""Signatures that cosign 2.6.1 and notation 1.3.2 have made (tests/data/signatures.json) hold here.
+
+The programs themselves are asked in tests/soak/test_signing_tools.py; building them takes half an hour. The file has
+what they wrote to a registry for one image, and their public halves.
+"""
+
+import base64
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roadstead.oci.digest import Digest
+from roadstead.oci.manifest import ImageManifest, parse_image
+from roadstead.signatures import cosign, names, notation
+from roadstead.signatures.errors import SignatureInvalidError
+from roadstead.signatures.keys import PublicKey
+from roadstead.signatures.policy import SignatureKind
+from roadstead.signatures.verifying import is_about_images, is_signature
+
+DATA: dict[str, Any] = json.loads((Path(__file__).parents[2] / "data" / "signatures.json").read_text())
+SUBJECT = Digest.parse(DATA["subject"])
+OTHER = Digest.of(b"another image")
+KEYS = [PublicKey.parse(DATA["cosign.pub"], "cosign.pub")]
+CERTIFICATES = notation.TrustedCertificates.parse(DATA["notation.crt"], "notation.crt").certificates
+MADE_AT = datetime(2026, 11, 22, 18, tzinfo=UTC)  # the certificate lasts a day
+FORMS = sorted(DATA["signatures"])
+
+
+def read(form: str) -> tuple[ImageManifest, bytes]:
+    """Return a signature's manifest, and the content of its blob."""
+    made = DATA["signatures"][form]
+    return parse_image(made["manifest"].encode(), None), made["content"].encode()
+
+
+def check(form: str, content: bytes, subject: Digest = SUBJECT) -> None:
+    """Check a signature as a policy of its kind does."""
+    [layer] = read(form)[0].layers
+    if form.startswith("notation"):
+        notation.check_envelope(content, layer.media_type, subject, CERTIFICATES, MADE_AT)
+    elif layer.media_type == names.SIMPLE_SIGNING:
+        cosign.check_simple(content, layer, subject, KEYS)
+    else:
+        cosign.check_bundle(content, subject, KEYS)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_it_is_found_and_holds(form: str) -> None:
+    """The referrers list gives it away as what it is, nothing takes it for an image, and it holds."""
+    manifest, content = read(form)
+    kind = SignatureKind.NOTATION if form.startswith("notation") else SignatureKind.COSIGN
+
+    assert is_about_images(manifest)
+    assert form == "cosign-tag" or is_signature(manifest.referrer_descriptor(), kind)
+    assert not is_signature(manifest.referrer_descriptor(), next(one for one in SignatureKind if one is not kind))
+    check(form, content)
+
+
+def about_another(content: bytes) -> bytes:
+    """Return a payload or an envelope that names another image, with the signature as it was."""
+    document = json.loads(content)
+    holder = document.get("dsseEnvelope", document)
+    if "payload" not in holder:
+        return content.replace(SUBJECT.encoded.encode(), OTHER.encoded.encode())
+    text = holder["payload"]
+    payload = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    changed = base64.b64encode(payload.replace(SUBJECT.encoded.encode(), OTHER.encoded.encode())).decode()
+    holder["payload"] = changed if "dsseEnvelope" in document else changed.rstrip("=")
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_it_holds_for_its_image_alone(form: str) -> None:
+    """It doesn't for another image, nor does it when it is made to name another."""
+    _, content = read(form)
+
+    with pytest.raises(SignatureInvalidError, match="another image"):
+        check(form, content, OTHER)
+    for subject in (SUBJECT, OTHER):
+        with pytest.raises(SignatureInvalidError, match=r"trusted keys|isn't that of its certificate"):
+            check(form, about_another(content), subject)
