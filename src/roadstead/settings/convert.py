@@ -33,7 +33,12 @@ from roadstead.settings.model import (
     UpstreamSettings,
 )
 from roadstead.settings.quantity import ByteSize, parse_duration, parse_size
-from roadstead.settings.references import ReferenceInvalidError, resolve_references, resolve_url_references
+from roadstead.settings.references import (
+    ReferenceInvalidError,
+    blanks_around,
+    resolve_references,
+    resolve_url_references,
+)
 from roadstead.settings.tables import Headers, LogFields, SentHeaders
 
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,18}")
@@ -109,15 +114,17 @@ def convert(kind: Any, raw: object, key: str, source: Source) -> Any:
             raw = resolve(raw, environment=source.environment, directory=source.directory)
         except ReferenceInvalidError as error:
             raise ConversionError(Finding(key, str(error), source.name, error.advice(), error.id)) from error
-        if not raw.strip() and Secret in (kind, *typing.get_args(kind)):
+        if not raw and Secret in (kind, *typing.get_args(kind)):
             # Serving as if no secret were named would be serving with another one, or with none.
-            blank = "secret.whitespace" if raw else "secret.empty"
-            raise ConversionError(Finding(key, "what it refers to is empty", source.name, id=blank))
+            raise ConversionError(Finding(key, "what it refers to is empty", source.name, id="secret.empty"))
         textual = True
     if isinstance(kind, types.UnionType):
         if raw is None or (textual and raw == ""):
             return None
         kind = typing.get_args(kind)[0]
+    if kind is Secret and isinstance(raw, str) and (wrong := blanks_around(raw)) is not None:
+        advice = "Write it without them."
+        raise ConversionError(Finding(key, f"it has {wrong}", source.name, advice, "secret.whitespace"))
     if typing.get_origin(kind) is tuple:
         return _many(typing.get_args(kind)[0], raw, key, source, textual=textual)
     if kind in TABLES:

@@ -80,7 +80,8 @@ def load_with_findings(
     # What is said of a default that only stands in for a slip would mislead.
     told = {_setting(finding.key) for finding in findings}
     judged = (_placed(finding, loaded.origins) for finding in check(loaded.settings))
-    return loaded, [*findings, *(finding for finding in judged if _setting(finding.key) not in told)]
+    found = [*findings, *(finding for finding in judged if _setting(finding.key) not in told)]
+    return loaded, [_as_written(finding, loaded.origins) for finding in found]
 
 
 def load_unchecked(
@@ -93,7 +94,7 @@ def load_unchecked(
     """Return settings whose values are of the right types, not yet judged together; otherwise like `load`."""
     loaded, findings = _loaded(config, environment, overrides or {}, directory or Path.cwd())
     if findings:
-        raise SettingsInvalidError(findings, loaded.warnings)
+        raise SettingsInvalidError([_as_written(each, loaded.origins) for each in findings], loaded.warnings)
     return loaded
 
 
@@ -188,9 +189,15 @@ def _from_document(
 ) -> dict[str, Given]:
     source = Source(str(path), path.parent, environment)
     return {
-        key: Given(raw, Origin(OriginKind.FILE, str(path), _references(raw)), source)
+        key: Given(raw, Origin(OriginKind.FILE, str(path), _references(raw), _written(key, document)), source)
         for key, raw in _walk(document, str(path), findings)
     }
+
+
+def _written(key: str, document: Mapping[str, object]) -> str:
+    """Return what a key is called in a document, if that is another name: `upstreams` for `[[upstreams]]`."""
+    section = key.partition(".")[0]
+    return section if section in LISTS and isinstance(document[section], list) else ""
 
 
 def _from_foreign(
@@ -214,6 +221,13 @@ def _placed(finding: Finding, origins: Mapping[str, Origin]) -> Finding:
     return (
         finding if finding.where or origin is None or origin.kind not in said else replace(finding, where=origin.name)
     )
+
+
+def _as_written(finding: Finding, origins: Mapping[str, Origin]) -> Finding:
+    """Name the key of a finding as it was written, `upstreams[0].host` for `upstreams.registries[0].host`."""
+    setting = _setting(finding.key)
+    written = origins[setting].key if setting in origins else ""
+    return replace(finding, key=written + finding.key.removeprefix(setting)) if written else finding
 
 
 def _setting(key: str) -> str:

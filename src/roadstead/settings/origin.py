@@ -23,6 +23,7 @@ class Origin:
     kind: OriginKind
     name: str = ""  # the file's path, for distribution's with the key: `config.yml:http.addr`; or the variable's name
     references: tuple[str, ...] = ()  # as written: `${env:NAME}`
+    key: str = ""  # what the key is called there, where that is another: `upstreams` for a list of tables
 
     def __str__(self) -> str:
         through = f" through {', '.join(self.references)}" if self.references else ""

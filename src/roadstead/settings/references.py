@@ -14,6 +14,7 @@ from roadstead.errors import InvalidError
 _REFERENCE = re.compile(r"\$(?:(?P<literal>\$)(?=\{)|\{(?P<kind>[A-Za-z0-9_-]*):?(?P<name>[^}]*)\})")
 # The user and password of a URL, as they are written: references among them may hold anything.
 _CREDENTIALS = re.compile(r"[a-z0-9+]+://(?:\$\{[^}]*\}|[^/?#@$]|\$(?!\{))*@", re.IGNORECASE)
+_PEM = "-----BEGIN "
 _KNOWN = "${env:NAME}, ${file:PATH}, ${secret:NAME#KEY} and ${ssm:NAME}"
 
 
@@ -30,6 +31,16 @@ class ReferenceInvalidError(InvalidError):
         return self._advice
 
 
+def blanks_around(value: str) -> str | None:
+    """Say what is wrong with a value that is blank, or has blanks or a line's end around it; None: nothing. Pure.
+
+    Around PEM they mean nothing (RFC 7468 §2).
+    """
+    if value == value.strip() or value.lstrip().startswith(_PEM):
+        return None
+    return "blanks or a line's end around it" if value.strip() else "nothing but blanks"
+
+
 def find_references(text: str) -> tuple[str, ...]:
     """Return the references in a text as they are written; they tell a place, never a value."""
     return tuple(match[0] for match in _REFERENCE.finditer(text) if match["kind"] is not None)
@@ -39,13 +50,13 @@ def resolve_references(text: str, *, environment: Mapping[str, str], directory: 
     """Put what is referred to in its place; ``$${`` stands for ``${`` itself.
 
     A relative file is sought in `directory`; one newline at a file's end is no part of the value.
-    What came in is not searched again. Raises ReferenceInvalidError.
+    What came in is not searched again. Raises ReferenceInvalidError, also where blanks are around what came in.
     """
 
     def value(match: re.Match[str]) -> str:
         if match["literal"]:
             return "$"
-        return _follow(match[0], match["kind"], match["name"], environment, directory)
+        return _usable(match[0], _follow(match[0], match["kind"], match["name"], environment, directory))
 
     return _REFERENCE.sub(value, text)
 
@@ -62,10 +73,19 @@ def resolve_url_references(text: str, *, environment: Mapping[str, str], directo
     def value(match: re.Match[str]) -> str:
         if match["literal"]:
             return "$"
-        found = _follow(match[0], match["kind"], match["name"], environment, directory)
+        found = _usable(match[0], _follow(match[0], match["kind"], match["name"], environment, directory))
         return quote(found, safe="") if match.end() <= end else found
 
     return _REFERENCE.sub(value, text)
+
+
+def _usable(written: str, value: str) -> str:
+    """Return what a reference led to; an empty variable may stand for nothing, blanks are nobody's intention."""
+    wrong = blanks_around(value)
+    if wrong is not None:
+        message = f"what {written} refers to has {wrong}"
+        raise ReferenceInvalidError(message, "secret.whitespace", "Store it again without them.")
+    return value
 
 
 def _follow(written: str, kind: str, name: str, environment: Mapping[str, str], directory: Path) -> str:

@@ -350,6 +350,58 @@ def test_a_file_variable_that_says_nothing(
     assert told in finding.message
 
 
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("${file:two}", "what ${file:two} refers to has blanks or a line's end around it"),
+        ("${file:lines}", "what ${file:lines} refers to has nothing but blanks"),
+        ("${env:W}", "what ${env:W} refers to has blanks or a line's end around it"),
+        ("a${env:W}b", "what ${env:W} refers to has blanks or a line's end around it"),
+        (" plain", "it has blanks or a line's end around it"),
+        ("  ", "it has nothing but blanks"),
+    ],
+)
+def test_blanks_around_a_secret_are_found(written: str, told: str, tmp_path: Path) -> None:
+    """In a secret, and in a text that refers to one; the key is named as it is written."""
+    (tmp_path / "two").write_text("abc \n\n")
+    (tmp_path / "lines").write_text("\n\n")
+    (tmp_path / "c.toml").write_text(f'[[upstreams]]\nhost = "docker.io"\nusername = "ana"\npassword = "{written}"\n')
+
+    with pytest.raises(SettingsInvalidError) as caught:
+        load(tmp_path / "c.toml", environment={"W": " tok "})
+
+    [finding] = caught.value.findings
+    assert (finding.key, finding.id, finding.message) == ("upstreams[0].password", "secret.whitespace", told)
+
+
+def test_blanks_in_a_text_that_refers_are_found(tmp_path: Path) -> None:
+    """Also where the setting is no secret itself; one newline at a file's end is none of it, nor are those of PEM."""
+    (tmp_path / "name").write_text("ana\n")
+    (tmp_path / "pem").write_text("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n\n")
+    text = '[[upstreams]]\nhost = "docker.io"\nusername = "${file:name}"\npassword = "${file:pem}"\n'
+    (tmp_path / "c.toml").write_text(text + '[[upstreams]]\nhost = "${env:W}"\n')
+
+    with pytest.raises(SettingsInvalidError) as caught:
+        load(tmp_path / "c.toml", environment={"W": "quay.io "})
+
+    assert [(each.key, each.id) for each in caught.value.findings] == [("upstreams[1].host", "secret.whitespace")]
+
+
+def test_findings_name_a_list_of_upstreams_as_it_is_written(tmp_path: Path) -> None:
+    """As a list of tables, in its section, or in a variable."""
+    (tmp_path / "list.toml").write_text('[[upstreams]]\nhost = "a/b"\n')
+    (tmp_path / "section.toml").write_text('[upstreams]\nregistries = [{ host = "a/b" }]\n')
+
+    def keys(name: str | None, **environment: str) -> list[str]:
+        with pytest.raises(SettingsInvalidError) as caught:
+            load(None if name is None else tmp_path / name, environment=environment, directory=tmp_path)
+        return [finding.key for finding in caught.value.findings]
+
+    assert keys("list.toml") == ["upstreams[0].host"]
+    assert keys("section.toml") == ["upstreams.registries[0].host"]
+    assert keys(None, ROADSTEAD_UPSTREAMS_REGISTRIES='[{"host": "a/b"}]') == ["upstreams.registries[0].host"]
+
+
 @pytest.mark.parametrize(("value", "name"), [("", "secret.empty"), (" ", "secret.whitespace")])
 def test_a_reference_to_nothing_is_no_secret(value: str, name: str, tmp_path: Path) -> None:
     """A secret that is said to lie elsewhere and is blank there isn't taken for one that wasn't set."""
