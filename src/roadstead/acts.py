@@ -83,7 +83,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """An act as it was written down; positions rise with time."""
+    """An act as it was written down; positions rise as lines are written, which may be seconds after their moments."""
 
     position: int
     act: Act
@@ -105,7 +105,10 @@ class ActStore(Protocol):
         before: int | None = None,
         limit: int,
     ) -> Sequence[Line]:
-        """Return up to `limit` lines, the latest first, those with a position lower than `before`."""
+        """Return up to `limit` lines, the latest first by their moments, then positions; those behind `before`.
+
+        `before` is the position of a line; behind one that was purged there is nothing.
+        """
         ...
 
     async def purge(self, *, before: datetime) -> int:

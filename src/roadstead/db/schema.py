@@ -40,6 +40,7 @@ REVISIONS = (
     "0012",
     "0013",
     "0014",
+    "0015",
 )
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
@@ -468,9 +469,9 @@ acts = Table(
     CheckConstraint("outcome IN ('done', 'failed', 'denied')", name="outcome"),
     sqlite_autoincrement=True,
 )
-Index("ix_acts_at", acts.c.at)
-Index("ix_acts_by", acts.c.by, acts.c.position)
-Index("ix_acts_kind", acts.c.kind, acts.c.position)
+Index("ix_acts_at_position", acts.c.at, acts.c.position)
+Index("ix_acts_by_at", acts.c.by, acts.c.at, acts.c.position)
+Index("ix_acts_kind_at", acts.c.kind, acts.c.at, acts.c.position)
 
 # How often somebody has pulled since a moment: whose pulls are limited has a row.
 pull_windows = Table(

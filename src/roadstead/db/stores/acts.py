@@ -5,16 +5,16 @@ from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Integer, bindparam, delete, func, insert, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Integer, bindparam, delete, insert, select, tuple_
 
 from roadstead.acts import Act, ActKind, ActStore, Asked, Line, Outcome, printable
 from roadstead.db.access import Access, Query, Row
 from roadstead.db.moments import from_micros, to_micros
 from roadstead.db.schema import acts
 
-_LAST = (1 << 63) - 1
 _PURGED_AT_ONCE = 1000
 
+_OTHERS = acts.alias("others")
 _COLUMNS = (
     acts.c.position,
     acts.c.at,
@@ -26,25 +26,25 @@ _COLUMNS = (
     acts.c.reason,
     acts.c.count,
 )
-_BEFORE = acts.c.position < bindparam("before", type_=BigInteger)
-_SINCE = bindparam("since", type_=BigInteger)
-# Lines are in the order of their positions, their moments nearly so: where the first one since then stands keeps the
-# search from going on through all that is older. The sum makes both databases find it by the moments; they would look
-# through all positions from the lowest on.
-_FIRST_SINCE = select(func.min(acts.c.position + 0)).where(acts.c.at >= _SINCE).scalar_subquery()
-_WANTED: Mapping[str, Sequence[ColumnElement[bool]]] = {
-    "by": [acts.c.by == bindparam("by")],
-    "kind": [acts.c.kind == bindparam("kind")],
-    "since": [acts.c.at >= _SINCE, acts.c.position >= _FIRST_SINCE],
+_BEFORE = bindparam("before", type_=BigInteger)
+_MOMENT_BEFORE = select(_OTHERS.c.at).where(_OTHERS.c.position == _BEFORE).scalar_subquery()
+_WANTED: Mapping[str, ColumnElement[bool]] = {
+    "by": acts.c.by == bindparam("by"),
+    "kind": acts.c.kind == bindparam("kind"),
+    "since": acts.c.at >= bindparam("since", type_=BigInteger),
+    "before": tuple_(acts.c.at, acts.c.position) < tuple_(_MOMENT_BEFORE, _BEFORE),
 }
 
 
 @cache
 def lines_query(*wanted: str) -> Query:
-    """Return the query for lines of which these are asked; one for each choice, so that an index leads to them."""
-    conditions = [condition for name in wanted for condition in _WANTED[name]]
-    statement = select(*_COLUMNS).where(_BEFORE, *conditions).order_by(acts.c.position.desc())
-    return Query(statement.limit(bindparam("limit", type_=Integer)), *wanted, "before", "limit")
+    """Return the query for lines of which these are asked; one for each choice, so that an index leads to them.
+
+    Refusals are written some seconds after their moments, so positions aren't in the order of moments.
+    """
+    statement = select(*_COLUMNS).where(*(_WANTED[name] for name in wanted))
+    statement = statement.order_by(acts.c.at.desc(), acts.c.position.desc())
+    return Query(statement.limit(bindparam("limit", type_=Integer)), *wanted, "limit")
 
 
 _WRITE = insert(acts)
@@ -90,8 +90,9 @@ class DatabaseActs:
             wanted["kind"] = kind.value
         if since is not None:
             wanted["since"] = to_micros(since)
-        last = _LAST if before is None else before
-        rows = await self._access.rows(lines_query(*wanted), *wanted.values(), last, limit)
+        if before is not None:
+            wanted["before"] = before
+        rows = await self._access.rows(lines_query(*wanted), *wanted.values(), limit)
         return [_line(row) for row in rows]
 
     async def purge(self, *, before: datetime) -> int:

@@ -41,6 +41,15 @@ OfSubject = Annotated[
     str | None,
     QueryParameter(max_length=255, description="Of one alone: `user:ana`, `shell:root`, `anonymous`.", required=False),
 ]
+BeforeLine = Annotated[
+    int | None,
+    QueryParameter(
+        ge=1,
+        le=wire.MAX_POSITION,
+        required=False,
+        description="Lines behind this one alone: `next` of the page before.",
+    ),
+]
 Kind = Annotated[ActKind | None, QueryParameter(description="Of this kind alone.", required=False)]
 
 
@@ -83,7 +92,7 @@ async def audit(
     since: Since = None,
     subject: OfSubject = None,
     action: Kind = None,
-    before: Before = wire.MAX_POSITION,
+    before: BeforeLine = None,
     n: Number = 100,
 ) -> wire.Audit:
     """List who did what to the registry, and who was refused, the latest first. Needs `admin`."""

@@ -85,6 +85,18 @@ class ActStoreContract:
 
         assert [line.act.reason[0] for line in (*first, *second)] == ["4", "3", "2", "1"]
 
+    async def test_lines_are_in_the_order_of_their_moments(self, stores: Database) -> None:
+        """Also over pages, though some were written late, and where moments are alike."""
+        await stores.acts.record([act(3), act(5), act(3, reason="3b"), act(1), act(4)])
+        seen: list[str] = []
+        before = None
+        while page := await stores.acts.lines(since=NOW + timedelta(minutes=2), before=before, limit=1):
+            seen += [line.act.reason[:2].strip() for line in page]
+            before = page[-1].position
+
+        assert seen == ["5", "4", "3b", "3"]
+        assert await stores.acts.lines(before=10_000, limit=9) == []
+
     async def test_old_lines_go(self, stores: Database) -> None:
         """Those before a moment, and no others; positions aren't given again."""
         await stores.acts.record([act(number) for number in range(4)])
