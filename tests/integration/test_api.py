@@ -348,6 +348,23 @@ def test_events_and_policies_are_told(guarded: Guarded, client: Client) -> None:
     assert explained == (200, {"allowed": True, "because": "the default allows user:ana to pull team/app"})
 
 
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/auth/explain?action=pull&repository=a&as=user:ana", "as; known are action, subject, repository, group"),
+        ("/events?status=pending", "status; known are endpoint, state, before, n"),
+    ],
+)
+def test_a_parameter_that_is_not_known_is_refused(guarded: Guarded, client: Client, path: str, told: str) -> None:
+    """Who sends one means something by it; the answer names those that are known."""
+    status, problem = guarded.ask(client, ADMIN, "GET", path)
+
+    assert status == 400
+    assert told in problem["detail"]
+    status, problem = guarded.ask(client, ADMIN, "DELETE", "/users/nobody?force=1")
+    assert (status, "force; nothing is asked by a query here" in problem["detail"]) == (400, True)
+
+
 def test_refused_access_is_summed_up_on_the_command_line(guarded: Guarded) -> None:
     """Once the server has ended: with deletes and commands by hand, and the start with what was in force."""
     client = guarded.server.client()

@@ -1,5 +1,7 @@
 """The application of the API. Loaded with the first request for it (``mount.py``)."""
 
+import re
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -13,6 +15,8 @@ from roadstead.http.api import accounts, images, operations
 from roadstead.http.api.call import Call
 from roadstead.http.api.errors import ParametersInvalidError
 from roadstead.http.routes import MethodUnknownError, PathUnknownError
+
+_TYPE_IN_PATH = re.compile(r":\w+(?=\})")  # `{name:str}`, of which the document says `{name}`
 
 MANY = frozenset({"group"})
 """Parameters that may be there several times."""
@@ -60,16 +64,36 @@ def build_application() -> Litestar:
         ),
         logging_config=None,
     )
-    application.openapi_schema.to_schema()  # now, in the thread that makes it
+    document = application.openapi_schema.to_schema()  # now, in the thread that makes it
+    application.state.parameters = _query_parameters(document)
     return application
 
 
+def _query_parameters(document: Mapping[str, Any]) -> Mapping[tuple[str, str], Sequence[str]]:
+    """Return what the query of each operation may hold, by method and path, as the document says. Pure."""
+    return {
+        (method.upper(), path): [one["name"] for one in operation.get("parameters", ()) if one["in"] == "query"]
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+
+
 def _call(request: Request[Any, Any, Any]) -> Call:
-    """Return what handlers work with; what is said twice isn't taken, for who asks may mean either."""
+    """Return what handlers work with.
+
+    What is said twice isn't taken, for who asks may mean either; nor what isn't known, for they mean something by it.
+    """
     said = [name for name, _ in request.query_params.multi_items()]
     twice = sorted({name for name in said if name not in MANY and said.count(name) > 1}) if len(said) > 1 else []
     if twice:
         raise ParametersInvalidError("said more than once", twice)
+    if said:
+        path = _TYPE_IN_PATH.sub("", request.scope["path_template"])
+        known = request.app.state.parameters.get((request.method, path), ())
+        unknown = sorted(set(said).difference(known))
+        if unknown:
+            told = f"; known are {', '.join(known)}" if known else "; nothing is asked by a query here"
+            raise ParametersInvalidError(f"unknown parameters in the query: {', '.join(unknown)[:200]}{told}")
     state = request.scope["state"]
     return Call(state["request"], state["services"])
 

@@ -120,7 +120,10 @@ async def explain(
         QueryParameter(required=False, description="Groups they are in. By default those of the account."),
     ] = None,
 ) -> wire.Explanation:
-    """Say whether somebody may do something, and which policy decides. Needs `admin`."""
+    """Say whether somebody may do something, and which policy decides. Needs `admin`.
+
+    `auth.policies[0]` is the first that is written.
+    """
     await call.needs_admin()
     if action.of_repository and repository is None:
         raise ParametersInvalidError(f"{action} is done to a repository: say which")
