@@ -7,6 +7,7 @@ import sys
 import tempfile
 from base64 import b64encode
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.error import HTTPError, URLError
@@ -16,7 +17,7 @@ from urllib.request import HTTPSHandler, Request, build_opener
 import typer
 
 from roadstead.cli.existing import configured
-from roadstead.errors import InvalidError, UnavailableError
+from roadstead.errors import DeniedError, InvalidError, UnavailableError
 from roadstead.oci.layer import PackedLayer, measure, pack
 from roadstead.settings.model import Settings
 
@@ -47,6 +48,23 @@ class LayerUnreadableError(InvalidError):
 
 class ServiceError(InvalidError):
     """The service said no; its words."""
+
+
+class ServiceDeniedError(DeniedError):
+    """The service wants to know who asks, or somebody else (401); its words."""
+
+    def __init__(self, said: str, *, with_key: bool) -> None:
+        super().__init__(said)
+        self.with_key = with_key
+
+    def advice(self) -> str:
+        """Say how to sign in."""
+        if self.with_key:
+            return "The key in --key-file is refused: it may be revoked, past its end, or of another registry."
+        return (
+            "Give an API key: --key-file FILE. The registry makes one: roadstead key create NAME CONFIG "
+            "--action pull --action augment"
+        )
 
 
 class ServiceUnreachableError(UnavailableError):
@@ -152,7 +170,7 @@ def _measured(url: str) -> PackedLayer:
 
 
 def ask(url: str, body: Mapping[str, Any], key: str | None, ca: Path | None) -> Mapping[str, Any]:
-    """Return the service's answer; raises ServiceError with its words, ServiceUnreachableError."""
+    """Return the service's answer; raises ServiceError, ServiceDeniedError, ServiceUnreachableError."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     if urlsplit(url).scheme not in ("http", "https"):
         raise ServiceUnreachableError(url, "it is not an address that begins with http:// or https://")
@@ -163,6 +181,8 @@ def ask(url: str, body: Mapping[str, Any], key: str | None, ca: Path | None) -> 
             found: Mapping[str, Any] = json.loads(answer.read(_MAX_ANSWER))
             return found
     except HTTPError as error:
+        if error.code == HTTPStatus.UNAUTHORIZED:
+            raise ServiceDeniedError(_said(error), with_key=key is not None) from error
         raise ServiceError(_said(error)) from error
     except (URLError, OSError, ValueError) as error:
         raise ServiceUnreachableError(url, str(getattr(error, "reason", error))) from error
