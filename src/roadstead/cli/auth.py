@@ -40,14 +40,21 @@ def explain(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say whether somebody may do something, and which policy decides."""
+    """Say whether somebody may do something, and which policy decides; auth.policies[0] is the first that is written.
+
+    It is told of whoever has no account, too, with a remark.
+    """
     principal = parse_subject(subject, frozenset(group or ()))
     place = str(RepositoryName.parse(repository)) if action.of_repository else None
-    decision = asyncio.run(_decision(configured(config, data), principal, action, place, groups_said=bool(group)))
+    settings = configured(config, data)
+    decision, remark = asyncio.run(_decision(settings, principal, action, place, groups_said=bool(group)))
     if as_json:
-        typer.echo(json.dumps({"allowed": decision.allowed, "because": decision.because}))
+        more = {} if remark is None else {"remark": remark}
+        typer.echo(json.dumps({"allowed": decision.allowed, "because": decision.because, **more}))
         return
     typer.echo(f"{'allowed' if decision.allowed else 'denied'}: {decision.because}")
+    if remark is not None:
+        typer.echo(remark)
 
 
 def parse_subject(text: str, groups: frozenset[str]) -> Principal:
@@ -64,10 +71,12 @@ def parse_subject(text: str, groups: frozenset[str]) -> Principal:
 
 async def _decision(
     settings: Settings, principal: Principal, action: Action, place: str | None, *, groups_said: bool
-) -> Decision:
+) -> tuple[Decision, str | None]:
+    """Return what policies come to, and what is to be known of whom it is about."""
     # What opens a database takes its time to import: --help need not wait for it.
     from roadstead.app.access import build_policies, open_accounts, with_accounts_found
 
+    account = None
     if _has_database(settings):
         async with open_accounts(settings, migrate=False) as accounts:
             settings = await with_accounts_found(settings, accounts)
@@ -75,8 +84,18 @@ async def _decision(
             if not groups_said and account is not None and account.principal.kind is principal.kind:
                 principal = account.principal
     if not settings.auth.is_on:
-        return Decision(allowed=True, because="nobody has to sign in here, so everybody may do everything")
-    return build_policies(settings.auth).decide(Caller(principal), action, place)
+        return Decision(allowed=True, because="nobody has to sign in here, so everybody may do everything"), None
+    there = account is not None and account.principal.kind is principal.kind
+    remark = None if there else _absent(principal, passwords=settings.auth.htpasswd is not None)
+    return build_policies(settings.auth).decide(Caller(principal), action, place), remark
+
+
+def _absent(principal: Principal, *, passwords: bool) -> str | None:
+    """Return the remark about whoever has no account: policies are about names, whether there is anybody or not."""
+    if principal.kind not in (PrincipalKind.USER, PrincipalKind.ROBOT):
+        return None
+    elsewhere = "; a line of the password file may be theirs" if passwords else " now"
+    return f"there is no account {principal} in the database{elsewhere}"
 
 
 def _has_database(settings: Settings) -> bool:

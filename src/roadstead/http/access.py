@@ -12,10 +12,11 @@ from collections.abc import Mapping
 
 import structlog
 
-from roadstead.acts import ActKind
+from roadstead.acts import ActKind, printable
 from roadstead.auth.access import Access
 from roadstead.auth.caller import Action, Caller
-from roadstead.auth.errors import AccessDeniedError, SignInNeededError
+from roadstead.auth.credentials import Password, parse_authorization
+from roadstead.auth.errors import AccessDeniedError, CredentialsWrongError, SignInNeededError
 from roadstead.auth.policies import Decision, Policies, needed
 from roadstead.auth.ports import Challenges
 from roadstead.auth.principal import Grant
@@ -184,10 +185,19 @@ class Guard:
         challenges: Challenges,
     ) -> None:
         """Add to an error how to sign in; what came was wrong."""
-        _log.info("sign-in refused", client=request.client, reason=str(error))
+        _log.info("sign-in refused", client=request.client, who=_claimed(request), reason=str(error))
         at_the_door = action.of_repository and repository is None
         error.wanted = () if at_the_door else (needed(action, repository),)
         error.challenges = _values(challenges, request, error.wanted, "invalid_token")
+
+
+def _claimed(request: Request) -> str | None:
+    """Return the name that somebody has given with a password, whether it is theirs or not."""
+    try:
+        said = parse_authorization(request.header(b"authorization") or "", "")
+    except CredentialsWrongError:
+        return None
+    return printable(said.username) if isinstance(said, Password) else None
 
 
 def _values(

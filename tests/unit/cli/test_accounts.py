@@ -128,6 +128,19 @@ def test_what_decides_is_told(registry: Registry, words: Sequence[str], said: st
     assert json.loads(registry.done("auth", "explain", *words, "--json"))["allowed"] is said.startswith("allowed")
 
 
+def test_who_has_no_account_is_remarked(registry: Registry) -> None:
+    """Policies are about names, whether there is anybody of that name or not."""
+    registry.done("user", "add", "ana", "--group", "developers", given="secret")
+
+    assert "account" not in registry.done("auth", "explain", "pull", "team/app", "--as", "user:ana")
+    assert "account" not in registry.done("auth", "explain", "pull", "team/app")
+    for who in ("user:zed", "robot:ana"):
+        told = f"there is no account {who} in the database now"
+        assert told in registry.done("auth", "explain", "pull", "team/app", "--as", who)
+        said = registry.done("auth", "explain", "pull", "team/app", "--as", who, "--json")
+        assert json.loads(said)["remark"] == told
+
+
 def test_a_registry_without_a_word_is_open(tmp_path: Path) -> None:
     """And explaining makes nothing."""
     done = CliRunner().invoke(app, ["auth", "explain", "delete", "team/app", "--data", str(tmp_path / "data")])
