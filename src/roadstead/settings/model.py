@@ -527,7 +527,8 @@ class PolicySettings:
     actions: tuple[PolicyAction, ...] = setting(
         (),
         "What is done: `pull`, `push` (which goes with `pull` for every client), `delete`, `catalog` (list the "
-        "repositories that one may pull from), `augment`, `watch`, `admin` (numbers, users, settings).",
+        "repositories that one may pull from), `augment` (ask for a container token), `admin` (numbers, users, "
+        "settings). `watch` is kept for what is to come: nothing asks for it yet.",
     )
     effect: PolicyEffect = setting(PolicyEffect.ALLOW, "`allow` or `deny`.")
 
