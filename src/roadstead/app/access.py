@@ -159,7 +159,7 @@ def build_people(settings: Settings, database: Database, access: Access, standin
 
     return People(
         Front((settings.server.public_url or "").rstrip("/"), settings.server.prefix),
-        [Way(issuer.name, issuer.display_name or issuer.name) for issuer in oidc.issuers],
+        [Way(issuer.name, issuer.display_name or issuer.name, issuer.issuer) for issuer in oidc.issuers],
         WebSessions(database.people, standing, CLOCK, idle=oidc.session_idle),
         OwnKeys(database.accounts, access.policies),
         load,

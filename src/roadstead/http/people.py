@@ -42,7 +42,7 @@ class PageForeignError(DeniedError):
     """Something that changes comes with the cookie of somebody signed in, and not from a page of ours."""
 
     def __init__(self, origin: str | None) -> None:
-        said = "a page that can't be told" if origin is None else f"a page of {origin[:200]}"
+        said = "a request without the header Origin" if origin is None else f"a page of {origin[:200]}"
         super().__init__(f"what changes something is not taken from {said} while one is signed in with a browser")
 
     def advice(self) -> str:
@@ -102,6 +102,7 @@ class Way:
 
     name: str
     shown: str
+    issuer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,10 @@ class People:
         self.session_lifetime = session_lifetime
         self._load = sign_in
         self._sign_in: SignsIn | None = None
+
+    def shown(self, issuer: str) -> str:
+        """Return what people know an issuer by; its address where settings name it no more."""
+        return next((way.shown for way in self.ways if way.issuer == issuer), issuer)
 
     async def sign_in(self) -> SignsIn:
         """Return what signs people in: loaded with the first who does, as its libraries are heavy."""

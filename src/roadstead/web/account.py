@@ -30,7 +30,7 @@ async def show(request: Request, found: Mapping[str, str], services: HasPeople) 
     """Show it; whoever isn't signed in is sent to do so."""
     people = people_of(request, services)
     session = await _session(request, services, people)
-    return await _page(request, people, session) if session is not None else _sign_in_first()
+    return await _page(request, services, people, session) if session is not None else _sign_in_first()
 
 
 async def make_key(request: Request, found: Mapping[str, str], services: HasPeople) -> Response:
@@ -41,7 +41,7 @@ async def make_key(request: Request, found: Mapping[str, str], services: HasPeop
         return _sign_in_first()
     wanted = _wanted(await read_form(request))
     made = await people.own_keys.make(caller_of(session), wanted, _asked(request))
-    return await _page(request, people, session, made=made)
+    return await _page(request, services, people, session, made=made)
 
 
 async def revoke_key(request: Request, found: Mapping[str, str], services: HasPeople) -> Response:
@@ -67,7 +67,14 @@ def _sign_in_first() -> Response:
     return Response(303, [(b"location", location.encode()), (b"cache-control", b"no-store")])
 
 
-async def _page(request: Request, people: People, session: WebSession, *, made: NewKey | None = None) -> Response:
+def _may(services: HasPeople, caller: Caller, action: Action) -> bool:
+    """Say whether they may do that somewhere: no key of theirs is good for anything else."""
+    return services.guard is None or services.guard.policies.may_somewhere(caller.principal, action)
+
+
+async def _page(
+    request: Request, services: HasPeople, people: People, session: WebSession, *, made: NewKey | None = None
+) -> Response:
     # As in failure.py.
     from roadstead.web.pages import rendered
 
@@ -78,13 +85,13 @@ async def _page(request: Request, people: People, session: WebSession, *, made: 
         root=people.front.prefix,
         host=urlsplit(people.front.origin(request)).netloc,
         name=caller.principal.name,
-        issuer=None if vouched is None else vouched.issuer,
+        issuer=None if vouched is None else people.shown(vouched.issuer),
         groups=sorted(caller.principal.groups),
         keys=await people.own_keys.all(caller),
         now=SystemClock().now(),
         made=made,
         secret=None if made is None else made.text.reveal(),
-        actions=[action.value for action in ACTIONS],
+        actions=[action.value for action in ACTIONS if _may(services, caller, action)],
         lasting=LASTING,
         chosen_days=CHOSEN_DAYS,
     )

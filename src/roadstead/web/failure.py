@@ -14,4 +14,10 @@ def respond(error: BaseException) -> Response:
     if isinstance(error, RoadsteadError):
         said, advice = str(error), error.advice() or ""
     status, headers = answer_for(error).status, error_headers(error)
-    return rendered("failure.html", status=status, headers=headers, said=said[:1].upper() + said[1:], advice=advice)
+    return rendered("failure.html", status=status, headers=headers, said=_sentence(said), advice=advice)
+
+
+def _sentence(said: str) -> str:
+    """Begin with a capital, where the first word is one of ours and not an address or a name."""
+    first = said.partition(" ")[0].rstrip(":,")
+    return said[:1].upper() + said[1:] if first.replace("'", "").isalpha() else said
