@@ -138,6 +138,13 @@ def inspect_here(image: str, config: Path | None, data: Path | None, platform: P
     """Look at an image in the data of a registry."""
     repository, reference = _named_here(image)
     settings = load_existing(config, data)
+    if config is None and data is None:
+        # Rules decide what a pull is answered with: without the server's settings another digest may be shown.
+        typer.echo(
+            f"read with the default settings, from {settings.storage.path}; the server's rules and upstreams are known "
+            f"where its settings are named: roadstead inspect {image} CONFIG",
+            err=True,
+        )
 
     async def run() -> Inspected:
         async with image_here(repository, settings) as source:
