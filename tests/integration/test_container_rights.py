@@ -142,7 +142,7 @@ def test_a_creator_needs_two_rights(client: Client) -> None:
     assert ask(client, nowhere, basic("maker")).status == 403
     refused = ask(client, BODY)
     assert refused.status == 401
-    assert refused.headers["www-authenticate"].startswith("Bearer ")
+    assert refused.headers["www-authenticate"].startswith("Basic ")  # programs ask here, not engines
     assert ask(client, BODY, basic("maker", "wrong")).status == 401
 
 
