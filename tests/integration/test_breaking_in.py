@@ -4,15 +4,19 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from urllib.parse import urlencode
 
 import pytest
 from tests.integration.container_api import asked, path_of, pulled
+from tests.integration.container_api import push as push_to
+from tests.integration.test_container_rights import BODY, CONFIG, IMAGE, PASSWORD, Serving, Signed, basic
 from tests.integration.test_signing import CONFIG as POLICIES
 from tests.integration.test_signing import get, name_in, new_key, private_pem, public_pem, push, sign
 
 from roadstead.oci.digest import Digest
 from roadstead.signatures import names
 from roadstead.signatures.keys import SigningKey
+from roadstead.testing.client import Client
 from roadstead.testing.images import make_image
 from roadstead.testing.server import RoadsteadServer
 
@@ -31,6 +35,17 @@ def signing(tmp_path_factory: pytest.TempPathFactory, trusted: SigningKey) -> It
     (directory / "trusted.pub").write_text(public_pem(trusted))
     with RoadsteadServer(directory, config=POLICIES, workers=1) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def controlled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    """A server with accounts, policies and tokens of its own."""
+    with Serving(tmp_path_factory.mktemp("controlled"), config=CONFIG, workers=1) as running:
+        running.user("maker", "makers")
+        running.user("root", "admins")
+        with Signed(running.host, "root") as root:
+            push_to(root, "team/app", IMAGE, "1")
+        yield running
 
 
 # Images that have to be signed
@@ -87,3 +102,49 @@ def test_a_signature_that_is_gone_counts_no_more_below_a_token(signing: Roadstea
         assert client.get(path_of(target)).status == 403
         assert client.get(path_of(by_digest)).status == 403
         assert client.get(path_of(by_digest, "blobs")).status == 403
+
+
+# People who come after others
+
+
+def refresh_token(client: Client, name: str) -> str:
+    """Return what docker keeps in the place of a password."""
+    form = {"grant_type": "password", "username": name, "password": PASSWORD, "access_type": "offline",
+            "client_id": "x"}  # fmt: skip
+    found: str = client.post("/auth/token", urlencode(form).encode()).json()["refresh_token"]
+    return found
+
+
+def refreshed(client: Client, token: str) -> int:
+    """Return the status of an attempt to get a token with it."""
+    form = {"grant_type": "refresh_token", "refresh_token": token, "client_id": "x"}
+    return client.post("/auth/token", urlencode(form).encode()).status
+
+
+def test_who_gets_a_name_that_was_freed_is_somebody_else(controlled: Serving) -> None:
+    """What the one before had, refresh tokens and container tokens, isn't the new one's."""
+    controlled.user("ana", "makers")
+    with controlled.client() as client:
+        text = refresh_token(client, "ana")
+        target = asked(client, BODY, basic("ana"))["targetImage"]
+        assert refreshed(client, text) == 200
+        pulled(client, target)
+
+        controlled.remove_user("ana")
+        controlled.user("ana", "makers")
+
+        assert refreshed(client, text) == 401
+        assert client.get(path_of(target)).status == 404
+
+
+def test_a_new_password_ends_what_the_old_one_opened(controlled: Serving) -> None:
+    """Somebody who knew the old one keeps no refresh token; new groups alone end none."""
+    controlled.user("bea", "makers")
+    with controlled.client() as client:
+        text = refresh_token(client, "bea")
+        controlled.user("bea", "makers", password=False)
+        assert refreshed(client, text) == 200
+
+        controlled.user("bea", "makers")
+
+        assert refreshed(client, text) == 401
