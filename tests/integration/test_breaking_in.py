@@ -4,10 +4,11 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from datetime import timedelta
 from urllib.parse import urlencode
 
 import pytest
-from tests.integration.container_api import asked, path_of, pulled
+from tests.integration.container_api import JSON, ask, asked, path_of, pulled
 from tests.integration.container_api import push as push_to
 from tests.integration.test_container_rights import BODY, CONFIG, IMAGE, PASSWORD, Serving, Signed, basic
 from tests.integration.test_signing import CONFIG as POLICIES
@@ -19,6 +20,7 @@ from roadstead.signatures.keys import SigningKey
 from roadstead.testing.client import Client
 from roadstead.testing.images import make_image
 from roadstead.testing.server import RoadsteadServer
+from roadstead.testing.servers import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +150,53 @@ def test_a_new_password_ends_what_the_old_one_opened(controlled: Serving) -> Non
         controlled.user("bea", "makers")
 
         assert refreshed(client, text) == 401
+
+
+# What is sent
+
+
+@pytest.mark.parametrize("path", ["/container-token", "/v1alpha2/container", "/validate-creds", "/v1alpha1/inspect"])
+def test_json_that_is_too_deep_is_refused(controlled: Serving, path: str) -> None:
+    """With 400, and no trace of an error that somebody had to look at."""
+    deep = b'{"request":' * 5000 + b"{}" + b"}" * 5000
+    within = b'{"other":' + b"[" * 30_000 + b"]" * 30_000 + b"}"
+    with controlled.client() as client:
+        for body in (deep, within):
+            assert client.post(path, body, {**JSON, **basic("maker")}).status == 400
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"fingerprint": "x" * 1_000_000},
+        {"timestamp": "x" * 1_000_000},
+        {"towerEndpoint": "x" * 1_000_000},
+        {"containerPlatform": ",".join(["linux/amd64"] * 100_000)},
+        {"containerConfig": {"env": ["A=" + "x" * 1_000_000]}},
+        {"containerConfig": {"env": [f"A{number}=" for number in range(100_000)]}},
+        {"containerConfig": {"entrypoint": ["x"] * 300_000}},
+        {"towerWorkspaceId": 10**4000},
+    ],
+)
+def test_a_token_keeps_little(controlled: Serving, more: dict[str, object]) -> None:
+    """Of each request a row stays for days: what nobody needs so large is refused, and a database doesn't fill."""
+    with controlled.client() as client:
+        answer = ask(client, {"containerImage": "team/app:1", "containerConfig": {"env": ["A=b"]}, **more},
+                     basic("maker"))  # fmt: skip
+
+    assert answer.status == 400
+
+
+def test_no_token_is_logged(controlled: Serving) -> None:
+    """Not of a path with a slash too many, nor of one that nothing is served at."""
+    with controlled.client() as client:
+        told = asked(client, BODY, basic("maker"))
+        text = told["containerToken"]
+        for path in ("/container-token//{}", "/v2/wt//{}/team/app/manifests/1",
+                     "/v2/wt/{}/none", "/wt/{}", "/v1alpha2/container//{}/status", "/v2/as-pushed/wt/{}/a/manifests/1",
+                     "//container-token/{}"):  # fmt: skip
+            client.get(path.format(text))
+        client.get("/v2/the/last/manifests/one")
+    assert wait_until(lambda: "/v2/the/last" in controlled.log, timeout=timedelta(seconds=10))
+
+    assert [line for line in controlled.log.splitlines() if text in line] == []
