@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from roadstead.augment.ports import Derivation, DerivationStore, Pulled, Served
+from roadstead.errors import DeniedError
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 
@@ -41,8 +42,21 @@ class GuardedDerivations:
         return found
 
     async def find_within(self, space: RepositoryName, repository: RepositoryName, derived: Digest) -> Served | None:
-        """Return what was derived into a space."""
-        return await self._store.find_within(space, repository, derived)
+        """Return what was derived into a space, if what it was made from may be served now."""
+        found = await self._store.find_within(space, repository, derived)
+        if found is None:
+            return None
+        refusal: DeniedError | None = None
+        for source, _ in await self._store.memories(space, derived):
+            try:
+                await self._admission.check(repository, source)
+            except DeniedError as error:
+                refusal = error
+            else:
+                return found
+        if refusal is not None:
+            raise refusal
+        return None
 
     async def record(self, derivation: Derivation, *, now: datetime, space: RepositoryName | None = None) -> None:
         """Store a derivation, if its source may be served."""

@@ -20,8 +20,10 @@ MAX_LOCATION = 14_000_000
 
 MAX_LAYER_BYTES = 1 << 20
 MAX_TOTAL_BYTES = 10 << 20
-MAX_TAR_BYTES = 256 << 20
-"""What one may unpack to: gzip makes a MiB of a GiB of zeros, and somebody has to read them."""
+MAX_TAR_BYTES = 16 << 20
+MAX_RATIO = 64
+"""What one may unpack to: so much, or so many times its size. gzip makes a MiB of a GiB of zeros, somebody has to read
+them, and a request may hold dozens of such layers."""
 
 
 class LayerRefusedError(InvalidError):
@@ -84,7 +86,7 @@ async def verify(position: int, layer: WantedLayer, data: bytes) -> None:
     if len(data) != layer.gzip_size:
         raise LayerRefusedError(position, f"gzipSize says {layer.gzip_size}, but it has {len(data)} bytes")
     try:
-        packed = await asyncio.to_thread(measure, BytesIO(data), max_bytes=MAX_TAR_BYTES)
+        packed = await asyncio.to_thread(measure, BytesIO(data), max_bytes=max(MAX_TAR_BYTES, MAX_RATIO * len(data)))
     except LayerInvalidError as error:
         raise LayerRefusedError(position, error.reason) from error
     if packed.gzip_digest != layer.gzip_digest:

@@ -108,3 +108,14 @@ def test_a_space_is_of_one_repository_and_one_plan() -> None:
     spaces = {space_of(RepositoryName(name), plan) for name in ("team/app", "team/other") for plan in plans}
     assert len(spaces) == 4
     assert all(space.components[0] == "wt" for space in spaces)
+
+
+async def test_layers_of_one_request_unpack_to_little() -> None:
+    """A few hundred KiB would else be gigabytes to read, by the dozen; what compresses well is still taken."""
+    zeros = make_layer({"zeros": bytes(48 << 20)})
+    packed = gzip.compress(gzip.decompress(zeros.raw))
+    with pytest.raises(LayerRefusedError, match="unpacks to more"):
+        await verify(0, WantedLayer("data:", Digest.of(packed), len(packed), zeros.diff_id), packed)
+    text = make_layer({"text": b"all the same line\n" * (1 << 19)})
+    packed = gzip.compress(gzip.decompress(text.raw))
+    await verify(0, WantedLayer("data:", Digest.of(packed), len(packed), text.diff_id), packed)

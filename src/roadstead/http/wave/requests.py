@@ -23,6 +23,12 @@ MAX_BODY = 16 << 20
 """Ten MiB of layers as base64, and room for the rest."""
 
 MAX_LAYERS = 32
+MAX_CONFIG = 256 << 10
+"""Bytes of ``containerConfig`` as JSON, without its layers' own: it is kept for days, with every token."""
+
+MAX_TEXT = 1024
+"""Characters of any other text that is kept."""
+
 OMITTED = "data:DATA+OMITTED"
 """What stands for a layer's bytes where a request is shown again (as Wave writes it)."""
 
@@ -70,11 +76,14 @@ def decode(kind: type[T], body: bytes) -> T:
         return msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:  # ValidationError is one of them
         raise RequestInvalidError("the request", f"it can't be read: {error}") from error
+    except RecursionError as error:
+        raise RequestInvalidError("the request", "it can't be read: it is too deep") from error
 
 
 def wished(body: ContainerBody, *, second: bool) -> Wish:
     """Return what is asked for; `second` is ``/v1alpha2/container``. Raises what says why not."""
     _check_offer(body, second=second)
+    _check_kept(body)
     config = body.container_config or ConfigBody()
     layers = config.layers or []
     if len(layers) > MAX_LAYERS:
@@ -134,6 +143,28 @@ def _check_offer(body: ContainerBody, *, second: bool) -> None:
     for what, is_asked, instead in offered:
         if is_asked:
             raise NotDoneHereError(what, instead)
+
+
+def _check_kept(body: ContainerBody) -> None:
+    """Raise for what would take more room than anybody needs: it stays here for as long as the token is told of."""
+    texts = (
+        ("containerPlatform", body.container_platform),
+        ("towerEndpoint", body.tower_endpoint),
+        ("workflowId", body.workflow_id),
+        ("fingerprint", body.fingerprint),
+        ("timestamp", body.timestamp),
+    )
+    for name, text in texts:
+        if text is not None and len(text) > MAX_TEXT:
+            raise RequestInvalidError(name, f"it has more than {MAX_TEXT} characters")
+    if body.tower_workspace_id is not None and not 0 <= body.tower_workspace_id < 1 << 63:
+        raise RequestInvalidError("towerWorkspaceId", "it isn't the number of a workspace")
+    if len(msgspec.json.encode(redacted(body.container_config))) > MAX_CONFIG:
+        raise RequestInvalidError(
+            "containerConfig",
+            f"it has more than {MAX_CONFIG} bytes of JSON, not counting the bytes of layers",
+            "Put what is large into a layer.",
+        )
 
 
 def image_name(text: str | None) -> str:
