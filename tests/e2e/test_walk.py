@@ -1,0 +1,235 @@
+"""The way of somebody who comes from Wave, with the real engine: a layer packed, Docker Hub's images pulled through.
+
+Rules and container tokens add `/foo.txt`, rules also the layer that mounts S3 buckets. Docker Hub is a registry of
+Debian's here; its images have the C libraries that images have: a static busybox, musl, glibc, and none.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from tests.conftest import RUN_DIRECTORY
+from tests.e2e.mounting import LAYER, import_files, shared_layer, shared_packages
+from tests.e2e.test_s3_mount import MAY_MOUNT, Runner
+
+from roadstead.layers.deb import Package
+from roadstead.testing.components import require
+from roadstead.testing.containerd import Containerd
+from roadstead.testing.dockerd import DockerEngine
+from roadstead.testing.registry_peer import RegistryPeer
+from roadstead.testing.seaweedfs import SeaweedFS
+from roadstead.testing.server import RoadsteadServer
+
+CONFIG = f"""
+[[upstreams]]
+host = "docker.io"
+url = "URL"
+default_for = ["library/*"]
+
+[[augment.rules]]
+match = "library/*"
+layers = ["foo.tar.gz", {{ path = "{LAYER}", platform = "linux/amd64" }}]
+entrypoint = ["/opt/roadstead/entry"]
+"""
+FOO = "Hello from a rule\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """An image of the Hub with one C library, and how a folder is listed and a file copied in it."""
+
+    name: str
+    put: Callable[[DockerEngine, str, Path], object]
+    list: Callable[[str], tuple[str, ...]]
+    copy: Callable[[str, str], tuple[str, ...]]
+
+
+def _put_busybox(engine: DockerEngine, name: str, _: Path) -> None:
+    engine.import_busybox(name, applets=("cat", "ls"))
+
+
+def _put_static(engine: DockerEngine, name: str, _: Path) -> None:
+    engine.import_busybox(name)
+
+
+def _put_glibc(engine: DockerEngine, name: str, folder: Path) -> None:
+    """Debian's `ls` and `dd` with the libraries they need, where Debian has them."""
+    libraries = "lib/x86_64-linux-gnu"
+    wanted = {
+        "coreutils": ("bin/ls", "bin/dd"),
+        "libc6": ("lib64/ld-linux-x86-64.so.2", f"{libraries}/libc.so.6"),
+        "libselinux1": (f"{libraries}/libselinux.so.1",),
+        "libpcre2-8-0": (f"usr/{libraries}/libpcre2-8.so.0",),
+    }
+    files = {}
+    for package, paths in wanted.items():
+        content = Package.read(next(shared_packages("amd64").glob(f"{package}_*.deb")))
+        for path in paths:
+            files[path] = content.find(path.replace("lib64/", f"{libraries}/")) or b""
+    assert all(files.values()), {path: len(found) for path, found in files.items()}
+    import_files(engine, name, files, folder)
+
+
+def _put_musl(engine: DockerEngine, name: str, folder: Path) -> None:
+    """A program linked to musl, and musl, whose loader is the library."""
+    compiler = require("musl-gcc", install="apt-get install gcc musl-tools")
+    source = Path(__file__).with_name("musl_lister.c")
+    subprocess.run([compiler, "-O1", "-o", folder / "lister", source], check=True, capture_output=True, timeout=60)
+    loader = "lib/ld-musl-x86_64.so.1"
+    files = {"bin/lister": (folder / "lister").read_bytes(), loader: Path("/", loader).read_bytes()}
+    import_files(engine, name, files, folder)
+
+
+BASES = (
+    Base("busybox", _put_busybox, lambda it: ("ls", "-la", it), lambda it, to: ("busybox", "cp", it, to)),
+    Base("musl", _put_musl, lambda it: ("lister", it), lambda it, to: ("lister", it, to)),
+    Base("glibc", _put_glibc, lambda it: ("ls", "-la", it), lambda it, to: ("dd", f"if={it}", f"of={to}")),
+    Base(
+        "static",
+        _put_static,
+        lambda it: ("/bin/busybox", "ls", "-la", it),
+        lambda it, to: ("/bin/busybox", "cp", it, to),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def walk(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, registry_peer: RegistryPeer
+) -> Iterator[RoadsteadServer]:
+    """A server whose rule adds `/foo.txt` and the mount to the Hub's images."""
+    directory = tmp_path_factory.mktemp("walk")
+    (directory / "foo").mkdir()
+    (directory / "foo" / "foo.txt").write_text(FOO)
+    pack(directory, "foo")
+    shutil.copy(shared_layer(pytestconfig.stash[RUN_DIRECTORY]), directory / LAYER)
+    with RoadsteadServer(directory, config=CONFIG.replace("URL", registry_peer.url), workers=1) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def hub(
+    registry_peer: RegistryPeer, docker_engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory
+) -> Mapping[str, Base]:
+    """The images at the Hub, by their names there, which nobody has here."""
+    images = {}
+    for base in BASES:
+        name = f"library/{base.name}-{uuid4().hex[:8]}"
+        pushed = f"{registry_peer.host}/{name}"
+        base.put(docker_engine, pushed, tmp_path_factory.mktemp(base.name))
+        docker_engine.docker("push", pushed)
+        docker_engine.docker("rmi", pushed)
+        images[name] = base
+    return images
+
+
+@pytest.fixture(scope="module")
+def pulled(walk: RoadsteadServer, hub: Mapping[str, Base], docker_engine: DockerEngine) -> Iterator[Mapping[str, str]]:
+    """The same images pulled from `localhost:PORT/library/…`, by the names of their bases."""
+    images = {base.name: f"localhost:{walk.port}/{name}" for name, base in hub.items()}
+    for image in images.values():
+        docker_engine.docker("pull", image)
+    yield images
+    docker_engine.docker("rmi", "--force", *images.values())
+
+
+@pytest.fixture
+def bucket(seaweedfs: SeaweedFS) -> str:
+    """A new bucket."""
+    return seaweedfs.create_bucket()
+
+
+def pack(directory: Path, name: str) -> dict[str, Any]:
+    """Pack a folder by the command, as NAME.tar.gz beside it, and return what it printed."""
+    command = [sys.executable, "-m", "roadstead", "layer", "pack", name, "--output", f"{name}.tar.gz"]
+    done = subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=60)
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
+
+
+def ask(walk: RoadsteadServer, directory: Path, request: object) -> str:
+    """Ask for a container token by curl, as Wave's users do, and return the image to pull."""
+    (directory / "container-request.json").write_text(json.dumps(request))
+    curl = require("curl", install="apt-get install curl")
+    words = ["-H", "Content-Type: application/json", "-X", "POST", f"http://localhost:{walk.port}/container-token"]
+    done = subprocess.run(
+        [curl, "--silent", "--show-error", "--fail-with-body", *words, "-d", "@container-request.json"],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done
+    answer = json.loads(done.stdout)
+    image: str = answer["targetImage"]
+    assert image.startswith(f"localhost:{walk.port}/wt/{answer['containerToken']}/library/"), image
+    return image
+
+
+def test_by_a_rule(pulled: Mapping[str, str], docker_engine: DockerEngine) -> None:
+    """`docker run localhost:PORT/library/busybox cat foo.txt` prints the layer's file, without flags or variables."""
+    done = docker_engine.docker("run", "--rm", "--network", "none", pulled["busybox"], "cat", "foo.txt")
+
+    assert done.stdout == FOO
+
+
+def test_by_a_token(
+    walk: RoadsteadServer, hub: Mapping[str, Base], docker_engine: DockerEngine, tmp_path: Path
+) -> None:
+    """With a layer in the request its file is there, and the rule's isn't; with an image alone it is as at the Hub."""
+    name = next(iter(hub))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "foo.txt").write_text("Hello from a token\n")
+    layer = pack(tmp_path, "mine")
+    data = f"data:{b64encode((tmp_path / 'mine.tar.gz').read_bytes()).decode()}"
+    config = {"layers": [{**layer, "location": data}]}
+    changed = ask(walk, tmp_path, {"containerImage": f"docker.io/{name}:latest", "containerConfig": config})
+    plain = ask(walk, tmp_path, {"containerImage": name.removeprefix("library/")})
+
+    words = ("run", "--rm", "--network", "none")
+    read = docker_engine.docker(*words, changed, "cat", "foo.txt")
+    listed = docker_engine.docker(*words, plain, "ls", "/")
+
+    assert read.stdout == "Hello from a token\n"
+    assert "bin" in listed.stdout.split()
+    assert not {"foo.txt", "opt"} & set(listed.stdout.split())
+    docker_engine.docker("rmi", changed, plain)
+
+
+@pytest.mark.parametrize("base", BASES, ids=lambda base: base.name)
+def test_a_bucket_in_any_image(
+    pulled: Mapping[str, str], docker_engine: DockerEngine, seaweedfs: SeaweedFS, bucket: str, base: Base
+) -> None:
+    """By the image's own programs: the server's objects are listed, one is read, and what is written is there."""
+    run = Runner(docker_engine, pulled[base.name], seaweedfs, bucket)
+    run.client.put_object(Bucket=bucket, Key="hello.txt", Body=b"hello from S3\n")
+    run.client.put_object(Bucket=bucket, Key="deep/er.txt", Body=b"deep\n")
+    folder = f"/fusion/s3/{bucket}"
+
+    listed = run(*base.list(folder), flags=MAY_MOUNT, NXF_FUSION_BUCKETS=f"s3://{bucket}")
+    copied = run(*base.copy(f"{folder}/hello.txt", f"{folder}/deep/copy.txt"))
+
+    assert listed.returncode == 0, listed
+    assert {"hello.txt", "deep"} <= {line.split()[-1] for line in listed.stdout.splitlines()}
+    assert copied.returncode == 0, copied
+    assert run.read("deep/copy.txt") == b"hello from S3\n"
+
+
+def test_by_containerd(walk: RoadsteadServer, hub: Mapping[str, Base], containerd: Containerd) -> None:
+    """`ctr` pulls and runs the same image; it takes a command for the whole of it."""
+    image = f"localhost:{walk.port}/{next(iter(hub))}:latest"
+    containerd.ctr("images", "pull", "--plain-http", image)
+
+    done = containerd.ctr("run", "--rm", image, uuid4().hex, "cat", "foo.txt")
+
+    assert done.stdout == FOO
+    containerd.ctr("images", "rm", "--sync", image)
