@@ -9,18 +9,17 @@ import shutil
 import subprocess
 import sys
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from tests.conftest import RUN_DIRECTORY
-from tests.e2e.mounting import LAYER, import_files, shared_layer, shared_packages
+from tests.e2e.bases import BASES, Base
+from tests.e2e.mounting import LAYER, shared_layer
 from tests.e2e.test_s3_mount import MAY_MOUNT, Runner
 
-from roadstead.layers.deb import Package
 from roadstead.testing.components import require
 from roadstead.testing.containerd import Containerd
 from roadstead.testing.dockerd import DockerEngine
@@ -40,65 +39,6 @@ layers = ["foo.tar.gz", {{ path = "{LAYER}", platform = "linux/amd64" }}]
 entrypoint = ["/opt/roadstead/entry"]
 """
 FOO = "Hello from a rule\n"
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """An image of the Hub with one C library, and how a folder is listed and a file copied in it."""
-
-    name: str
-    put: Callable[[DockerEngine, str, Path], object]
-    list: Callable[[str], tuple[str, ...]]
-    copy: Callable[[str, str], tuple[str, ...]]
-
-
-def _put_busybox(engine: DockerEngine, name: str, _: Path) -> None:
-    engine.import_busybox(name, applets=("cat", "ls"))
-
-
-def _put_static(engine: DockerEngine, name: str, _: Path) -> None:
-    engine.import_busybox(name)
-
-
-def _put_glibc(engine: DockerEngine, name: str, folder: Path) -> None:
-    """Debian's `ls` and `dd` with the libraries they need, where Debian has them."""
-    libraries = "lib/x86_64-linux-gnu"
-    wanted = {
-        "coreutils": ("bin/ls", "bin/dd"),
-        "libc6": ("lib64/ld-linux-x86-64.so.2", f"{libraries}/libc.so.6"),
-        "libselinux1": (f"{libraries}/libselinux.so.1",),
-        "libpcre2-8-0": (f"usr/{libraries}/libpcre2-8.so.0",),
-    }
-    files = {}
-    for package, paths in wanted.items():
-        content = Package.read(next(shared_packages("amd64").glob(f"{package}_*.deb")))
-        for path in paths:
-            files[path] = content.find(path.replace("lib64/", f"{libraries}/")) or b""
-    assert all(files.values()), {path: len(found) for path, found in files.items()}
-    import_files(engine, name, files, folder)
-
-
-def _put_musl(engine: DockerEngine, name: str, folder: Path) -> None:
-    """A program linked to musl, and musl, whose loader is the library."""
-    compiler = require("musl-gcc", install="apt-get install gcc musl-tools")
-    source = Path(__file__).with_name("musl_lister.c")
-    subprocess.run([compiler, "-O1", "-o", folder / "lister", source], check=True, capture_output=True, timeout=60)
-    loader = "lib/ld-musl-x86_64.so.1"
-    files = {"bin/lister": (folder / "lister").read_bytes(), loader: Path("/", loader).read_bytes()}
-    import_files(engine, name, files, folder)
-
-
-BASES = (
-    Base("busybox", _put_busybox, lambda it: ("ls", "-la", it), lambda it, to: ("busybox", "cp", it, to)),
-    Base("musl", _put_musl, lambda it: ("lister", it), lambda it, to: ("lister", it, to)),
-    Base("glibc", _put_glibc, lambda it: ("ls", "-la", it), lambda it, to: ("dd", f"if={it}", f"of={to}")),
-    Base(
-        "static",
-        _put_static,
-        lambda it: ("/bin/busybox", "ls", "-la", it),
-        lambda it, to: ("/bin/busybox", "cp", it, to),
-    ),
-)
 
 
 @pytest.fixture(scope="module")
