@@ -67,7 +67,7 @@ class Reader:
     def _serve(self, config: str | None) -> None:
         self._stop()
         text = (self.directory / config).read_text() if config else '[storage]\npath = "roadstead-data"\n'
-        self._server = RoadsteadServer(self.directory, config=text).start()
+        self._server = RoadsteadServer(self.directory, config=text, workers=1).start()
 
     def _type(self, text: str) -> None:
         assert self._server is not None, "the page serves before it does anything else"
