@@ -3,6 +3,7 @@
 from functools import partial
 
 from roadstead.app.access import Entrance, build_entrance
+from roadstead.app.callers import LayersOfCallers
 from roadstead.app.limits import build_limits, shared_marks
 from roadstead.app.outward import ASKING, OutwardRequests
 from roadstead.app.plugs import CLOCK, Plugs
@@ -108,8 +109,9 @@ def _containers(
 ) -> ContainerDoor:
     settings, marks = handover.settings, shared_marks(handover.run_directory)
     keys = database.accounts if settings.auth.accounts else None
+    callers = LayersOfCallers(settings, layers, handover.run_directory)
     return ContainerDoor(
-        containers=Containers(database.containers, augmenter, layers, CLOCK, lifetime=settings.augment.token_lifetime),
+        containers=Containers(database.containers, augmenter, callers, CLOCK, lifetime=settings.augment.token_lifetime),
         creators=Creators(entrance.access, entrance.identities, keys, CLOCK),
         guesses=Guesses(marks),
         asking=Paced(marks, "asking others", ASKING),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from roadstead.http.api.mount import check_origin
 from roadstead.http.asgi import Request, Response
 from roadstead.http.bodies import read_whole
 from roadstead.http.context import Services
+from roadstead.http.rights import Rights
 from roadstead.http.routes import PathUnknownError
 from roadstead.http.upstreams import freshened, place_of
 from roadstead.http.wave.door import ContainerDoor
@@ -74,7 +75,7 @@ async def _issue(request: Request, services: Services, *, second: bool) -> Respo
         repository=image.repository,
         path=image.path,
         reference=image.reference,
-        plan=await _plan(door, services, wish, image),
+        plan=await _plan(door, services, wish, image, request.rights),
     )
     served = await door.containers.derived(order, source)
     described = _described(request, body, image, source, served)
@@ -82,9 +83,9 @@ async def _issue(request: Request, services: Services, *, second: bool) -> Respo
     return answered(_told(issued, image, served, _host(request, door), second=second))
 
 
-async def _plan(door: ContainerDoor, services: Services, wish: Wish, image: Meant) -> Plan | None:
+async def _plan(door: ContainerDoor, services: Services, wish: Wish, image: Meant, rights: Rights) -> Plan | None:
     """Have the layers, and return the plan: for all platforms of what is here, for the settings' of an upstream's."""
-    plan = wish.plan(await door.containers.layers(wish.layers))
+    plan = wish.plan(await door.containers.layers(wish.layers, may_pull=partial(rights.may, Action.PULL)))
     place = place_of(services, image.repository)
     if plan is None or plan.platforms or place is None:
         return plan

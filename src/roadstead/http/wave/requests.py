@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import msgspec
 
-from roadstead.augment.container_token import WantedLayer
 from roadstead.augment.containers import NotDoneHereError
-from roadstead.augment.inline_layers import MAX_LOCATION, PREFIX, LayerRefusedError
+from roadstead.augment.locations import LayerClaim
 from roadstead.augment.plan import Plan, PlanInvalidError, PlannedLayer, parse_variable
+from roadstead.augment.wanted_layers import MAX_LOCATION, PREFIX, LayerRefusedError
 from roadstead.http.wave.errors import RequestInvalidError
 from roadstead.http.wave.wire import ConfigBody, ContainerBody, LayerBody
 from roadstead.oci.descriptor import Platform, PlatformInvalidError
@@ -36,7 +36,7 @@ class Wish:
     """What somebody wants added, before its layers are had."""
 
     image: str
-    layers: tuple[WantedLayer, ...]
+    layers: tuple[LayerClaim, ...]
     env: tuple[tuple[str, str], ...]
     entrypoint: tuple[str, ...] | None
     cmd: tuple[str, ...] | None
@@ -149,7 +149,7 @@ def image_name(text: str | None) -> str:
     return text
 
 
-def _layer(position: int, layer: LayerBody) -> WantedLayer:
+def _layer(position: int, layer: LayerBody) -> LayerClaim:
     """Return a layer whose parts are all there and can be read; what they say is not verified yet."""
     for name, value in (
         ("location", layer.location),
@@ -166,10 +166,12 @@ def _layer(position: int, layer: LayerBody) -> WantedLayer:
         raise LayerRefusedError(position, f"its location is longer than {MAX_LOCATION} characters")
     if size <= 0:
         raise LayerRefusedError(position, f"gzipSize is {size}; it is a number of bytes")
-    return WantedLayer(
-        location, _digest(position, "gzipDigest", layer.gzip_digest), size,
-        _digest(position, "tarDigest", layer.tar_digest),
-    )  # fmt: skip
+    return LayerClaim(
+        location=location,
+        gzip_digest=_digest(position, "gzipDigest", layer.gzip_digest),
+        gzip_size=size,
+        tar_digest=_digest(position, "tarDigest", layer.tar_digest),
+    )
 
 
 def _digest(position: int, member: str, text: str | None) -> Digest:
