@@ -13,6 +13,7 @@ from roadstead.testing.server import RoadsteadServer
 
 LAYER = make_layer({"foo.txt": b"from elsewhere\n"})
 IMAGE = make_image(seed="elsewhere")
+TOOLS = make_image(layers=2, seed="tools")
 CONFIG = """
 [augment]
 location_hosts = ["PEER"]
@@ -42,6 +43,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, registry_peer: RegistryPeer
     with Client(registry_peer.host) as there:
         for name in ("tools/layers", "secret/layers"):
             there.push_blob(name, LAYER.raw)
+            push(there, name, TOOLS, "1")
     with RoadsteadServer(tmp_path_factory.mktemp("elsewhere"), config=CONFIG.replace("PEER", registry_peer.host)) as on:
         push(on.client(), "team/app", IMAGE, "1")
         yield on
@@ -104,3 +106,33 @@ def test_layers_that_are_not_had(
     assert answer.status == 400, answer.body
     assert answer.json()["message"].startswith("layer 1: ")
     assert said in answer.json()["message"]
+
+
+def including(*images: str, **config: object) -> Mapping[str, Any]:
+    return {"containerImage": "team/app:1", "containerIncludes": images, "containerConfig": config}
+
+
+def test_included_images(client: Client, registry_peer: RegistryPeer) -> None:
+    """Their layers lie on those of the request, in order; from an upstream, and from a registry that we may ask."""
+    for image in ("up.example/tools/layers:1", f"{registry_peer.host}/tools/layers@{TOOLS.digest}"):
+        answer = asked(client, including(image, layers=[layer_object(LAYER)]))
+        config, layers = pulled(client, answer["targetImage"])
+        added = [str(one.diff_id) for one in (LAYER, *TOOLS.layers)]
+        assert config["rootfs"]["diff_ids"][-len(added) :] == added
+        assert all(layers[str(one.digest)] == one.raw for one in (LAYER, *TOOLS.layers))
+
+
+@pytest.mark.parametrize(
+    ("image", "status", "said"),
+    [
+        ("up.example/secret/layers:1", 403, "secret/layers, which you may not pull"),
+        ("up.example/secret/none:1", 403, "secret/none, which you may not pull"),
+        ("up.example/tools/layers:none", 400, "up.example/tools/layers:none"),
+        ("127.0.0.1:1/tools/layers:1", 400, "can't be asked from here"),
+        ("10.0.0.1/tools/layers:1", 400, "can't be asked from here"),
+    ],
+)
+def test_images_that_are_not_included(client: Client, image: str, status: int, said: str) -> None:
+    """What who asks may not pull, what isn't there, and what isn't asked."""
+    answer = ask(client, including(image))
+    assert (answer.status, said in answer.json()["message"]) == (status, True), answer.body

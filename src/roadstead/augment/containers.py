@@ -6,6 +6,7 @@ Who may ask for a token, and whether its creator still may, is decided before an
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from roadstead.augment.container_token import (
@@ -25,7 +26,8 @@ from roadstead.augment.service import Augmenter
 from roadstead.augment.wanted_layers import LayerRefusedError, check_wanted, is_inline
 from roadstead.auth.principal import Principal
 from roadstead.clock import Clock
-from roadstead.errors import InvalidError
+from roadstead.errors import InvalidError, UnavailableError
+from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
 from roadstead.oci.layer import LayerInvalidError
 from roadstead.oci.reference import RepositoryName, Tag
@@ -58,6 +60,19 @@ class NotDoneHereError(InvalidError):
     def advice(self) -> str:
         """Say what to do instead."""
         return self._instead
+
+
+class IncludeRefusedError(InvalidError):
+    """An image that a request includes can't be had, or isn't one whose layers can be added."""
+
+    def __init__(self, image: str, reason: str, advice: str | None) -> None:
+        super().__init__(f"containerIncludes: {image[:200]}: {reason}")
+        self.image = image
+        self._advice = advice
+
+    def advice(self) -> str | None:
+        """Return what to do instead."""
+        return self._advice
 
 
 class CallersLayers(Protocol):
@@ -114,15 +129,46 @@ class Containers:
         self._lifetime = lifetime
         self._callers = callers
 
-    async def layers(self, wanted: Sequence[LayerClaim], *, may_pull: MayPull) -> tuple[PlannedLayer, ...]:
-        """Have all layers of a request stored, verified, and return them as a plan has them.
+    async def layers(
+        self,
+        wanted: Sequence[LayerClaim],
+        includes: Sequence[str] = (),
+        *,
+        platforms: Sequence[Platform] = (),
+        may_pull: MayPull,
+    ) -> tuple[PlannedLayer, ...]:
+        """Have all layers of a request stored, verified, and return them as a plan has them: included images' on top.
 
-        Nothing is fetched before all that can be judged was judged. `may_pull` decides about repositories that we can
-        read and the caller perhaps can't. Raises LayerRefusedError, LayerForbiddenError, LayerTooSlowError, and the
-        errors of upstreams that may pass.
+        Of these the layers for `platforms`, for all where there are none. Nothing is fetched before all that can be
+        judged was judged. `may_pull` decides about repositories that we can read and the caller perhaps can't. Raises
+        LayerRefusedError, IncludeRefusedError, LayerForbiddenError, LayerTooSlowError, and the errors of upstreams
+        that may pass.
         """
         check_wanted(wanted)
-        return tuple([await self._layer(position, layer, may_pull) for position, layer in enumerate(wanted)])
+        layers = tuple([await self._layer(position, layer, may_pull) for position, layer in enumerate(wanted)])
+        for image in includes:
+            layers += await self._included(image, layers, platforms, may_pull)
+        return layers
+
+    async def _included(
+        self, image: str, below: Sequence[PlannedLayer], platforms: Sequence[Platform], may_pull: MayPull
+    ) -> tuple[PlannedLayer, ...]:
+        elsewhere = await self._callers.elsewhere()
+        try:
+            return await elsewhere.includes.layers(
+                image,
+                partial(elsewhere.sources.fetch_claimed, may_pull=may_pull),
+                below=below,
+                platforms=platforms,
+                may_pull=may_pull,
+                now=self._clock.now(),
+            )
+        except (AddressForbiddenError, UnreachableError) as error:
+            raise IncludeRefusedError(image, "its registry can't be asked from here", _ASKED) from error
+        except UnavailableError:
+            raise
+        except (InvalidError, UpstreamNotFoundError, UpstreamDeniedError) as error:
+            raise IncludeRefusedError(image, str(error), error.advice()) from error
 
     async def _layer(self, position: int, layer: LayerClaim, may_pull: MayPull) -> PlannedLayer:
         sources = self._callers.within() if is_inline(layer) else (await self._callers.elsewhere()).sources

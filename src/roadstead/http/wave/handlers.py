@@ -85,11 +85,13 @@ async def _issue(request: Request, services: Services, *, second: bool) -> Respo
 
 async def _plan(door: ContainerDoor, services: Services, wish: Wish, image: Meant, rights: Rights) -> Plan | None:
     """Have the layers, and return the plan: for all platforms of what is here, for the settings' of an upstream's."""
-    plan = wish.plan(await door.containers.layers(wish.layers, may_pull=partial(rights.may, Action.PULL)))
     place = place_of(services, image.repository)
-    if plan is None or plan.platforms or place is None:
-        return plan
-    return replace(plan, platforms=place.upstream.platforms)
+    platforms = wish.platforms or (() if place is None else place.upstream.platforms)
+    layers = await door.containers.layers(
+        wish.layers, wish.includes, platforms=platforms, may_pull=partial(rights.may, Action.PULL)
+    )
+    plan = wish.plan(layers)
+    return plan if plan is None or not platforms else replace(plan, platforms=platforms)
 
 
 def _key_of(caller: Caller) -> str | None:

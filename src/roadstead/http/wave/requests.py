@@ -11,9 +11,11 @@ from typing import TypeVar
 import msgspec
 
 from roadstead.augment.containers import NotDoneHereError
+from roadstead.augment.includes import parse_include
 from roadstead.augment.locations import LayerClaim
 from roadstead.augment.plan import Plan, PlanInvalidError, PlannedLayer, parse_variable
 from roadstead.augment.wanted_layers import MAX_LOCATION, PREFIX, LayerRefusedError
+from roadstead.errors import InvalidError
 from roadstead.http.wave.errors import RequestInvalidError
 from roadstead.http.wave.wire import ConfigBody, ContainerBody, LayerBody
 from roadstead.oci.descriptor import Platform, PlatformInvalidError
@@ -23,6 +25,9 @@ MAX_BODY = 16 << 20
 """Ten MiB of layers as base64, and room for the rest."""
 
 MAX_LAYERS = 32
+MAX_INCLUDES = 10
+"""Images that one request includes; Wave takes as many."""
+
 OMITTED = "data:DATA+OMITTED"
 """What stands for a layer's bytes where a request is shown again (as Wave writes it)."""
 
@@ -42,6 +47,7 @@ class Wish:
     cmd: tuple[str, ...] | None
     workdir: str | None
     platforms: tuple[Platform, ...]
+    includes: tuple[str, ...]
 
     def plan(self, layers: Sequence[PlannedLayer]) -> Plan | None:
         """Return the plan with these layers; None where nothing is added. Raises RequestInvalidError."""
@@ -87,6 +93,7 @@ def wished(body: ContainerBody, *, second: bool) -> Wish:
         cmd=tuple(config.cmd) if config.cmd else None,
         workdir=config.working_dir or None,
         platforms=platforms(body.container_platform),
+        includes=_includes(body.container_includes or []),
     )
     wish.check()
     return wish
@@ -126,7 +133,6 @@ def _check_offer(body: ContainerBody, *, second: bool) -> None:
             "Leave it out: the answer then names an image that is augmented as it is pulled.",
         ),
         ("mirror", bool(body.mirror), "roadstead copy copies images."),
-        ("containerIncludes", bool(body.container_includes), "Give the layers of these images in containerConfig."),
         ("dryRun", bool(body.dry_run), "Leave it out; a token that nobody uses ends by itself."),
         (f"format {body.format}", body.format not in (None, "docker", "oci"), "Leave it out."),
         ("scanMode required", body.scan_mode == "required", "Leave it out: nothing is scanned here."),
@@ -147,6 +153,18 @@ def image_name(text: str | None) -> str:
             "containerImage", f"{text[:120]!r} has a scheme; write it as it is pulled, HOST/NAME:TAG"
         )
     return text
+
+
+def _includes(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the images to include; raises RequestInvalidError."""
+    if len(texts) > MAX_INCLUDES:
+        raise RequestInvalidError("containerIncludes", f"there are {len(texts)}, of {MAX_INCLUDES} at the most")
+    try:
+        for text in texts:
+            parse_include(text)
+    except InvalidError as error:
+        raise RequestInvalidError("containerIncludes", str(error), error.advice()) from error
+    return tuple(texts)
 
 
 def _layer(position: int, layer: LayerBody) -> LayerClaim:
