@@ -12,6 +12,7 @@ from roadstead.app.signing import build_admission, build_derivations
 from roadstead.app.writing import fence
 from roadstead.augment.containers import Containers
 from roadstead.augment.kept_layers import KeptLayers
+from roadstead.augment.plan import Profile
 from roadstead.augment.rules import Rules
 from roadstead.augment.service import Augmenter
 from roadstead.auth.refusals import Refusals
@@ -117,6 +118,7 @@ def _containers(
         asking=Paced(marks, "asking others", ASKING),
         outward=OutwardRequests(settings.upstreams.registries),
         anonymous=settings.gives_anonymous_tokens,
+        profile=Profile(settings.augment.profile.value),
         origin=(settings.server.public_url or "").rstrip("/"),
     )
 

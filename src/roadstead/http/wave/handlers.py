@@ -90,7 +90,7 @@ async def _plan(door: ContainerDoor, services: Services, wish: Wish, image: Mean
     layers = await door.containers.layers(
         wish.layers, wish.includes, platforms=platforms, may_pull=partial(rights.may, Action.PULL)
     )
-    plan = wish.plan(layers)
+    plan = wish.plan(layers, door.profile)
     return plan if plan is None or not platforms else replace(plan, platforms=platforms)
 
 

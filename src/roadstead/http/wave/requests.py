@@ -13,7 +13,7 @@ import msgspec
 from roadstead.augment.containers import NotDoneHereError
 from roadstead.augment.includes import parse_include
 from roadstead.augment.locations import LayerClaim
-from roadstead.augment.plan import Plan, PlanInvalidError, PlannedLayer, parse_variable
+from roadstead.augment.plan import Plan, PlanInvalidError, PlannedLayer, Profile, parse_variable
 from roadstead.augment.wanted_layers import MAX_LOCATION, PREFIX, LayerRefusedError
 from roadstead.errors import InvalidError
 from roadstead.http.wave.errors import RequestInvalidError
@@ -49,7 +49,7 @@ class Wish:
     platforms: tuple[Platform, ...]
     includes: tuple[str, ...]
 
-    def plan(self, layers: Sequence[PlannedLayer]) -> Plan | None:
+    def plan(self, layers: Sequence[PlannedLayer], profile: Profile = Profile.NATIVE) -> Plan | None:
         """Return the plan with these layers; None where nothing is added. Raises RequestInvalidError."""
         if not (layers or self.env or self.entrypoint or self.cmd or self.workdir):
             return None
@@ -61,6 +61,7 @@ class Wish:
                 cmd=self.cmd,
                 workdir=self.workdir,
                 platforms=self.platforms,
+                profile=profile,
             )
         except PlanInvalidError as error:
             raise RequestInvalidError("containerConfig", str(error)) from error
