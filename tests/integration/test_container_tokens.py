@@ -220,7 +220,7 @@ def test_the_space_of_a_token_has_no_name(client: Client, server: RoadsteadServe
 
 
 def test_lists_below_a_token(client: Client) -> None:
-    """Tags are those of the image's repository, page by page; nothing refers to what was derived."""
+    """Tags are those of the image's repository, page by page; what was derived has its provenance."""
     push(client, "team/app", IMAGE, "2")
     target = asked(client, wanted())["targetImage"]
     name = path_of(target).removeprefix("/v2/").partition("/manifests/")[0]
@@ -229,7 +229,10 @@ def test_lists_below_a_token(client: Client) -> None:
     assert (listed["name"], set(listed["tags"])) == (name, {"1", "2"})
     assert list(client.pages(f"/v2/{name}/tags/list?n=1", "tags")) == [["1"], ["2"]]
     digest = served(client, path_of(target))
-    assert client.get(f"/v2/{name}/referrers/{digest}").json()["manifests"] == []
+    (said,) = client.get(f"/v2/{name}/referrers/{digest}").json()["manifests"]
+    assert said["artifactType"] == "application/vnd.in-toto+json"
+    assert client.get(f"/v2/{name}/manifests/{said['digest']}").status == 200
+    assert client.get(f"/v2/team/app/manifests/{said['digest']}").status == 404
     assert client.get(f"/v2/{name}/referrers/{IMAGE.digest}").status == 200
 
 

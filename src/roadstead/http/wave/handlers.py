@@ -126,6 +126,8 @@ async def _source(services: Services, image: Meant, asked: str) -> Served:
     try:
         await freshened(services, image.repository, image.reference)
         record = await services.manifests.get(image.repository, image.reference)
+        if services.admission is not None:
+            await services.admission.check(image.repository, record.digest)
     except (NotFoundError, UpstreamDeniedError) as error:
         raise ImageMissingError(asked, _where_else(services, image, asked)) from error
     return Served(record.digest, record.media_type, record.size)
