@@ -1,5 +1,6 @@
 """Layers of tokens that lie elsewhere: fetched when the token is asked for, with the rights of who asks."""
 
+import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -136,3 +137,25 @@ def test_images_that_are_not_included(client: Client, image: str, status: int, s
     """What who asks may not pull, what isn't there, and what isn't asked."""
     answer = ask(client, including(image))
     assert (answer.status, said in answer.json()["message"]) == (status, True), answer.body
+
+
+def test_our_own_layers_and_images(client: Client, server: RoadsteadServer) -> None:
+    """By our host they are read where they lie: a layer larger than a request carries is pushed first."""
+    large = make_layer({"noise": random.Random(7).randbytes(2 << 20)})
+    client.push_blob("team/layers", large.raw)
+    push(client, "team/tools", TOOLS, "1")
+    location = f"docker://{server.host}/team/layers@{large.digest}"
+    body = including(f"{server.host}/team/tools:1", layers=[layer_object(large, location=location)])
+    _, layers = pulled(client, asked(client, body)["targetImage"])
+    assert layers[str(large.digest)] == large.raw
+    assert {str(one.digest) for one in TOOLS.layers} <= layers.keys()
+
+
+def test_our_own_layers_need_the_right_to_pull_them(client: Client, server: RoadsteadServer) -> None:
+    """Who may only push to a repository reads nothing of it so; and what tokens derived has no such name."""
+    client.push_blob("kept/layers", LAYER.raw)
+    for name in ("kept/layers", "wt/" + "0" * 64, "as-pushed/team/app"):
+        assert ask(client, wanted(f"docker://{server.host}/{name}@{LAYER.digest}")).status == 403
+        assert ask(client, including(f"{server.host}/{name}:1")).status == 403
+    answer = ask(client, wanted(f"docker://{server.host}/team/none@{LAYER.digest}"))
+    assert (answer.status, b"roadstead.invalid" in answer.body) == (400, False)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from roadstead.app.plugs import CLOCK
 from roadstead.augment.containers import CallersLayers
-from roadstead.augment.ports import LayerStore
+from roadstead.augment.ports import LayerStore, ReadableRegistry
 from roadstead.augment.wanted_layers import MAX_LAYER_BYTES, MAX_TAR_BYTES
 from roadstead.settings.model import Settings
 
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 class LayersOfCallers:
     """Gives them; one for each worker. `aclose` ends its connections."""
 
-    def __init__(self, settings: Settings, layers: LayerStore, directory: Path) -> None:
-        """Layers lie below `directory` while they arrive."""
+    def __init__(
+        self, settings: Settings, layers: LayerStore, directory: Path, here: ReadableRegistry | None = None
+    ) -> None:
+        """Layers lie below `directory` while they arrive; `here` reads our own images."""
+        self._here = here
         self._settings = settings
         self._layers = layers
         self._directory = directory
@@ -56,7 +59,7 @@ class LayersOfCallers:
                 # As above.
                 from roadstead.app.elsewhere import open_elsewhere
 
-                opened = open_elsewhere(self._settings, self._layers, self._directory)
+                opened = open_elsewhere(self._settings, self._layers, self._directory, here=self._here)
                 self._elsewhere = await self._opened.enter_async_context(opened)
         return self._elsewhere
 

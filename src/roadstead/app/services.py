@@ -4,6 +4,7 @@ from functools import partial
 
 from roadstead.app.access import Entrance, build_entrance
 from roadstead.app.callers import LayersOfCallers
+from roadstead.app.hosted import HostedImages
 from roadstead.app.limits import build_limits, shared_marks
 from roadstead.app.outward import ASKING, OutwardRequests
 from roadstead.app.plugs import CLOCK, Plugs
@@ -93,7 +94,9 @@ async def build_services(
         guard=entrance.guard,
         tokens=entrance.tokens,
         people=entrance.people,
-        containers=_containers(handover, database, augmenter, layers, entrance),
+        containers=_containers(
+            handover, database, augmenter, layers, entrance, HostedImages(manifests, blobs, admission)
+        ),
         limits=build_limits(settings.limits, database, handover.run_directory),
         max_blob_bytes=settings.limits.max_blob_bytes,
         metrics_open=settings.metrics.open_to_network,
@@ -106,11 +109,16 @@ async def build_services(
 
 
 def _containers(
-    handover: Handover, database: Database, augmenter: Augmenter, layers: KeptLayers, entrance: Entrance
+    handover: Handover,
+    database: Database,
+    augmenter: Augmenter,
+    layers: KeptLayers,
+    entrance: Entrance,
+    here: HostedImages,
 ) -> ContainerDoor:
     settings, marks = handover.settings, shared_marks(handover.run_directory)
     keys = database.accounts if settings.auth.accounts else None
-    callers = LayersOfCallers(settings, layers, handover.run_directory)
+    callers = LayersOfCallers(settings, layers, handover.run_directory, here)
     return ContainerDoor(
         containers=Containers(database.containers, augmenter, callers, CLOCK, lifetime=settings.augment.token_lifetime),
         creators=Creators(entrance.access, entrance.identities, keys, CLOCK),

@@ -3,8 +3,8 @@
 Who may ask for a token, and whether its creator still may, is decided before anybody comes here.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -19,14 +19,15 @@ from roadstead.augment.container_token import (
     space_of,
     token_hash,
 )
-from roadstead.augment.locations import LayerClaim, LayerMismatchError, LocationInvalidError, shown
+from roadstead.augment.includes import IncludeInvalidError
+from roadstead.augment.locations import LayerClaim, LayerMismatchError, LocationInvalidError, named_here, shown
 from roadstead.augment.plan import Plan, PlannedLayer
 from roadstead.augment.ports import MayPull, Served
 from roadstead.augment.service import Augmenter
 from roadstead.augment.wanted_layers import LayerRefusedError, check_wanted, is_inline
 from roadstead.auth.principal import Principal
 from roadstead.clock import Clock
-from roadstead.errors import InvalidError, UnavailableError
+from roadstead.errors import InvalidError, NotFoundError, UnavailableError
 from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
 from roadstead.oci.layer import LayerInvalidError
@@ -35,7 +36,6 @@ from roadstead.upstream.errors import (
     AddressForbiddenError,
     UnreachableError,
     UpstreamDeniedError,
-    UpstreamNotFoundError,
     UpstreamRefusedError,
 )
 
@@ -136,27 +136,34 @@ class Containers:
         *,
         platforms: Sequence[Platform] = (),
         may_pull: MayPull,
+        own_hosts: Collection[str] = (),
     ) -> tuple[PlannedLayer, ...]:
         """Have all layers of a request stored, verified, and return them as a plan has them: included images' on top.
 
-        Of these the layers for `platforms`, for all where there are none. Nothing is fetched before all that can be
-        judged was judged. `may_pull` decides about repositories that we can read and the caller perhaps can't. Raises
-        LayerRefusedError, IncludeRefusedError, LayerForbiddenError, LayerTooSlowError, and the errors of upstreams
-        that may pass.
+        Of these the layers for `platforms`, for all where there are none. `own_hosts` mean this registry. Nothing is
+        fetched before all that can be judged was judged. `may_pull` decides about repositories that we can read and
+        the caller perhaps can't. Raises LayerRefusedError, IncludeRefusedError, LayerForbiddenError,
+        LayerTooSlowError, and the errors of upstreams that may pass.
         """
         check_wanted(wanted)
-        layers = tuple([await self._layer(position, layer, may_pull) for position, layer in enumerate(wanted)])
+        meant = [replace(layer, location=named_here(layer.location, own_hosts)) for layer in wanted]
+        layers = tuple([await self._layer(position, layer, may_pull) for position, layer in enumerate(meant)])
         for image in includes:
-            layers += await self._included(image, layers, platforms, may_pull)
+            layers += await self._included(image, named_here(image, own_hosts), layers, platforms, may_pull)
         return layers
 
     async def _included(
-        self, image: str, below: Sequence[PlannedLayer], platforms: Sequence[Platform], may_pull: MayPull
+        self,
+        image: str,
+        meant: str,
+        below: Sequence[PlannedLayer],
+        platforms: Sequence[Platform],
+        may_pull: MayPull,
     ) -> tuple[PlannedLayer, ...]:
         elsewhere = await self._callers.elsewhere()
         try:
             return await elsewhere.includes.layers(
-                image,
+                meant,
                 partial(elsewhere.sources.fetch_claimed, may_pull=may_pull),
                 below=below,
                 platforms=platforms,
@@ -167,7 +174,9 @@ class Containers:
             raise IncludeRefusedError(image, "its registry can't be asked from here", _ASKED) from error
         except UnavailableError:
             raise
-        except (InvalidError, UpstreamNotFoundError, UpstreamDeniedError) as error:
+        except IncludeInvalidError as error:
+            raise IncludeRefusedError(image, error.reason, error.advice()) from error
+        except (InvalidError, NotFoundError, UpstreamDeniedError) as error:
             raise IncludeRefusedError(image, str(error), error.advice()) from error
 
     async def _layer(self, position: int, layer: LayerClaim, may_pull: MayPull) -> PlannedLayer:
@@ -179,7 +188,7 @@ class Containers:
         except (AddressForbiddenError, UnreachableError) as error:
             # Always in the same words: whether a name or a port of a network behind us is there isn't theirs to know.
             raise LayerRefusedError(position, f"{shown(layer.location)} can't be asked from here", _ASKED) from error
-        except (UpstreamNotFoundError, UpstreamDeniedError, UpstreamRefusedError) as error:
+        except (NotFoundError, UpstreamDeniedError, UpstreamRefusedError) as error:
             raise LayerRefusedError(position, str(error), error.advice()) from error
 
     async def derived(self, order: Order, source: Served) -> Served:

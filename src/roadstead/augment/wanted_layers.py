@@ -22,8 +22,8 @@ MAX_TAR_BYTES = 256 << 20
 
 _KINDS = frozenset({"data", "http", "https", "docker"})
 _ELSEWHERE = (
-    "Push large layers as blobs (roadstead augment does) or keep them on a server, and give docker://HOST/NAME@DIGEST "
-    "or the address as location."
+    "Push a large layer as a blob and give docker://HOST/NAME@DIGEST as location, or keep it on a server and give the "
+    "address."
 )
 _TAKEN = "A location is data: and base64, or begins with http:, https: or docker:. Files are for rules in the settings."
 

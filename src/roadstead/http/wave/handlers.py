@@ -21,6 +21,7 @@ from roadstead.http.api.mount import check_origin
 from roadstead.http.asgi import Request, Response
 from roadstead.http.bodies import read_whole
 from roadstead.http.context import Services
+from roadstead.http.names import RESERVED
 from roadstead.http.rights import Rights
 from roadstead.http.routes import PathUnknownError
 from roadstead.http.upstreams import freshened, place_of
@@ -75,7 +76,7 @@ async def _issue(request: Request, services: Services, *, second: bool) -> Respo
         repository=image.repository,
         path=image.path,
         reference=image.reference,
-        plan=await _plan(door, services, wish, image, request.rights),
+        plan=await _plan(request, door, services, wish, image),
     )
     served = await door.containers.derived(order, source)
     described = _described(request, body, image, source, served)
@@ -83,15 +84,24 @@ async def _issue(request: Request, services: Services, *, second: bool) -> Respo
     return answered(_told(issued, image, served, _host(request, door), second=second))
 
 
-async def _plan(door: ContainerDoor, services: Services, wish: Wish, image: Meant, rights: Rights) -> Plan | None:
+async def _plan(request: Request, door: ContainerDoor, services: Services, wish: Wish, image: Meant) -> Plan | None:
     """Have the layers, and return the plan: for all platforms of what is here, for the settings' of an upstream's."""
     place = place_of(services, image.repository)
     platforms = wish.platforms or (() if place is None else place.upstream.platforms)
     layers = await door.containers.layers(
-        wish.layers, wish.includes, platforms=platforms, may_pull=partial(rights.may, Action.PULL)
+        wish.layers,
+        wish.includes,
+        platforms=platforms,
+        may_pull=partial(_may_pull, request.rights),
+        own_hosts=own_hosts(request, door),
     )
     plan = wish.plan(layers, door.profile)
     return plan if plan is None or not platforms else replace(plan, platforms=platforms)
+
+
+def _may_pull(rights: Rights, repository: str) -> bool:
+    """Say whether a caller may pull a repository; names below ``wt/`` and the like are none."""
+    return repository.partition("/")[0] not in RESERVED and rights.may(Action.PULL, repository)
 
 
 def _key_of(caller: Caller) -> str | None:
