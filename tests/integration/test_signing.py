@@ -273,6 +273,19 @@ def test_what_tokens_derive_obeys_the_policies_of_the_image(client: Client, trus
     assert client.get(f"/v2/{there}/referrers/{Digest.of(derived.body)}").status == 403
 
 
+def test_an_unsigned_image_is_not_included(client: Client, here: RoadsteadServer, trusted: SigningKey) -> None:
+    """Our own images are included as they are pulled: where their policy lets them."""
+    name, other = name_in("signed"), name_in("team")
+    image = make_image(seed=name)
+    push(client, name, image)
+    push(client, other, make_image(seed=other))
+    body = {"containerImage": f"{other}:v1", "containerIncludes": [f"{here.host}/{name}:v1"]}
+    assert ask(client, body).status == 403
+
+    sign(client, name, image.descriptor(), trusted, "bundle")
+    assert ask(client, body).status == 200
+
+
 def test_a_policy_for_every_name_is_no_policy_for_spaces(client: Client, trusted: SigningKey) -> None:
     """Where a pattern covers every repository, what is derived for tokens still goes by the image's own signature."""
     name = f"{name_in('team')}/all"
