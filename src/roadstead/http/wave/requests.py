@@ -10,10 +10,12 @@ from typing import TypeVar
 
 import msgspec
 
-from roadstead.augment.container_token import WantedLayer
 from roadstead.augment.containers import NotDoneHereError
-from roadstead.augment.inline_layers import MAX_LOCATION, PREFIX, LayerRefusedError
-from roadstead.augment.plan import Plan, PlanInvalidError, PlannedLayer, parse_variable
+from roadstead.augment.includes import parse_include
+from roadstead.augment.locations import LayerClaim
+from roadstead.augment.plan import Plan, PlanInvalidError, PlannedLayer, Profile, parse_variable
+from roadstead.augment.wanted_layers import MAX_LOCATION, PREFIX, LayerRefusedError
+from roadstead.errors import InvalidError
 from roadstead.http.wave.errors import RequestInvalidError
 from roadstead.http.wave.wire import ConfigBody, ContainerBody, LayerBody
 from roadstead.oci.descriptor import Platform, PlatformInvalidError
@@ -29,6 +31,9 @@ MAX_CONFIG = 256 << 10
 MAX_TEXT = 1024
 """Characters of any other text that is kept."""
 
+MAX_INCLUDES = 10
+"""Images that one request includes; Wave takes as many."""
+
 OMITTED = "data:DATA+OMITTED"
 """What stands for a layer's bytes where a request is shown again (as Wave writes it)."""
 
@@ -42,14 +47,15 @@ class Wish:
     """What somebody wants added, before its layers are had."""
 
     image: str
-    layers: tuple[WantedLayer, ...]
+    layers: tuple[LayerClaim, ...]
     env: tuple[tuple[str, str], ...]
     entrypoint: tuple[str, ...] | None
     cmd: tuple[str, ...] | None
     workdir: str | None
     platforms: tuple[Platform, ...]
+    includes: tuple[str, ...]
 
-    def plan(self, layers: Sequence[PlannedLayer]) -> Plan | None:
+    def plan(self, layers: Sequence[PlannedLayer], profile: Profile = Profile.NATIVE) -> Plan | None:
         """Return the plan with these layers; None where nothing is added. Raises RequestInvalidError."""
         if not (layers or self.env or self.entrypoint or self.cmd or self.workdir):
             return None
@@ -61,6 +67,7 @@ class Wish:
                 cmd=self.cmd,
                 workdir=self.workdir,
                 platforms=self.platforms,
+                profile=profile,
             )
         except PlanInvalidError as error:
             raise RequestInvalidError("containerConfig", str(error)) from error
@@ -96,6 +103,7 @@ def wished(body: ContainerBody, *, second: bool) -> Wish:
         cmd=tuple(config.cmd) if config.cmd else None,
         workdir=config.working_dir or None,
         platforms=platforms(body.container_platform),
+        includes=_includes(body.container_includes or []),
     )
     wish.check()
     return wish
@@ -135,7 +143,6 @@ def _check_offer(body: ContainerBody, *, second: bool) -> None:
             "Leave it out: the answer then names an image that is augmented as it is pulled.",
         ),
         ("mirror", bool(body.mirror), "roadstead copy copies images."),
-        ("containerIncludes", bool(body.container_includes), "Give the layers of these images in containerConfig."),
         ("dryRun", bool(body.dry_run), "Leave it out; a token that nobody uses ends by itself."),
         (f"format {body.format}", body.format not in (None, "docker", "oci"), "Leave it out."),
         ("scanMode required", body.scan_mode == "required", "Leave it out: nothing is scanned here."),
@@ -180,7 +187,19 @@ def image_name(text: str | None) -> str:
     return text
 
 
-def _layer(position: int, layer: LayerBody) -> WantedLayer:
+def _includes(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the images to include; raises RequestInvalidError."""
+    if len(texts) > MAX_INCLUDES:
+        raise RequestInvalidError("containerIncludes", f"there are {len(texts)}, of {MAX_INCLUDES} at the most")
+    try:
+        for text in texts:
+            parse_include(text)
+    except InvalidError as error:
+        raise RequestInvalidError("containerIncludes", str(error), error.advice()) from error
+    return tuple(texts)
+
+
+def _layer(position: int, layer: LayerBody) -> LayerClaim:
     """Return a layer whose parts are all there and can be read; what they say is not verified yet."""
     for name, value in (
         ("location", layer.location),
@@ -197,10 +216,12 @@ def _layer(position: int, layer: LayerBody) -> WantedLayer:
         raise LayerRefusedError(position, f"its location is longer than {MAX_LOCATION} characters")
     if size <= 0:
         raise LayerRefusedError(position, f"gzipSize is {size}; it is a number of bytes")
-    return WantedLayer(
-        location, _digest(position, "gzipDigest", layer.gzip_digest), size,
-        _digest(position, "tarDigest", layer.tar_digest),
-    )  # fmt: skip
+    return LayerClaim(
+        location=location,
+        gzip_digest=_digest(position, "gzipDigest", layer.gzip_digest),
+        gzip_size=size,
+        tar_digest=_digest(position, "tarDigest", layer.tar_digest),
+    )
 
 
 def _digest(position: int, member: str, text: str | None) -> Digest:
