@@ -4,6 +4,7 @@ Rules and container tokens add `/foo.txt`, rules also the layer that mounts S3 b
 Debian's here; its images have the C libraries that images have: a static busybox, musl, glibc, and none.
 """
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ from tests.e2e.bases import BASES, Base
 from tests.e2e.mounting import LAYER, shared_layer
 from tests.e2e.test_s3_mount import MAY_MOUNT, Runner
 
+from roadstead.oci.digest import Digest
+from roadstead.testing.client import Client
 from roadstead.testing.components import require
 from roadstead.testing.containerd import Containerd
 from roadstead.testing.dockerd import DockerEngine
@@ -28,6 +31,9 @@ from roadstead.testing.seaweedfs import SeaweedFS
 from roadstead.testing.server import RoadsteadServer
 
 CONFIG = f"""
+[augment]
+location_hosts = ["HOST"]
+
 [[upstreams]]
 host = "docker.io"
 url = "URL"
@@ -52,7 +58,8 @@ def walk(
     (directory / "foo" / "foo.txt").write_text(FOO)
     pack(directory, "foo")
     shutil.copy(shared_layer(pytestconfig.stash[RUN_DIRECTORY]), directory / LAYER)
-    with RoadsteadServer(directory, config=CONFIG.replace("URL", registry_peer.url), workers=1) as server:
+    config = CONFIG.replace("URL", registry_peer.url).replace("HOST", registry_peer.host)
+    with RoadsteadServer(directory, config=config, workers=1) as server:
         yield server
 
 
@@ -186,6 +193,38 @@ def test_a_bucket_in_any_image(
     assert {"hello.txt", "deep"} <= {line.split()[-1] for line in listed.stdout.splitlines()}
     assert copied.returncode == 0, copied
     assert run.read("deep/copy.txt") == b"hello from S3\n"
+
+
+@pytest.mark.soak
+def test_a_bucket_by_a_token(
+    walk: RoadsteadServer,
+    hub: Hub,
+    registry_peer: RegistryPeer,
+    docker_engine: DockerEngine,
+    seaweedfs: SeaweedFS,
+    bucket: str,
+    tmp_path: Path,
+) -> None:
+    """The layer, too large to go with a request, is named by its address; the image mounts as with the rule."""
+    raw = (walk.directory / LAYER).read_bytes()
+    with Client(registry_peer.host) as there:
+        digest = there.push_blob("layers/s3-mount", raw)
+    layer = {
+        "location": f"{registry_peer.url}/v2/layers/s3-mount/blobs/{digest}",
+        "gzipDigest": str(digest),
+        "gzipSize": len(raw),
+        "tarDigest": str(Digest.of(gzip.decompress(raw))),
+    }
+    config = {"layers": [layer], "entrypoint": ["/opt/roadstead/entry"]}
+    image = ask(walk, tmp_path, {"containerImage": hub.name(BUSYBOX), "containerConfig": config})
+    docker_engine.docker("pull", image)
+    run = Runner(docker_engine, image, seaweedfs, bucket)
+    run.client.put_object(Bucket=bucket, Key="hello.txt", Body=b"hello from S3\n")
+
+    listed = run("ls", "-la", f"/fusion/s3/{bucket}")
+
+    assert (listed.returncode, listed.stdout.split()[-1]) == (0, "hello.txt"), listed
+    docker_engine.docker("rmi", image)
 
 
 @pytest.mark.soak
