@@ -9,6 +9,7 @@ from roadstead.acts import Asked
 from roadstead.auth.caller import Caller, Scope
 from roadstead.auth.credentials import Credentials
 from roadstead.auth.principal import Grant, Principal
+from roadstead.auth.proof import Holder, ProofKind
 from roadstead.secret import Secret
 
 
@@ -288,4 +289,12 @@ class Identities(Protocol):
 
     async def present(self, principal: Principal) -> Principal | None:
         """Return this one with the groups it is in now; None if there is nobody of that kind and name any more."""
+        ...
+
+    async def holder(self, principal: Principal, kind: ProofKind, key_id: str = "") -> Holder | None:
+        """Return this one as they are now, and what proves it now: that key, or the hash of their password.
+
+        None where the key has ended or isn't theirs, where there is no such password, and where they don't count. The
+        caller compares the hash with the one that was proved.
+        """
         ...

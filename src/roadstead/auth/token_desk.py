@@ -100,7 +100,7 @@ class TokenDesk:
 
     async def _issue(self, caller: Caller, asked: Sequence[Grant]) -> IssuedToken:
         grants = [grant for each in asked for grant in self._granting(caller, each) if grant.actions]
-        token = await self._issuer.issue(caller.principal, grants)
+        token = await self._issuer.issue(caller, grants)
         _log.info(
             "token issued",
             subject=str(caller.principal),
