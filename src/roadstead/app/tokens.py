@@ -92,6 +92,7 @@ class TokenParts:
             by_policies(policies, partial(_repositories, default_space(build_upstreams(self._settings)))),
             self._store,
             self._identities,
+            self._bonds,
             CLOCK,
             service=rules.service,
             refresh_lifetime=issue.refresh_lifetime,

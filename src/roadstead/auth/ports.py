@@ -9,7 +9,7 @@ from roadstead.acts import Asked
 from roadstead.auth.caller import Caller, Scope
 from roadstead.auth.credentials import Credentials
 from roadstead.auth.principal import Grant, Principal
-from roadstead.auth.proof import Holder, ProofKind
+from roadstead.auth.proof import Bond, Holder, ProofKind
 from roadstead.secret import Secret
 
 
@@ -259,13 +259,17 @@ class SigningKeyStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """What somebody gets new bearer tokens with, without their password; ``token_hash`` is its SHA-256."""
+    """What somebody gets new bearer tokens with, without their password; ``token_hash`` is its SHA-256.
+
+    ``bond`` is what it was got by and ends with, None where that isn't known: then it gives nothing.
+    """
 
     token_hash: str
     principal: Principal  # without groups: those are what they are when it is used
     service: str
     created_at: datetime
     expires_at: datetime
+    bond: Bond | None = None
 
 
 class RefreshTokenStore(Protocol):

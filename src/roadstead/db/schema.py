@@ -40,6 +40,7 @@ REVISIONS = (
     "0012",
     "0013",
     "0014",
+    "0015",
 )
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
@@ -447,6 +448,7 @@ refresh_tokens = Table(
     Column("service", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
+    Column("bond", Text),
     PrimaryKeyConstraint("token_hash"),
 )
 Index("ix_refresh_tokens_name", refresh_tokens.c.name)

@@ -1,5 +1,6 @@
 """Our own bearer tokens, bound to what they were got by: a key, a password of the database, a line of the file."""
 
+import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -79,7 +80,8 @@ class Installation:
         self.accounts = MemoryAccounts()
         self.users = directory / "users"
         self.write(bob="of bob")
-        kept, sealer, standing = Kept(), Sealer(Secret("m" * 32)), Standing(self.clock)
+        self.kept = kept = Kept()
+        sealer, standing = Sealer(Secret("m" * 32)), Standing(self.clock)
         limiter = FailureLimiter()
         passwords = Passwords(limiter)
         htpasswd = HtpasswdFile(self.users, passwords)
@@ -103,6 +105,7 @@ class Installation:
             lambda _, asked: [asked],
             kept,
             identities,
+            bonds,
             self.clock,
             service="registry.test",
             refresh_lifetime=timedelta(days=1),
@@ -215,6 +218,35 @@ async def test_a_token_ends_with_the_password(here: Installation, name: str) -> 
     assert await refused(here, handed)
     assert verdict.read is not None
     assert await verdict.read() != verdict.found
+
+
+@pytest.mark.parametrize("name", ["ana", "bob"])
+async def test_a_refresh_token_ends_with_the_password(here: Installation, name: str) -> None:
+    """Of the database and of the file alike. Until then it gives tokens, which end with the password too."""
+    await here.put("of ana")
+    text = (await here.got(name, f"of {name}", offline=True)).refresh_token
+    assert text is not None
+    await here.put(None, Principal(PrincipalKind.USER, "ana", frozenset({"guests"})))
+    refreshed = await here.desk.refresh(text, ASKED, service=None)
+    assert not await refused(here, refreshed)
+
+    await here.put("another")
+    here.write(bob="another one")
+
+    assert await refused(here, refreshed)
+    with pytest.raises(CredentialsWrongError):
+        await here.desk.refresh(text, ASKED, service=None)
+
+
+async def test_a_refresh_token_of_before_gives_nothing(here: Installation) -> None:
+    """What it was got by isn't known, so nobody can tell whether that still counts."""
+    text = "made by another release"
+    hashed = hashlib.sha256(text.encode()).hexdigest()
+    await here.put("of ana")
+    await here.kept.put_refresh_token(RefreshToken(hashed, ANA, "registry.test", NOW, NOW + timedelta(days=1)))
+
+    with pytest.raises(CredentialsWrongError):
+        await here.desk.refresh(text, ASKED, service=None)
 
 
 async def test_a_token_tells_nothing_of_the_password(here: Installation) -> None:
