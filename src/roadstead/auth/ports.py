@@ -31,11 +31,13 @@ class Verdict:
 
     ``caller`` None: the credentials are of another kind, or aren't right. ``read`` reads again, cheaply, all that the
     verdict depends on besides the credentials; it stands as long as that equals ``found``. None: it always stands.
+    ``bars``: whoever comes by this name is kept out, whatever the ways that are asked later say.
     """
 
     caller: Caller | None
     read: Callable[[], Awaitable[object]] | None = None
     found: object = None
+    bars: bool = False
 
 
 @runtime_checkable

@@ -1,6 +1,7 @@
 """Our own bearer tokens, bound to what they were got by: a key, a password of the database, a line of the file."""
 
 import hashlib
+from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -282,3 +283,37 @@ def test_bonds_are_read_as_they_were_written(kind: ProofKind, mark: str) -> None
 def test_what_is_no_bond(text: object) -> None:
     """Such a token was got by nothing that is known here."""
     assert Bond.parse(text) is None
+
+
+@pytest.mark.parametrize("word", [None, "of the account"])
+async def test_a_disabled_name_is_kept_out_by_the_file_too(here: Installation, word: str | None) -> None:
+    """Whichever of two people of one name it was: with the line's password, and with tokens got by it before."""
+    await here.put(word, Principal(PrincipalKind.USER, "bob"))
+    before = await here.got("bob", "of bob", offline=True)
+    header = f"Basic {b64encode(b'bob:of bob').decode()}"
+    assert (await here.access.identify(header, "")).via == "htpasswd"
+
+    await here.accounts.set_disabled("bob", disabled=True, now=NOW)
+
+    with pytest.raises(CredentialsWrongError):
+        await here.access.identify(header, "")
+    with pytest.raises(CredentialsWrongError):
+        await here.got("bob", "of bob")
+    assert before.refresh_token is not None
+    with pytest.raises(CredentialsWrongError):
+        await here.desk.refresh(before.refresh_token, ASKED, service=None)
+    assert await refused(here, before)
+    await here.accounts.set_disabled("bob", disabled=False, now=NOW)
+    assert (await here.access.identify(header, "")).via == "htpasswd"
+
+
+async def test_two_of_one_name_are_who_they_proved_to_be(here: Installation) -> None:
+    """A token for the one of the file has none of the groups that the account is in."""
+    await here.put("of the account", Principal(PrincipalKind.USER, "bob", frozenset({"admins"})))
+
+    of_line, of_account = [await here.caller(await here.got("bob", word)) for word in ("of bob", "of the account")]
+
+    assert of_line is not None
+    assert of_account is not None
+    assert of_line.principal == Principal(PrincipalKind.USER, "bob")
+    assert of_account.principal.groups == {"admins"}

@@ -76,17 +76,17 @@ class Accounts:
         return (await self.judge(credentials)).caller
 
     async def judge(self, credentials: Credentials) -> Verdict:
-        """Return who it is, and that it goes by the account's row."""
+        """Return who it is, and that it goes by the account's row. One that is disabled bars its name."""
         if not isinstance(credentials, Password):
             return NOT_MINE
         read = partial(self._store.find_account, credentials.username)
         account = await read()
         if account is None or account.password_hash is None:
-            return Verdict(None, read, account)
+            return Verdict(None, read, account, bars=account is not None and account.disabled)
         if account.disabled:
             # As long as with a wrong password, and the same answer: this one hasn't proved who they are.
             await self._passwords.waste(account.password_hash.reveal(), credentials)
-            return Verdict(None, read, account)
+            return Verdict(None, read, account, bars=True)
         hashed = account.password_hash.reveal()
         if not await self._passwords.matches(hashed, credentials):
             return Verdict(None, read, account)
