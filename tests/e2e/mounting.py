@@ -6,16 +6,20 @@ there, the tests need no network. Remove the folder for newer ones.
 
 import fcntl
 import hashlib
+import io
 import os
 import shutil
 import stat
 import subprocess
 import sys
+import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from roadstead.layers import apt, s3_mount
 from roadstead.layers.errors import DownloadFailedError
 from roadstead.testing.components import ComponentMissingError
+from roadstead.testing.dockerd import DockerEngine
 
 LAYER = "s3-mount.tar.gz"
 
@@ -62,3 +66,14 @@ def shared_layer(run_directory: Path) -> Path:
             command = [sys.executable, "-m", "roadstead", "layer", "s3-mount", "--output", str(layer)]
             subprocess.run([*command, "--packages", str(packages)], check=True, capture_output=True, timeout=300)
     return layer
+
+
+def import_files(engine: DockerEngine, name: str, files: Mapping[str, bytes], folder: Path, *changes: str) -> None:
+    """Make an image of files that may all be run; *changes* are lines of a Containerfile."""
+    with tarfile.open(folder / "root.tar", "w") as archive:
+        for path, content in files.items():
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(content), 0o755
+            archive.addfile(entry, io.BytesIO(content))
+    words = [word for change in changes for word in ("--change", change)]
+    engine.docker("import", *words, str(folder / "root.tar"), name)

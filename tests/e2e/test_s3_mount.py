@@ -1,12 +1,10 @@
 """S3 buckets as folders, in images that know nothing of S3, with the real engine, s3fs and an S3 server."""
 
-import io
 import json
 import os
 import select
 import shutil
 import subprocess
-import tarfile
 import time
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -18,7 +16,7 @@ import pytest
 from botocore.client import BaseClient
 from botocore.session import get_session
 from tests.conftest import RUN_DIRECTORY
-from tests.e2e.mounting import LAYER, device_for_all, shared_layer, shared_packages
+from tests.e2e.mounting import LAYER, device_for_all, import_files, shared_layer, shared_packages
 
 from roadstead.layers import s3_mount
 from roadstead.layers.deb import Package
@@ -89,16 +87,6 @@ class Runner:
 def bucket(seaweedfs: SeaweedFS) -> str:
     """A new bucket."""
     return seaweedfs.create_bucket()
-
-
-def _import(engine: DockerEngine, name: str, files: Mapping[str, bytes], folder: Path, *changes: str) -> None:
-    with tarfile.open(folder / "root.tar", "w") as archive:
-        for path, content in files.items():
-            entry = tarfile.TarInfo(path)
-            entry.size, entry.mode = len(content), 0o755
-            archive.addfile(entry, io.BytesIO(content))
-    words = [word for change in changes for word in ("--change", change)]
-    engine.docker("import", *words, str(folder / "root.tar"), name)
 
 
 def _pass_through(engine: DockerEngine, image: str) -> None:
@@ -310,7 +298,7 @@ def test_an_entrypoint_with_blanks_and_quotes(
     busybox = Path(shutil.which("busybox") or "").read_bytes()
     image = f"{mounting.host}/mounted/{uuid4().hex[:12]}:1"
     entrypoint = json.dumps(["/bin dir/busybox", "echo", "it's", 'a "b" \\ $HOME\n', "é😀"])
-    _import(docker_engine, image, {"bin dir/busybox": busybox}, tmp_path, f"ENTRYPOINT {entrypoint}")
+    import_files(docker_engine, image, {"bin dir/busybox": busybox}, tmp_path, f"ENTRYPOINT {entrypoint}")
     _pass_through(docker_engine, image)
 
     for variables in ({}, {"NXF_FUSION_BUCKETS": None}):
@@ -336,7 +324,7 @@ def test_an_image_with_a_c_library_of_its_own(
         "bin/cat": core.find("bin/cat"),
     }
     image = f"{mounting.host}/mounted/{uuid4().hex[:12]}:1"
-    _import(docker_engine, image, {path: content for path, content in root.items() if content}, tmp_path)
+    import_files(docker_engine, image, {path: content for path, content in root.items() if content}, tmp_path)
     _pass_through(docker_engine, image)
     runner = Runner(docker_engine, image, seaweedfs, bucket)
     runner.client.put_object(Bucket=bucket, Key="hello.txt", Body=b"hello from S3\n")

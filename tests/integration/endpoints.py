@@ -51,6 +51,7 @@ API: tuple[tuple[str, str, Any, str], ...] = (
     ("POST", "/api/v1/tags/restore", {"repository": "{name}", "tag": "nothing"}, "push"),
     ("GET", "/api/v1/users", None, "admin"),
     ("POST", "/api/v1/users", {"name": "drawn", "robot": True, "replace": True}, "admin"),
+    ("PATCH", "/api/v1/users/nobody", {"disabled": True}, "admin"),
     ("DELETE", "/api/v1/users/nobody", None, "admin"),
     ("GET", "/api/v1/keys", None, "admin"),
     ("POST", "/api/v1/keys", {"owner": "nobody"}, "admin"),

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import zstandard
+from tests.integration.container_api import asked, path_of, pulled
 from tests.integration.token_service import token_service
 
 from roadstead.augment.plan import MARK
@@ -157,6 +158,19 @@ def test_wave_s_profile(tmp_path: Path) -> None:
         manifest, config_document = pull(client, "team/app", first["digest"])
     assert config_document["config"]["Env"][-2:] == ["A=1", "WAVE_ENTRY_CHAIN=/app"]
     assert manifest["layers"][-1]["mediaType"] == "application/vnd.docker.image.rootfs.diff.tar.gzip"
+
+
+def test_wave_s_profile_below_a_token(tmp_path: Path) -> None:
+    """A token's image is made as Wave makes it, too: the chain comes last, whether or not an entrypoint is given."""
+    amd64, arm64 = make_image(config={"Entrypoint": ["/app", "-x"]}), make_image(platform="linux/arm64")
+    with RoadsteadServer(tmp_path, config='[augment]\nprofile = "wave"\n', workers=1) as server:
+        client = server.client()
+        push(client, "team/app", make_index([amd64, arm64]), "1")
+        answer = asked(client, {"containerImage": "team/app:1", "containerConfig": {"env": ["A=1"]}})
+        listed = client.get(path_of(answer["targetImage"]), ACCEPT).json()["manifests"]
+        config_document, _ = pulled(client, answer["targetImage"])
+    assert listed[1]["digest"] == str(arm64.digest)
+    assert config_document["config"]["Env"][-2:] == ["A=1", 'WAVE_ENTRY_CHAIN=["/app","-x"]']
 
 
 # What was collected is derived again

@@ -69,10 +69,10 @@ class Serving(RoadsteadServer):
         self.data.mkdir(exist_ok=True)
         asyncio.run(run())
 
-    def user(self, name: str, group: str) -> None:
-        """Have an account in one group."""
-        principal = Principal(PrincipalKind.USER, name, frozenset({group}))
-        self._changed(lambda accounts: accounts.put_account(principal, HASHED, replace=True, now=datetime.now(UTC)))
+    def user(self, name: str, group: str, *, password: bool = True) -> None:
+        """Have an account in one group; without a new password it keeps the one that it has."""
+        principal, hashed = Principal(PrincipalKind.USER, name, frozenset({group})), HASHED if password else None
+        self._changed(lambda accounts: accounts.put_account(principal, hashed, replace=True, now=datetime.now(UTC)))
 
     def remove_user(self, name: str) -> None:
         """Remove an account."""
@@ -142,7 +142,7 @@ def test_a_creator_needs_two_rights(client: Client) -> None:
     assert ask(client, nowhere, basic("maker")).status == 403
     refused = ask(client, BODY)
     assert refused.status == 401
-    assert refused.headers["www-authenticate"].startswith("Bearer ")
+    assert refused.headers["www-authenticate"].startswith("Basic ")  # programs ask here, not engines
     assert ask(client, BODY, basic("maker", "wrong")).status == 401
 
 

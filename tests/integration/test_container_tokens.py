@@ -220,7 +220,7 @@ def test_the_space_of_a_token_has_no_name(client: Client, server: RoadsteadServe
 
 
 def test_lists_below_a_token(client: Client) -> None:
-    """Tags are those of the image's repository, page by page; nothing refers to what was derived."""
+    """Tags are those of the image's repository, page by page; what was derived has its provenance."""
     push(client, "team/app", IMAGE, "2")
     target = asked(client, wanted())["targetImage"]
     name = path_of(target).removeprefix("/v2/").partition("/manifests/")[0]
@@ -229,7 +229,10 @@ def test_lists_below_a_token(client: Client) -> None:
     assert (listed["name"], set(listed["tags"])) == (name, {"1", "2"})
     assert list(client.pages(f"/v2/{name}/tags/list?n=1", "tags")) == [["1"], ["2"]]
     digest = served(client, path_of(target))
-    assert client.get(f"/v2/{name}/referrers/{digest}").json()["manifests"] == []
+    (said,) = client.get(f"/v2/{name}/referrers/{digest}").json()["manifests"]
+    assert said["artifactType"] == "application/vnd.in-toto+json"
+    assert client.get(f"/v2/{name}/manifests/{said['digest']}").status == 200
+    assert client.get(f"/v2/team/app/manifests/{said['digest']}").status == 404
     assert client.get(f"/v2/{name}/referrers/{IMAGE.digest}").status == 200
 
 
@@ -389,7 +392,8 @@ def test_guesses_are_limited(tmp_path: Path) -> None:
         ({"containerImage": "team/app:1", "freeze": True}, 501, "freeze"),
         ({"containerImage": "team/app:1", "mirror": True}, 400, "mirror"),
         ({"containerImage": "team/app:1", "packages": {}}, 400, "packages"),
-        ({"containerImage": "team/app:1", "containerIncludes": ["a"]}, 501, "containerIncludes"),
+        ({"containerImage": "team/app:1", "containerIncludes": ["a"]}, 400, "name its registry"),
+        ({"containerImage": "team/app:1", "containerIncludes": ["up.example/a:1"] * 11}, 400, "containerIncludes"),
         ({"containerImage": "team/app:1", "dryRun": True}, 501, "dryRun"),
         ({"containerImage": "team/app:1", "scanMode": "required"}, 501, "scanMode"),
     ],
@@ -416,12 +420,12 @@ def test_what_the_second_version_takes_is_not_done_here(client: Client, field: s
         ({"location": "s3://bucket/key"}, "not taken"),
         ({"location": "data:!!!"}, "base64"),
         ({"location": "data:application/gzip;base64,AAAA"}, "data URL"),
-        ({"gzipSize": 1}, "gzipSize"),
+        ({"gzipSize": 1}, "1 bytes"),
         ({"gzipSize": -1}, "gzipSize"),
-        ({"gzipDigest": f"sha256:{'0' * 64}"}, "gzipDigest"),
+        ({"gzipDigest": f"sha256:{'0' * 64}"}, "its digest is"),
         ({"gzipDigest": "sha256:0"}, "gzipDigest"),
         ({"gzipDigest": f"sha512:{'0' * 128}"}, "sha256:"),
-        ({"tarDigest": f"sha256:{'0' * 64}"}, "tarDigest"),
+        ({"tarDigest": f"sha256:{'0' * 64}"}, "the tar inside"),
         ({"tarDigest": None}, "tarDigest is missing"),
     ],
 )

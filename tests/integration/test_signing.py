@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from tests.integration.container_api import ask, asked, path_of
 from typer.testing import CliRunner
 
 from roadstead.augment import provenance
@@ -40,6 +41,10 @@ require = false
 match = ["strict/**"]
 keys = ["trusted.pub"]
 as_pushed = true
+
+[[signatures.policies]]
+match = ["**/all"]
+keys = ["trusted.pub"]
 
 [[augment.rules]]
 match = "**:added"
@@ -232,6 +237,87 @@ def test_a_policy_may_only_look(here: RoadsteadServer, client: Client) -> None:
     assert get(client, name, "v1").status == 200
     assert f"repository={name}" in here.log
     assert "served though it isn't signed" in here.log
+
+
+def below(client: Client, image: str, env: str = "BELOW=yes") -> str:
+    """Return the name to pull below a token: the image's path with the token before it, without host and tag."""
+    answer = asked(client, {"containerImage": image, "containerConfig": {"env": [env]}})
+    return path_of(answer["targetImage"]).removeprefix("/v2/").partition("/manifests/")[0]
+
+
+def test_what_tokens_derive_obeys_the_policies_of_the_image(client: Client, trusted: SigningKey) -> None:
+    """A token needs a signed image, and stops with the signature: by tag, by the source's digest and by the derived's.
+
+    A blob's path gives no manifest that may not be served, either.
+    """
+    name = name_in("signed")
+    index = make_index([make_image(seed=f"{name}{one}") for one in range(2)])
+    push(client, name, index)
+    refused = ask(client, {"containerImage": f"{name}:v1", "containerConfig": {"env": ["BELOW=yes"]}})
+    assert (refused.status, name in refused.json()["message"]) == (403, True)
+
+    signature = sign(client, name, index.descriptor(), trusted, "bundle")
+    there = below(client, f"{name}:v1")
+    derived = get(client, there, "v1")
+    children = [entry["digest"] for entry in derived.json()["manifests"]]
+    ways = ["v1", index.digest, index.children[0].digest, Digest.of(derived.body), *children]
+    assert [get(client, there, way).status for way in ways] == [200] * len(ways)
+
+    assert client.request("DELETE", f"/v2/{name}/manifests/{signature.digest}").status == 202
+
+    assert [get(client, there, way).status for way in ways] == [403] * len(ways)
+    heads = [client.head(f"/v2/{there}/manifests/{way}").status for way in ways]
+    assert heads == [403] * len(ways)
+    assert [client.get(f"/v2/{there}/blobs/{way}").status for way in ways[1:]] == [403] * len(ways[1:])
+    assert client.get(f"/v2/{name}/blobs/{index.digest}").status == 403
+    assert client.get(f"/v2/{there}/referrers/{Digest.of(derived.body)}").status == 403
+
+
+def test_an_unsigned_image_is_not_included(client: Client, here: RoadsteadServer, trusted: SigningKey) -> None:
+    """Our own images are included as they are pulled: where their policy lets them."""
+    name, other = name_in("signed"), name_in("team")
+    image = make_image(seed=name)
+    push(client, name, image)
+    push(client, other, make_image(seed=other))
+    body = {"containerImage": f"{other}:v1", "containerIncludes": [f"{here.host}/{name}:v1"]}
+    assert ask(client, body).status == 403
+
+    sign(client, name, image.descriptor(), trusted, "bundle")
+    assert ask(client, body).status == 200
+
+
+def test_a_policy_for_every_name_is_no_policy_for_spaces(client: Client, trusted: SigningKey) -> None:
+    """Where a pattern covers every repository, what is derived for tokens still goes by the image's own signature."""
+    name = f"{name_in('team')}/all"
+    image = make_image(seed=name)
+    push(client, name, image)
+    sign(client, name, image.descriptor(), trusted, "tag")
+    there = below(client, f"{name}:v1")
+    for _ in range(2):
+        assert get(client, there, "v1").status == 200
+
+
+def test_what_is_said_of_what_a_token_derived(client: Client, ours: SigningKey) -> None:
+    """Referrers below a token list its provenance and signatures, and give them; cosign's tag is answered, too."""
+    name = name_in("team")
+    push(client, name, make_image(seed=name))
+    there = below(client, f"{name}:v1")
+    digest = Digest.of(get(client, there, "v1").body)
+
+    listed = referrers(client, there, digest)
+
+    assert sorted(str(one["artifactType"]) for one in listed) == sorted(
+        [provenance.IN_TOTO, names.BUNDLE, names.BUNDLE, names.SIGNATURE]
+    )
+    for one in listed:
+        manifest = get(client, there, one["digest"])
+        assert str(Digest.of(manifest.body)) == one["digest"]
+        for layer in manifest.json()["layers"]:
+            assert str(Digest.of(client.get(f"/v2/{there}/blobs/{layer['digest']}").body)) == layer["digest"]
+    assert get(client, there, names.signature_tag(digest)).status == 200
+    pages = list(client.pages(f"/v2/{there}/referrers/{digest}?n=1", "manifests"))
+    assert len(pages) == len(listed)
+    assert referrers(client, name, digest) == []
 
 
 def test_a_strict_policy_is_about_originals_too(client: Client) -> None:

@@ -51,6 +51,8 @@ def worker_application(handover: Handover, process: str) -> Application:
                         yield replace(services, telling=told)
                 finally:
                     await services.augmenter.aclose()
+                    if services.containers is not None:
+                        await services.containers.containers.aclose()
                     if services.people is not None:
                         await services.people.aclose()
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from roadstead.app.plugs import CLOCK
 from roadstead.app.remotes import open_remotes
@@ -16,7 +17,7 @@ from roadstead.augment.includes import Includes, parse_include
 from roadstead.augment.layer_sources import LayerBounds, LayerSources
 from roadstead.augment.layers import Elsewhere
 from roadstead.augment.locations import BlobAddress, WebAddress, kind_of
-from roadstead.augment.ports import LayerStore
+from roadstead.augment.ports import LayerStore, ReadableRegistry
 from roadstead.augment.sources.inline import InlineLayers
 from roadstead.augment.sources.registries import KnownRegistries, RegistryLayers
 from roadstead.augment.sources.web import WebLayers
@@ -30,12 +31,18 @@ from roadstead.upstream.transport import Transport
 
 @asynccontextmanager
 async def open_elsewhere(
-    settings: Settings, layers: LayerStore, directory: Path, *, trusted: frozenset[str] | None = None
+    settings: Settings,
+    layers: LayerStore,
+    directory: Path,
+    *,
+    trusted: frozenset[str] | None = None,
+    here: ReadableRegistry | None = None,
 ) -> AsyncGenerator[Elsewhere, None]:
     """Give it, and close its connections at the end. `trusted` are the hosts that settings name; None for callers.
 
-    Layers lie below `directory` while they arrive.
+    Layers lie below `directory` while they arrive. `here` reads our own images.
     """
+    own = urlsplit(settings.server.public_url or "").netloc.lower()
     hosts = {host.lower() for host in settings.augment.location_hosts} | (trusted or frozenset())
     transport = Transport(
         proxies=Proxies() if trusted is None else Proxies.from_environment(os.environ),
@@ -43,7 +50,12 @@ async def open_elsewhere(
         by_proxy=trusted is not None,
     )
     async with transport, open_remotes(settings.upstreams.registries) as remotes:
-        registries = KnownRegistries(remotes.get, lambda host: RegistryClient(RegistryAddress.parse(host), transport))
+        registries = KnownRegistries(
+            remotes.get,
+            lambda host: RegistryClient(RegistryAddress.parse(host), transport),
+            here,
+            {own} - {""},
+        )
         web = WebLayers(transport)
         sources = LayerSources(
             {"data": InlineLayers(), "docker": RegistryLayers(registries), "http": web, "https": web},

@@ -56,7 +56,7 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
         await write_start(plugs.database.acts, settings, CLOCK)
         layers = KeptLayers(plugs.driver, plugs.database.layers)
         specs = [_rule_spec(rule, settings.augment.profile) for rule in settings.augment.rules]
-        async with _elsewhere(settings, specs, layers, run_directory) as elsewhere:
+        async with _elsewhere(settings, plugs, specs, layers, run_directory) as elsewhere:
             rules = await prepare_rules(specs, layers, run_directory, CLOCK.now(), elsewhere)
     return Handover(settings=settings, rules_json=rules.to_json(), run_directory=run_directory)
 
@@ -100,7 +100,7 @@ async def _check_tokens(settings: Settings, plugs: Plugs) -> None:
 
 @asynccontextmanager
 async def _elsewhere(
-    settings: Settings, specs: Sequence[RuleSpec], layers: LayerStore, run_directory: Path
+    settings: Settings, plugs: Plugs, specs: Sequence[RuleSpec], layers: LayerStore, run_directory: Path
 ) -> "AsyncGenerator[Elsewhere | None, None]":
     """Give what has layers that lie elsewhere, None where no rule names any."""
     claims = [layer.claim for spec in specs for layer in spec.layers if layer.claim is not None]
@@ -111,8 +111,15 @@ async def _elsewhere(
     # What talks to others is loaded only where a rule asks for it.
     from roadstead.app.elsewhere import named_hosts, open_elsewhere
 
+    # The same.
+    from roadstead.app.hosted import HostedImages
+
+    # The same.
+    from roadstead.app.services import build_contents
+
+    here = HostedImages(*build_contents(plugs, settings))
     trusted = named_hosts([claim.location for claim in claims], images)
-    async with open_elsewhere(settings, layers, run_directory, trusted=trusted) as elsewhere:
+    async with open_elsewhere(settings, layers, run_directory, trusted=trusted, here=here) as elsewhere:
         yield elsewhere
 
 

@@ -3,6 +3,8 @@
 from functools import partial
 
 from roadstead.app.access import Entrance, build_entrance
+from roadstead.app.callers import LayersOfCallers
+from roadstead.app.hosted import HostedImages
 from roadstead.app.limits import build_limits, shared_marks
 from roadstead.app.outward import ASKING, OutwardRequests
 from roadstead.app.plugs import CLOCK, Plugs
@@ -11,6 +13,7 @@ from roadstead.app.signing import build_admission, build_derivations
 from roadstead.app.writing import fence
 from roadstead.augment.containers import Containers
 from roadstead.augment.kept_layers import KeptLayers
+from roadstead.augment.plan import Profile
 from roadstead.augment.rules import Rules
 from roadstead.augment.service import Augmenter
 from roadstead.auth.refusals import Refusals
@@ -91,7 +94,9 @@ async def build_services(
         guard=entrance.guard,
         tokens=entrance.tokens,
         people=entrance.people,
-        containers=_containers(handover, database, augmenter, layers, entrance),
+        containers=_containers(
+            handover, database, augmenter, layers, entrance, HostedImages(manifests, blobs, admission)
+        ),
         limits=build_limits(settings.limits, database, handover.run_directory),
         max_blob_bytes=settings.limits.max_blob_bytes,
         metrics_open=settings.metrics.open_to_network,
@@ -104,17 +109,24 @@ async def build_services(
 
 
 def _containers(
-    handover: Handover, database: Database, augmenter: Augmenter, layers: KeptLayers, entrance: Entrance
+    handover: Handover,
+    database: Database,
+    augmenter: Augmenter,
+    layers: KeptLayers,
+    entrance: Entrance,
+    here: HostedImages,
 ) -> ContainerDoor:
     settings, marks = handover.settings, shared_marks(handover.run_directory)
     keys = database.accounts if settings.auth.accounts else None
+    callers = LayersOfCallers(settings, layers, handover.run_directory, here)
     return ContainerDoor(
-        containers=Containers(database.containers, augmenter, layers, CLOCK, lifetime=settings.augment.token_lifetime),
+        containers=Containers(database.containers, augmenter, callers, CLOCK, lifetime=settings.augment.token_lifetime),
         creators=Creators(entrance.access, entrance.identities, keys, CLOCK),
         guesses=Guesses(marks),
         asking=Paced(marks, "asking others", ASKING),
         outward=OutwardRequests(settings.upstreams.registries),
         anonymous=settings.gives_anonymous_tokens,
+        profile=Profile(settings.augment.profile.value),
         origin=(settings.server.public_url or "").rstrip("/"),
     )
 

@@ -53,7 +53,7 @@ def build_derivations(
             with_provenance=settings.augment.provenance,
             seal=seal,
         )
-    return store if admission is None else GuardedDerivations(store, admission)
+    return store if admission is None else GuardedDerivations(store, admission, plugs.database.lineage)
 
 
 def check_signatures(settings: Settings) -> None:

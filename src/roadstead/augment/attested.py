@@ -50,10 +50,12 @@ class AttestedDerivations:
         self._seal = seal
         self._attested: dict[tuple[RepositoryName, Digest], None] = {}  # that nothing is missing stays true
 
-    async def find(self, repository: RepositoryName, source: Digest, plan_digest: Digest) -> Served | None:
+    async def find(
+        self, repository: RepositoryName, source: Digest, plan_digest: Digest, *, space: RepositoryName | None = None
+    ) -> Served | None:
         """Return what answers a pull of this source under this plan, if all is said of it."""
-        found = await self._store.find(repository, source, plan_digest)
-        return None if found is None or not await self._is_attested(repository, found.digest) else found
+        found = await self._store.find(repository, source, plan_digest, space=space)
+        return None if found is None or not await self._is_attested(space or repository, found.digest) else found
 
     async def find_by_tag(self, repository: RepositoryName, tag: Tag, plan_digest: Digest) -> Pulled | None:
         """Return what the tag is at now, and what was derived from that, if all is said of it."""

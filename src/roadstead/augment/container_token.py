@@ -15,7 +15,6 @@ from datetime import datetime
 from typing import Protocol
 
 from roadstead.augment.plan import Plan
-from roadstead.augment.ports import DerivedBlob
 from roadstead.auth.principal import Principal
 from roadstead.errors import InvalidError, NotFoundError
 from roadstead.oci.digest import Digest
@@ -126,26 +125,4 @@ class ContainerTokenStore(Protocol):
 
     async def purge(self, *, now: datetime, forget_before: datetime) -> int:
         """Remove what was derived for tokens that have all ended, and tokens that ended before; return how many."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class WantedLayer:
-    """A layer as a request describes it: where it is, and what has to come from there."""
-
-    location: str
-    gzip_digest: Digest
-    gzip_size: int  # bytes
-    tar_digest: Digest
-
-
-class LayerSources(Protocol):
-    """Where layers come from that aren't in the request itself: ``http(s)://``, ``docker://``, other images."""
-
-    async def fetch(self, location: str, gzip_digest: Digest, gzip_size: int, tar_digest: Digest) -> DerivedBlob:
-        """Return the layer, stored and leased; all three were verified on its way. Idempotent.
-
-        Raises InvalidError for what isn't what it should be, DeniedError for what may not be asked for, and
-        UnavailableError where nothing came.
-        """
         ...

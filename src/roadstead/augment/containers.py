@@ -3,34 +3,51 @@
 Who may ask for a token, and whether its creator still may, is decided before anybody comes here.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
 
 from roadstead.augment.container_token import (
     ContainerToken,
     ContainerTokenEndedError,
     ContainerTokenStore,
     ContainerTokenUnknownError,
-    LayerSources,
-    WantedLayer,
     is_token,
     new_token,
     space_of,
     token_hash,
 )
-from roadstead.augment.inline_layers import LayerRefusedError, decoded, is_inline, verify
+from roadstead.augment.includes import IncludeInvalidError
+from roadstead.augment.locations import LayerClaim, LayerMismatchError, LocationInvalidError, named_here, shown
 from roadstead.augment.plan import Plan, PlannedLayer
-from roadstead.augment.ports import LayerStore, Served
+from roadstead.augment.ports import MayPull, Served
 from roadstead.augment.service import Augmenter
+from roadstead.augment.wanted_layers import LayerRefusedError, check_wanted, is_inline
 from roadstead.auth.principal import Principal
 from roadstead.clock import Clock
-from roadstead.errors import InvalidError
+from roadstead.errors import InvalidError, NotFoundError, UnavailableError
+from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
+from roadstead.oci.layer import LayerInvalidError
 from roadstead.oci.reference import RepositoryName, Tag
+from roadstead.upstream.errors import (
+    AddressForbiddenError,
+    UnreachableError,
+    UpstreamDeniedError,
+    UpstreamRefusedError,
+)
+
+if TYPE_CHECKING:
+    # For their types only: what has layers from elsewhere is loaded with the first who names one.
+    from roadstead.augment.layer_sources import LayerSources
+    from roadstead.augment.layers import Elsewhere
 
 REMEMBERED_FOR = timedelta(days=7)
 """How long somebody who comes with a token that has ended is told so."""
+
+_ASKED = "Public addresses are asked, registries of [[upstreams]], and the hosts of augment.location_hosts."
 
 
 class NotDoneHereError(InvalidError):
@@ -45,14 +62,33 @@ class NotDoneHereError(InvalidError):
         return self._instead
 
 
-class LayersElsewhereError(NotDoneHereError):
-    """A layer lies where this service can't fetch layers from (501)."""
+class IncludeRefusedError(InvalidError):
+    """An image that a request includes can't be had, or isn't one whose layers can be added."""
 
-    def __init__(self, position: int) -> None:
-        super().__init__(
-            f"layer {position + 1} from another server",
-            "Put the layer into the request: a location of data: and the base64 of its .tar.gz.",
-        )
+    def __init__(self, image: str, reason: str, advice: str | None) -> None:
+        super().__init__(f"containerIncludes: {image[:200]}: {reason}")
+        self.image = image
+        self._advice = advice
+
+    def advice(self) -> str | None:
+        """Return what to do instead."""
+        return self._advice
+
+
+class CallersLayers(Protocol):
+    """What has the layers that callers name."""
+
+    def within(self) -> "LayerSources":
+        """Return what reads layers that come in the request itself; nothing is opened for it."""
+        ...
+
+    async def elsewhere(self) -> "Elsewhere":
+        """Return what has the others, opened with the first call."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections of what was opened."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,38 +118,78 @@ class Containers:
         self,
         tokens: ContainerTokenStore,
         augmenter: Augmenter,
-        layers: LayerStore,
+        callers: CallersLayers,
         clock: Clock,
         *,
         lifetime: timedelta,
-        sources: LayerSources | None = None,
     ) -> None:
         self._tokens = tokens
         self._augmenter = augmenter
-        self._layers = layers
         self._clock = clock
         self._lifetime = lifetime
-        self._sources = sources
+        self._callers = callers
 
-    async def layers(self, wanted: Sequence[WantedLayer]) -> tuple[PlannedLayer, ...]:
-        """Have all layers of a request stored, verified, and return them as a plan has them.
+    async def layers(
+        self,
+        wanted: Sequence[LayerClaim],
+        includes: Sequence[str] = (),
+        *,
+        platforms: Sequence[Platform] = (),
+        may_pull: MayPull,
+        own_hosts: Collection[str] = (),
+    ) -> tuple[PlannedLayer, ...]:
+        """Have all layers of a request stored, verified, and return them as a plan has them: included images' on top.
 
-        Nothing is stored before all that can be judged was judged. Raises LayerRefusedError, LayersElsewhereError,
-        and what the sources raise.
+        Of these the layers for `platforms`, for all where there are none. `own_hosts` mean this registry. Nothing is
+        fetched before all that can be judged was judged. `may_pull` decides about repositories that we can read and
+        the caller perhaps can't. Raises LayerRefusedError, IncludeRefusedError, LayerForbiddenError,
+        LayerTooSlowError, and the errors of upstreams that may pass.
         """
-        inline = decoded(wanted)
-        for position, layer in enumerate(wanted):
-            _check_location(position, layer.location)
-            if self._sources is None and not is_inline(layer):
-                raise LayersElsewhereError(position)
-        for position, data in inline.items():
-            await verify(position, wanted[position], data)
-        for position, layer in enumerate(wanted):
-            if position in inline:
-                await self._layers.store(inline[position], now=self._clock.now())
-            elif self._sources is not None:
-                await self._sources.fetch(layer.location, layer.gzip_digest, layer.gzip_size, layer.tar_digest)
-        return tuple(PlannedLayer(layer.gzip_digest, layer.gzip_size, layer.tar_digest) for layer in wanted)
+        check_wanted(wanted)
+        meant = [replace(layer, location=named_here(layer.location, own_hosts)) for layer in wanted]
+        layers = tuple([await self._layer(position, layer, may_pull) for position, layer in enumerate(meant)])
+        for image in includes:
+            layers += await self._included(image, named_here(image, own_hosts), layers, platforms, may_pull)
+        return layers
+
+    async def _included(
+        self,
+        image: str,
+        meant: str,
+        below: Sequence[PlannedLayer],
+        platforms: Sequence[Platform],
+        may_pull: MayPull,
+    ) -> tuple[PlannedLayer, ...]:
+        elsewhere = await self._callers.elsewhere()
+        try:
+            return await elsewhere.includes.layers(
+                meant,
+                partial(elsewhere.sources.fetch_claimed, may_pull=may_pull),
+                below=below,
+                platforms=platforms,
+                may_pull=may_pull,
+                now=self._clock.now(),
+            )
+        except (AddressForbiddenError, UnreachableError) as error:
+            raise IncludeRefusedError(image, "its registry can't be asked from here", _ASKED) from error
+        except UnavailableError:
+            raise
+        except IncludeInvalidError as error:
+            raise IncludeRefusedError(image, error.reason, error.advice()) from error
+        except (InvalidError, NotFoundError, UpstreamDeniedError) as error:
+            raise IncludeRefusedError(image, str(error), error.advice()) from error
+
+    async def _layer(self, position: int, layer: LayerClaim, may_pull: MayPull) -> PlannedLayer:
+        sources = self._callers.within() if is_inline(layer) else (await self._callers.elsewhere()).sources
+        try:
+            return await sources.fetch_claimed(layer, may_pull=may_pull)
+        except (LocationInvalidError, LayerMismatchError, LayerInvalidError) as error:
+            raise LayerRefusedError(position, error.reason, error.advice()) from error
+        except (AddressForbiddenError, UnreachableError) as error:
+            # Always in the same words: whether a name or a port of a network behind us is there isn't theirs to know.
+            raise LayerRefusedError(position, f"{shown(layer.location)} can't be asked from here", _ASKED) from error
+        except (NotFoundError, UpstreamDeniedError, UpstreamRefusedError) as error:
+            raise LayerRefusedError(position, str(error), error.advice()) from error
 
     async def derived(self, order: Order, source: Served) -> Served:
         """Return what a pull would be answered with. It is derived at once, so that who asks hears what is wrong.
@@ -168,16 +244,6 @@ class Containers:
             return None
         return await self._augmenter.find_within(token.space, token.repository, digest)
 
-
-def _check_location(position: int, location: str) -> None:
-    """Raise LayerRefusedError for what is never fetched: above all a path, which would read our own files."""
-    scheme = location.partition(":")[0].lower() if ":" in location else ""
-    if scheme in ("data", "http", "https", "docker"):
-        return
-    if not location:
-        raise LayerRefusedError(position, "it has no location")
-    raise LayerRefusedError(
-        position,
-        f"its location {location[:80]!r} is not taken from clients",
-        "A location is data: and base64, or begins with http:, https: or docker:. Files are for rules in the settings.",
-    )
+    async def aclose(self) -> None:
+        """Close the connections to where layers come from."""
+        await self._callers.aclose()

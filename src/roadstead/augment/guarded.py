@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Protocol
 
 from roadstead.augment.ports import Derivation, DerivationStore, Pulled, Served
+from roadstead.errors import DeniedError
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 
@@ -17,6 +18,14 @@ class Admission(Protocol):
         ...
 
 
+class Origins(Protocol):
+    """Knows what manifests were made from."""
+
+    async def made_from(self, repository: RepositoryName, digest: Digest) -> Sequence[Digest]:
+        """Return the indexes that list a manifest and what it was derived from; if any."""
+        ...
+
+
 class GuardedDerivations:
     """`DerivationStore` that tells of nothing whose source may not be served.
 
@@ -24,14 +33,17 @@ class GuardedDerivations:
     made of an image that may not be served, and a tag that moves meanwhile doesn't matter.
     """
 
-    def __init__(self, store: DerivationStore, admission: Admission) -> None:
+    def __init__(self, store: DerivationStore, admission: Admission, origins: Origins) -> None:
         self._store = store
+        self._origins = origins
         self._admission = admission
 
-    async def find(self, repository: RepositoryName, source: Digest, plan_digest: Digest) -> Served | None:
+    async def find(
+        self, repository: RepositoryName, source: Digest, plan_digest: Digest, *, space: RepositoryName | None = None
+    ) -> Served | None:
         """Return what answers a pull of this source, if the source may be served."""
         await self._admission.check(repository, source)
-        return await self._store.find(repository, source, plan_digest)
+        return await self._store.find(repository, source, plan_digest, space=space)
 
     async def find_by_tag(self, repository: RepositoryName, tag: Tag, plan_digest: Digest) -> Pulled | None:
         """Return what the tag is at now, if that may be served."""
@@ -41,8 +53,25 @@ class GuardedDerivations:
         return found
 
     async def find_within(self, space: RepositoryName, repository: RepositoryName, derived: Digest) -> Served | None:
-        """Return what was derived into a space."""
-        return await self._store.find_within(space, repository, derived)
+        """Return what was derived into a space, if what it came of may be served.
+
+        A space has no policy of its own, and nothing in it is signed by others: its contents are served as that is
+        which they were made of. What nobody knows the origin of isn't.
+        """
+        found = await self._store.find_within(space, repository, derived)
+        if found is None:
+            return None
+        refused: DeniedError | None = None
+        for origin in await self._origins.made_from(space, derived):
+            try:
+                await self._admission.check(repository, origin)
+            except DeniedError as error:
+                refused = refused or error
+            else:
+                return found
+        if refused is not None:
+            raise refused
+        return None
 
     async def record(self, derivation: Derivation, *, now: datetime, space: RepositoryName | None = None) -> None:
         """Store a derivation, if its source may be served."""

@@ -46,6 +46,7 @@ class LayerBounds:
 
     max_bytes: int = 10 << 30  # as it is sent
     max_unpacked_bytes: int = DEFAULT_MAX_BYTES
+    max_ratio: int = 0  # of unpacked to packed: what unpacks to no more may be more than that
     patience_s: float = 600.0
     backoff: Backoff = field(default_factory=lambda: Backoff(attempts=4, patience_s=20))
 
@@ -187,7 +188,7 @@ class LayerSources:
             raise LayerMismatchError(claim.location, f"its digest is {hasher.digest()}, not {digest}")
 
     async def _measured(self, claim: LayerClaim, path: Path) -> PackedLayer:
-        packed = await asyncio.to_thread(_measured, path, self._bounds.max_unpacked_bytes)
+        packed = await asyncio.to_thread(_measured, path, self._bounds)
         if claim.tar_digest is not None and packed.tar_digest != claim.tar_digest:
             raise LayerMismatchError(
                 claim.location, f"the tar inside has the digest {packed.tar_digest}, not {claim.tar_digest}"
@@ -201,9 +202,10 @@ def _planned(claim: LayerClaim, packed: PackedLayer) -> PlannedLayer:
     )
 
 
-def _measured(path: Path, max_unpacked_bytes: int) -> PackedLayer:
+def _measured(path: Path, bounds: LayerBounds) -> PackedLayer:
+    most = max(bounds.max_unpacked_bytes, bounds.max_ratio * path.stat().st_size)
     with path.open("rb") as file:
-        return measure(file, max_bytes=max_unpacked_bytes, unzstd=unzstd)
+        return measure(file, max_bytes=most, unzstd=unzstd)
 
 
 async def _take(piece: bytes, *uses: Callable[[bytes], object]) -> None:

@@ -4,6 +4,7 @@ Four kinds: ``https://…`` and ``http://…``; ``data:`` with the base64 of the
 registry, ``docker://HOST/v2/NAME/blobs/DIGEST`` or shorter ``docker://HOST/NAME@DIGEST``.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
@@ -15,6 +16,9 @@ from roadstead.oci.reference import ImageReference, ReferenceInvalidError, Repos
 
 MAX_LENGTH = 8192
 """Characters of a location that isn't the layer itself."""
+
+HERE = "roadstead.invalid"
+"""Stands for this registry, by whichever of its hosts it was named (RFC 6761: nobody has it)."""
 
 KINDS = ("http", "https", "docker", "data")
 _SHOWN = 120
@@ -87,6 +91,15 @@ def shown(location: str) -> str:
         return location[:_SHOWN]
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="…" if parts.query else "", fragment="")
     return bare.geturl()[:_SHOWN] if parts.netloc else location[:_SHOWN]
+
+
+def named_here(text: str, hosts: Collection[str]) -> str:
+    """Return a ``docker://`` location, or an image's name, with HERE for a host that is one of ours. Pure."""
+    scheme, separator, rest = text.partition("://")
+    before, rest = (f"{scheme}{separator}", rest) if separator else ("", text)
+    host, slash, path = rest.partition("/")
+    ours = slash and host.lower() in hosts and scheme.lower() in ("docker", text.lower())
+    return f"{before}{HERE}/{path}" if ours else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

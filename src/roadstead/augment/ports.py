@@ -96,8 +96,10 @@ class ImageSource(Protocol):
 class DerivationStore(Protocol):
     """The memory of what was derived from what."""
 
-    async def find(self, repository: RepositoryName, source: Digest, plan_digest: Digest) -> Served | None:
-        """Return what answers a pull of this source under this plan, if it was derived already."""
+    async def find(
+        self, repository: RepositoryName, source: Digest, plan_digest: Digest, *, space: RepositoryName | None = None
+    ) -> Served | None:
+        """Return what answers a pull of this source under this plan, if it was derived already; into a space or not."""
         ...
 
     async def find_by_tag(self, repository: RepositoryName, tag: Tag, plan_digest: Digest) -> Pulled | None:

@@ -215,7 +215,7 @@ class Augmenter:
 
         Raises NotAugmentableError where the plan can't be carried out, and what `pull` does.
         """
-        found = await self._derivations.find(space, source.digest, plan.digest)
+        found = await self._derivations.find(repository, source.digest, plan.digest, space=space)
         if found is not None:
             return found
         if source.media_type not in MANIFESTS:

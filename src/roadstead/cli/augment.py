@@ -38,7 +38,10 @@ class LayerTooLargeError(InvalidError):
 
     def advice(self) -> str:
         """Say where large layers go."""
-        return "Put it on a web server and give its address, or name it in a rule of the settings (layers = […])."
+        return (
+            "Push an image that has it and give --include HOST/NAME:TAG, or put it on a web server and give its "
+            "address, or name it in a rule of the settings (layers = […])."
+        )
 
 
 class LayerUnreadableError(InvalidError):
@@ -66,6 +69,10 @@ def augment(
     layer: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE|DIR|URL", help="A layer to put on top: a .tar.gz, a directory, or an address."),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(metavar="IMAGE", help="An image whose layers are put on top, with its registry: HOST/NAME:TAG."),
     ] = None,
     env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable to set.")] = None,
     entrypoint: Annotated[
@@ -100,6 +107,8 @@ def augment(
     body: dict[str, Any] = {"containerImage": image}
     if given := {name: value for name, value in additions.items() if value}:
         body["containerConfig"] = given
+    if include:
+        body["containerIncludes"] = include
     if platform:
         body["containerPlatform"] = ",".join(platform)
     answer = ask(url, body, _key(key_file), ca)

@@ -5,7 +5,8 @@ of an image is served in its place: for these the manifests answer that they wer
 a signature of it holds, or one of what lists it or what it was derived from, in the same repository.
 
 What says something of images (signatures, attestations) is served to everybody who may read the repository: without it
-nobody could check anything. It has no layer that an engine would unpack.
+nobody could check anything. It has no layer that an engine would unpack: some go by what a layer holds, whatever its
+type says, so what it holds is looked at.
 
 Whether a signature holds follows from its bytes, the policy and the subject. Only that is remembered; which signatures
 there are is asked each time, so that one that is removed counts no more.
@@ -31,6 +32,9 @@ from roadstead.signatures.ports import SignedImages
 MAX_DOCUMENT = 1 << 20
 """The largest payload, bundle or envelope that is read: they have some kilobytes."""
 
+MAX_SAID = 8 << 20
+"""The largest of those that are served without being checked: an attestation may hold a list of all packages."""
+
 MAX_LAYERS = 64
 MAX_FOUND = 128
 """Signatures of one image that are looked at: who may push could add any number."""
@@ -47,6 +51,10 @@ _ABOUT_IMAGES = frozenset(
         notation.COSE,
     }
 )
+_COSE_SIGN1 = b"\xd2"  # RFC 9052 §2: its tag
+_TAR_BLOCK = 512
+_TAR_SUM = slice(148, 156)
+
 _log = structlog.get_logger()
 
 _Remembered: TypeAlias = tuple[int, RepositoryName, Digest, Digest]
@@ -60,6 +68,7 @@ class Signatures:
         self._images = images
         self._clock = clock
         self._holding: dict[_Remembered, None] = {}
+        self._documents: dict[tuple[Digest, str], None] = {}
         self._noted: set[tuple[int, RepositoryName, Digest]] = set()
 
     async def check(self, repository: RepositoryName, digest: Digest, *, original: bool = False) -> None:
@@ -129,7 +138,25 @@ class Signatures:
         if found is None or found[0] not in MANIFESTS:
             return False
         manifest = parse_manifest(found[1], found[0])
-        return isinstance(manifest, ImageManifest) and is_about_images(manifest)
+        if not isinstance(manifest, ImageManifest) or not is_about_images(manifest):
+            return False
+        return all([await self._is_document(repository, layer) for layer in manifest.layers])
+
+    async def _is_document(self, repository: RepositoryName, layer: Descriptor) -> bool:
+        """Say whether a layer that is called a signature may be one: it is no archive, packed or not."""
+        key = (layer.digest, layer.media_type)
+        if key in self._documents:
+            return True
+        try:
+            content = await self._images.blob(repository, layer.digest, max_bytes=MAX_SAID)
+        except (NotFoundError, InvalidError):
+            return False
+        if not is_document(content, layer.media_type):
+            return False
+        while len(self._documents) >= MAX_REMEMBERED:
+            del self._documents[next(iter(self._documents))]
+        self._documents[key] = None
+        return True
 
     async def _found(
         self, policy: Policy, repository: RepositoryName, subject: Digest
@@ -214,9 +241,29 @@ def is_signature(referrer: Descriptor, kind: SignatureKind) -> bool:
 
 def is_about_images(manifest: ImageManifest) -> bool:
     """Say whether a manifest is nothing but signatures or attestations: no engine could run it."""
-    return bool(manifest.layers) and all(
+    return 0 < len(manifest.layers) <= MAX_LAYERS and all(
         layer.media_type in _ABOUT_IMAGES or cosign.is_bundle(layer.media_type) for layer in manifest.layers
     )
+
+
+def is_document(content: bytes, media_type: str) -> bool:
+    """Say whether bytes can be JSON, or COSE where the type says so, and no tar: one may begin as a document does."""
+    begins = content.startswith(_COSE_SIGN1) if media_type == notation.COSE else content.lstrip()[:1] == b"{"
+    return begins and not _is_tar(content)
+
+
+def _is_tar(content: bytes) -> bool:
+    """Say whether bytes begin with a tar's header: the sum of its bytes stands in it (POSIX ustar)."""
+    head = content[:_TAR_BLOCK]
+    written = head[_TAR_SUM].replace(b"\0", b" ").split()
+    if len(head) < _TAR_BLOCK or not written or not written[0].isdigit():
+        return False
+    blank = head[: _TAR_SUM.start] + b" " * (_TAR_SUM.stop - _TAR_SUM.start) + head[_TAR_SUM.stop :]
+    signed = sum(byte - 256 if byte > 127 else byte for byte in blank)
+    try:
+        return int(written[0], 8) in (sum(blank), signed)
+    except ValueError:
+        return False
 
 
 def _artifact(found: tuple[str, bytes]) -> ImageManifest:

@@ -100,9 +100,11 @@ class MemoryDerivations:
         self.tags: dict[tuple[RepositoryName, Tag], Served] = {}
         self._by_source: dict[tuple[RepositoryName, Digest, Digest], Derivation] = {}
 
-    async def find(self, repository: RepositoryName, source: Digest, plan_digest: Digest) -> Served | None:
+    async def find(
+        self, repository: RepositoryName, source: Digest, plan_digest: Digest, *, space: RepositoryName | None = None
+    ) -> Served | None:
         """Return what answers a pull of this source under this plan."""
-        derivation = self._by_source.get((repository, source, plan_digest))
+        derivation = self._by_source.get((space or repository, source, plan_digest))
         if derivation is None:
             return None
         root = derivation.root

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from roadstead.augment.containers import NotDoneHereError
-from roadstead.augment.inline_layers import LayerRefusedError
+from roadstead.augment.wanted_layers import LayerRefusedError
 from roadstead.errors import InvalidError, NotFoundError, RoadsteadError, UnavailableError
 from roadstead.http.wave.errors import RequestInvalidError, respond
 from roadstead.http.wave.paths import shown

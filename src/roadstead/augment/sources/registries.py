@@ -1,13 +1,14 @@
 """Layers that are blobs of a registry: ``docker://`` locations; and the registries that included images are in.
 
 A configured upstream is read with our credentials, which is why the caller has to be one who may pull that repository
-here; any other registry is asked as nobody, and only where it is on the public internet (upstream/egress.py).
+here; so it has to be for what this registry holds itself. Any other registry is asked as nobody, and only where it is
+on the public internet (upstream/egress.py).
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 
-from roadstead.augment.locations import BlobAddress, LayerForbiddenError, LayerMismatchError
+from roadstead.augment.locations import HERE, BlobAddress, LayerForbiddenError, LayerMismatchError
 from roadstead.augment.ports import LayerSource, MayPull, ReadableRegistry, Registries
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
@@ -20,13 +21,24 @@ class KnownRegistries:
         self,
         configured: Callable[[str], ReadableRegistry | None],
         anonymous: Callable[[str], ReadableRegistry],
+        here: ReadableRegistry | None = None,
+        own_hosts: Collection[str] = (),
     ) -> None:
-        """Take what gives the client of a configured host, None for others; and that of any host, as nobody."""
+        """Take what gives the client of a configured host, None for others; and that of any host, as nobody.
+
+        `here` is this registry itself, which is meant by `own_hosts` beside HERE.
+        """
+        self._here = here
+        self._own_hosts = frozenset(own_hosts)
         self._configured = configured
         self._anonymous = anonymous
 
     def registry(self, host: str, repository: RepositoryName, may_pull: MayPull) -> ReadableRegistry:
         """Return the client to read a repository with; raises LayerForbiddenError, and nobody is asked."""
+        if self._here is not None and (host == HERE or host in self._own_hosts):
+            if not may_pull(str(repository)):
+                raise LayerForbiddenError(str(repository))
+            return self._here
         registry = self._configured(host)
         if registry is None:
             return self._anonymous(host)

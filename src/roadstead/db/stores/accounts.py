@@ -15,7 +15,7 @@ from roadstead.auth.ports import EVERY, Account, AccountStore, ApiKey, Vouched
 from roadstead.auth.principal import Principal, PrincipalKind
 from roadstead.db.access import Access, Query, Row, Upsert
 from roadstead.db.moments import from_micros, to_micros
-from roadstead.db.schema import accounts, api_keys, web_sessions
+from roadstead.db.schema import accounts, api_keys, container_tokens, refresh_tokens, web_sessions
 from roadstead.db.stores.acts import write_act
 from roadstead.secret import Secret
 
@@ -74,6 +74,11 @@ _CHANGE_PASSWORD = (
     update(accounts).where(accounts.c.name == bindparam("of")).values(password_hash=bindparam("new_hash"))
 )
 _REMOVE = delete(accounts).where(accounts.c.name == bindparam("of")).returning(accounts.c.kind)
+# What was given to somebody of that name isn't the next one's who gets it.
+_END_REFRESHING = delete(refresh_tokens).where(refresh_tokens.c.name == bindparam("of"))
+_END_CONTAINERS = delete(container_tokens).where(
+    container_tokens.c.creator_name == bindparam("of"), container_tokens.c.creator_kind == bindparam("of_kind")
+)
 _VOUCHED = select(accounts.c.issuer).where(accounts.c.name == bindparam("of"))
 _DISABLE = (
     update(accounts)
@@ -175,6 +180,7 @@ def _put(
     connection.execute(_CHANGE, changed)
     if hashed is not None:
         connection.execute(_CHANGE_PASSWORD, {"of": principal.name, "new_hash": hashed})
+        connection.execute(_END_REFRESHING, {"of": principal.name})
     return True
 
 
@@ -187,6 +193,8 @@ def _remove(connection: Connection, name: str, asked: Asked | None) -> bool:
     kind = connection.execute(_REMOVE, {"of": name}).scalar()
     if kind is None:
         return False
+    connection.execute(_END_REFRESHING, {"of": name})
+    connection.execute(_END_CONTAINERS, {"of": name, "of_kind": kind})
     write_act(connection, asked, ActKind.USER_REMOVE, f"{kind}:{name}")
     return True
 

@@ -165,9 +165,11 @@ class DatabaseDerivations:
         self._access = access
         self._lease = blob_rows.Lease(lease)
 
-    async def find(self, repository: RepositoryName, source: Digest, plan_digest: Digest) -> Served | None:
+    async def find(
+        self, repository: RepositoryName, source: Digest, plan_digest: Digest, *, space: RepositoryName | None = None
+    ) -> Served | None:
         """Return what answers a pull of this source under this plan."""
-        row = await self._access.row(FIND, repository.value, str(source), str(plan_digest))
+        row = await self._access.row(FIND, (space or repository).value, str(source), str(plan_digest))
         return None if row is None else _served(*row)
 
     async def find_by_tag(self, repository: RepositoryName, tag: Tag, plan_digest: Digest) -> Pulled | None:

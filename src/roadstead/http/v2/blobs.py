@@ -12,7 +12,7 @@ from roadstead.http.causes import address_of, common_cause_of, deliberate, liken
 from roadstead.http.conditions import etag, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, PERSONAL, SAFE
-from roadstead.http.names import parse_digest, parse_name
+from roadstead.http.names import Named, parse_digest, parse_name
 from roadstead.http.offload import redirected
 from roadstead.http.ranges import (
     MAX_READS,
@@ -62,8 +62,8 @@ async def _read(
     except BlobUnknownError:
         place = place_of(services, repository)
         if place is None or services.proxy is None:
-            return await _manifest_as_blob(request, services, repository, digest)
-        found_there = await _from_upstream(request, services, services.proxy, place, digest)
+            return await _manifest_as_blob(request, services, parse_name(found["name"]), digest)
+        found_there = await _from_upstream(request, services, services.proxy, place, parse_name(found["name"]), digest)
         if not isinstance(found_there, BlobRecord):
             return found_there
         blob = found_there
@@ -102,14 +102,14 @@ def _tell(request: Request, services: Services, repository: RepositoryName, dige
 
 
 async def _from_upstream(
-    request: Request, services: Services, proxy: PullThrough, place: Place, digest: Digest
+    request: Request, services: Services, proxy: PullThrough, place: Place, name: Named, digest: Digest
 ) -> AnyResponse | BlobRecord:
     """Return a blob that was fetched just now, or an answer whose bytes are still on their way.
 
     HEAD fetches nothing: it tells what the upstream does.
     """
     with suppress(BlobUnknownError):  # a manifest that is here
-        return await _manifest_as_blob(request, services, place.repository, digest)
+        return await _manifest_as_blob(request, services, name, digest)
     headers = _headers(str(digest), personal=request.rights.is_personal)
     if request.method == "HEAD":
         size = await proxy.blob_size(place, digest)
@@ -156,14 +156,17 @@ def _by_proxy(
     return Response(200, [OCTETS, *said, named])
 
 
-async def _manifest_as_blob(
-    request: Request, services: Services, repository: RepositoryName, digest: Digest
-) -> Response:
-    """Give a manifest asked for as a blob: containerd does that when a manifest wasn't found (§2.2)."""
+async def _manifest_as_blob(request: Request, services: Services, name: Named, digest: Digest) -> Response:
+    """Give a manifest asked for as a blob: containerd does that when a manifest wasn't found (§2.2).
+
+    One that has to be signed has to be so here, too.
+    """
     try:
-        record = await services.manifests.get(repository, digest)
+        record = await services.manifests.get(name.repository, digest)
     except ManifestUnknownError as error:
-        raise BlobUnknownError(repository, digest) from error
+        raise BlobUnknownError(name.repository, digest) from error
+    if services.admission is not None:
+        await services.admission.check(name.repository, digest, original=name.original and name.at is None)
     headers = _headers(str(digest), personal=request.rights.is_personal)
     wanted = _wanted(request, digest, headers, record.size)
     if isinstance(wanted, Response):

@@ -33,7 +33,7 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     asked = parse_wanted(found["reference"])
     reference = asked
     if services.lineage is not None and isinstance(asked, Tag):
-        reference = await _signature_made_here(services, services.lineage, name.repository, asked) or asked
+        reference = await signature_made_here(services, services.lineage, name.repository, asked) or asked
     by = found.get(ASKED)
     try:
         served = await _found(services, name, reference, by)
@@ -72,7 +72,7 @@ async def _found(services: Services, name: Named, reference: Tag | Digest, asked
     return await resolve(services, name, reference, asked=asked, place=place)
 
 
-async def _signature_made_here(
+async def signature_made_here(
     services: Services, lineage: LineageStore, repository: RepositoryName, asked: Tag
 ) -> Digest | None:
     """Return our signature of what was made here, where cosign asks for it by its tag and nobody has pushed one.

@@ -6,6 +6,7 @@ from typing import Protocol
 from roadstead.augment.container_token import ContainerToken, ContainerTokenStoppedError, ContainerTokenUnknownError
 from roadstead.augment.container_token import token_hash as hash_of
 from roadstead.augment.containers import Containers
+from roadstead.augment.plan import Profile
 from roadstead.auth.access import Access
 from roadstead.auth.caller import Action, Caller
 from roadstead.auth.ports import AccountStore, Identities
@@ -112,6 +113,7 @@ class ContainerDoor:
     asking: Paced
     outward: Outward
     anonymous: bool
+    profile: Profile = Profile.NATIVE
     origin: str = ""  # https://host, where settings name it
 
     async def open(self, text: str, client: str) -> ContainerToken:

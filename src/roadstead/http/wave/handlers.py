@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +21,8 @@ from roadstead.http.api.mount import check_origin
 from roadstead.http.asgi import Request, Response
 from roadstead.http.bodies import read_whole
 from roadstead.http.context import Services
+from roadstead.http.names import RESERVED
+from roadstead.http.rights import Rights
 from roadstead.http.routes import PathUnknownError
 from roadstead.http.upstreams import freshened, place_of
 from roadstead.http.wave.door import ContainerDoor
@@ -74,7 +76,7 @@ async def _issue(request: Request, services: Services, *, second: bool) -> Respo
         repository=image.repository,
         path=image.path,
         reference=image.reference,
-        plan=await _plan(door, services, wish, image),
+        plan=await _plan(request, door, services, wish, image),
     )
     served = await door.containers.derived(order, source)
     described = _described(request, body, image, source, served)
@@ -82,13 +84,24 @@ async def _issue(request: Request, services: Services, *, second: bool) -> Respo
     return answered(_told(issued, image, served, _host(request, door), second=second))
 
 
-async def _plan(door: ContainerDoor, services: Services, wish: Wish, image: Meant) -> Plan | None:
+async def _plan(request: Request, door: ContainerDoor, services: Services, wish: Wish, image: Meant) -> Plan | None:
     """Have the layers, and return the plan: for all platforms of what is here, for the settings' of an upstream's."""
-    plan = wish.plan(await door.containers.layers(wish.layers))
     place = place_of(services, image.repository)
-    if plan is None or plan.platforms or place is None:
-        return plan
-    return replace(plan, platforms=place.upstream.platforms)
+    platforms = wish.platforms or (() if place is None else place.upstream.platforms)
+    layers = await door.containers.layers(
+        wish.layers,
+        wish.includes,
+        platforms=platforms,
+        may_pull=partial(_may_pull, request.rights),
+        own_hosts=own_hosts(request, door),
+    )
+    plan = wish.plan(layers, door.profile)
+    return plan if plan is None or not platforms else replace(plan, platforms=platforms)
+
+
+def _may_pull(rights: Rights, repository: str) -> bool:
+    """Say whether a caller may pull a repository; names below ``wt/`` and the like are none."""
+    return repository.partition("/")[0] not in RESERVED and rights.may(Action.PULL, repository)
 
 
 def _key_of(caller: Caller) -> str | None:
@@ -123,6 +136,8 @@ async def _source(services: Services, image: Meant, asked: str) -> Served:
     try:
         await freshened(services, image.repository, image.reference)
         record = await services.manifests.get(image.repository, image.reference)
+        if services.admission is not None:
+            await services.admission.check(image.repository, record.digest)
     except (NotFoundError, UpstreamDeniedError) as error:
         raise ImageMissingError(asked, _where_else(services, image, asked)) from error
     return Served(record.digest, record.media_type, record.size)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from roadstead.augment.locations import HERE
 from roadstead.http.context import Services
 from roadstead.http.names import RESERVED
 from roadstead.http.wave.errors import RequestInvalidError
@@ -14,9 +15,6 @@ from roadstead.oci.reference import (
     RepositoryName,
     Tag,
 )
-
-_OURS = "roadstead.invalid"
-"""Stands for the host of a name that has none (RFC 6761: nobody has it)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +48,19 @@ async def meant(services: Services, text: str, own_hosts: frozenset[str]) -> Mea
     ``library/``, as Docker does.
     """
     try:
-        reference = ImageReference.parse(text, default_host=_OURS)
+        reference = ImageReference.parse(text, default_host=HERE)
     except ReferenceInvalidError as error:
         raise RequestInvalidError("containerImage", str(error), error.advice()) from error
     wanted = reference.reference
     if wanted is None:
         raise RequestInvalidError("containerImage", f"{text[:120]!r} has neither tag nor digest")
     name = reference.repository
-    if reference.host in own_hosts or reference.host == _OURS:
+    if reference.host in own_hosts or reference.host == HERE:
         if name.components[0] in RESERVED:
             raise RequestInvalidError(
                 "containerImage", f"names below {name.components[0]}/ are not images of their own"
             )
-        repository = await _of_default(services, name) if reference.host == _OURS else name
+        repository = await _of_default(services, name) if reference.host == HERE else name
     else:
         repository = _of_upstream(services, reference.host, name)
     place = None if services.proxy is None else services.proxy.place(repository)

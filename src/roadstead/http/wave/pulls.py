@@ -2,8 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-import msgspec
-
 from roadstead.augment.container_token import ContainerPathError
 from roadstead.augment.ports import Served
 from roadstead.auth.caller import Action
@@ -14,7 +12,6 @@ from roadstead.http.routes import PathUnknownError, Route
 from roadstead.http.upstreams import ASKED, freshened
 from roadstead.http.v2 import blobs, listings, manifests
 from roadstead.http.wave.door import ContainerDoor, TokenRights
-from roadstead.oci import mediatypes
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import CONTAINER_TOKENS, Tag
 from roadstead.registry.errors import BlobUnknownError, ReadOnlyNameError
@@ -48,8 +45,11 @@ async def handled(request: Request, route: Route, found: Mapping[str, str], serv
 
 async def _manifest(request: Request, found: Mapping[str, str], services: Services, rights: TokenRights) -> AnyResponse:
     """Give the image as the token has it by tag; by digest the exact bytes, of what was derived or of the image."""
-    token, reference = rights.token, parse_wanted(found["reference"])
+    token, asked = rights.token, parse_wanted(found["reference"])
     containers = _door(services, request).containers
+    reference = asked
+    if services.lineage is not None and token.space is not None and isinstance(asked, Tag):
+        reference = await manifests.signature_made_here(services, services.lineage, token.space, asked) or asked
     served = await containers.find_derived(token, reference) if isinstance(reference, Digest) else None
     if served is None:
         await freshened(services, token.repository, reference)
@@ -59,7 +59,7 @@ async def _manifest(request: Request, found: Mapping[str, str], services: Servic
             await services.admission.check(token.repository, served.digest)
         if isinstance(reference, Tag):
             served = await containers.served(token, served)
-    return await manifests.answered(request, services, token.repository, reference, served)
+    return await manifests.answered(request, services, token.repository, asked, served)
 
 
 async def _blob(request: Request, found: Mapping[str, str], services: Services, rights: TokenRights) -> AnyResponse:
@@ -87,17 +87,17 @@ async def _tags(request: Request, found: Mapping[str, str], services: Services, 
 async def _referrers(
     request: Request, found: Mapping[str, str], services: Services, rights: TokenRights
 ) -> AnyResponse:
-    """List what refers to a digest of the image's own. Nothing refers to what was derived: nobody signed that."""
-    digest = parse_digest(found["digest"])
-    if await _door(services, request).containers.find_derived(rights.token, digest) is not None:
-        empty = {"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": []}
-        return Response(200, [(b"content-type", mediatypes.OCI_INDEX.encode())], msgspec.json.encode(empty))
-    return _below(await listings.referrers(request, found, services), rights)
+    """List what refers to a digest: of the image's own what was pushed, of what was derived what we say of it."""
+    digest, space = parse_digest(found["digest"]), rights.token.space
+    if space is None or await _door(services, request).containers.find_derived(rights.token, digest) is None:
+        return _below(await listings.referrers(request, found, services), rights)
+    within = await listings.referrers(request, {**found, "name": str(space)}, services)
+    return _below(within, rights, str(space))
 
 
-def _below(response: Response, rights: TokenRights) -> Response:
-    """Return the answer with its link to the next page below the token, too."""
-    ours, theirs = f"</v2/{rights.token.repository}/".encode(), f"</v2/{rights.named}/".encode()
+def _below(response: Response, rights: TokenRights, listed: str | None = None) -> Response:
+    """Return the answer with its link to the next page below the token, too, and not to the repository `listed`."""
+    ours, theirs = f"</v2/{listed or rights.token.repository}/".encode(), f"</v2/{rights.named}/".encode()
     response.headers = [
         (name, value.replace(ours, theirs, 1) if name == b"link" else value) for name, value in response.headers
     ]

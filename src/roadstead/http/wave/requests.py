@@ -10,10 +10,12 @@ from typing import TypeVar
 
 import msgspec
 
-from roadstead.augment.container_token import WantedLayer
 from roadstead.augment.containers import NotDoneHereError
-from roadstead.augment.inline_layers import MAX_LOCATION, PREFIX, LayerRefusedError
-from roadstead.augment.plan import Plan, PlanInvalidError, PlannedLayer, parse_variable
+from roadstead.augment.includes import parse_include
+from roadstead.augment.locations import LayerClaim
+from roadstead.augment.plan import Plan, PlanInvalidError, PlannedLayer, Profile, parse_variable
+from roadstead.augment.wanted_layers import MAX_LOCATION, PREFIX, LayerRefusedError
+from roadstead.errors import InvalidError
 from roadstead.http.wave.errors import RequestInvalidError
 from roadstead.http.wave.wire import ConfigBody, ContainerBody, LayerBody
 from roadstead.oci.descriptor import Platform, PlatformInvalidError
@@ -23,6 +25,15 @@ MAX_BODY = 16 << 20
 """Ten MiB of layers as base64, and room for the rest."""
 
 MAX_LAYERS = 32
+MAX_CONFIG = 256 << 10
+"""Bytes of ``containerConfig`` as JSON, without its layers' own: it is kept for days, with every token."""
+
+MAX_TEXT = 1024
+"""Characters of any other text that is kept."""
+
+MAX_INCLUDES = 10
+"""Images that one request includes; Wave takes as many."""
+
 OMITTED = "data:DATA+OMITTED"
 """What stands for a layer's bytes where a request is shown again (as Wave writes it)."""
 
@@ -36,14 +47,15 @@ class Wish:
     """What somebody wants added, before its layers are had."""
 
     image: str
-    layers: tuple[WantedLayer, ...]
+    layers: tuple[LayerClaim, ...]
     env: tuple[tuple[str, str], ...]
     entrypoint: tuple[str, ...] | None
     cmd: tuple[str, ...] | None
     workdir: str | None
     platforms: tuple[Platform, ...]
+    includes: tuple[str, ...]
 
-    def plan(self, layers: Sequence[PlannedLayer]) -> Plan | None:
+    def plan(self, layers: Sequence[PlannedLayer], profile: Profile = Profile.NATIVE) -> Plan | None:
         """Return the plan with these layers; None where nothing is added. Raises RequestInvalidError."""
         if not (layers or self.env or self.entrypoint or self.cmd or self.workdir):
             return None
@@ -55,6 +67,7 @@ class Wish:
                 cmd=self.cmd,
                 workdir=self.workdir,
                 platforms=self.platforms,
+                profile=profile,
             )
         except PlanInvalidError as error:
             raise RequestInvalidError("containerConfig", str(error)) from error
@@ -70,11 +83,14 @@ def decode(kind: type[T], body: bytes) -> T:
         return msgspec.json.decode(body, type=kind)
     except msgspec.DecodeError as error:  # ValidationError is one of them
         raise RequestInvalidError("the request", f"it can't be read: {error}") from error
+    except RecursionError as error:
+        raise RequestInvalidError("the request", "it can't be read: it is too deep") from error
 
 
 def wished(body: ContainerBody, *, second: bool) -> Wish:
     """Return what is asked for; `second` is ``/v1alpha2/container``. Raises what says why not."""
     _check_offer(body, second=second)
+    _check_kept(body)
     config = body.container_config or ConfigBody()
     layers = config.layers or []
     if len(layers) > MAX_LAYERS:
@@ -87,6 +103,7 @@ def wished(body: ContainerBody, *, second: bool) -> Wish:
         cmd=tuple(config.cmd) if config.cmd else None,
         workdir=config.working_dir or None,
         platforms=platforms(body.container_platform),
+        includes=_includes(body.container_includes or []),
     )
     wish.check()
     return wish
@@ -126,7 +143,6 @@ def _check_offer(body: ContainerBody, *, second: bool) -> None:
             "Leave it out: the answer then names an image that is augmented as it is pulled.",
         ),
         ("mirror", bool(body.mirror), "roadstead copy copies images."),
-        ("containerIncludes", bool(body.container_includes), "Give the layers of these images in containerConfig."),
         ("dryRun", bool(body.dry_run), "Leave it out; a token that nobody uses ends by itself."),
         (f"format {body.format}", body.format not in (None, "docker", "oci"), "Leave it out."),
         ("scanMode required", body.scan_mode == "required", "Leave it out: nothing is scanned here."),
@@ -134,6 +150,28 @@ def _check_offer(body: ContainerBody, *, second: bool) -> None:
     for what, is_asked, instead in offered:
         if is_asked:
             raise NotDoneHereError(what, instead)
+
+
+def _check_kept(body: ContainerBody) -> None:
+    """Raise for what would take more room than anybody needs: it stays here for as long as the token is told of."""
+    texts = (
+        ("containerPlatform", body.container_platform),
+        ("towerEndpoint", body.tower_endpoint),
+        ("workflowId", body.workflow_id),
+        ("fingerprint", body.fingerprint),
+        ("timestamp", body.timestamp),
+    )
+    for name, text in texts:
+        if text is not None and len(text) > MAX_TEXT:
+            raise RequestInvalidError(name, f"it has more than {MAX_TEXT} characters")
+    if body.tower_workspace_id is not None and not 0 <= body.tower_workspace_id < 1 << 63:
+        raise RequestInvalidError("towerWorkspaceId", "it isn't the number of a workspace")
+    if len(msgspec.json.encode(redacted(body.container_config))) > MAX_CONFIG:
+        raise RequestInvalidError(
+            "containerConfig",
+            f"it has more than {MAX_CONFIG} bytes of JSON, not counting the bytes of layers",
+            "Put what is large into a layer.",
+        )
 
 
 def image_name(text: str | None) -> str:
@@ -149,7 +187,19 @@ def image_name(text: str | None) -> str:
     return text
 
 
-def _layer(position: int, layer: LayerBody) -> WantedLayer:
+def _includes(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the images to include; raises RequestInvalidError."""
+    if len(texts) > MAX_INCLUDES:
+        raise RequestInvalidError("containerIncludes", f"there are {len(texts)}, of {MAX_INCLUDES} at the most")
+    try:
+        for text in texts:
+            parse_include(text)
+    except InvalidError as error:
+        raise RequestInvalidError("containerIncludes", str(error), error.advice()) from error
+    return tuple(texts)
+
+
+def _layer(position: int, layer: LayerBody) -> LayerClaim:
     """Return a layer whose parts are all there and can be read; what they say is not verified yet."""
     for name, value in (
         ("location", layer.location),
@@ -166,10 +216,12 @@ def _layer(position: int, layer: LayerBody) -> WantedLayer:
         raise LayerRefusedError(position, f"its location is longer than {MAX_LOCATION} characters")
     if size <= 0:
         raise LayerRefusedError(position, f"gzipSize is {size}; it is a number of bytes")
-    return WantedLayer(
-        location, _digest(position, "gzipDigest", layer.gzip_digest), size,
-        _digest(position, "tarDigest", layer.tar_digest),
-    )  # fmt: skip
+    return LayerClaim(
+        location=location,
+        gzip_digest=_digest(position, "gzipDigest", layer.gzip_digest),
+        gzip_size=size,
+        tar_digest=_digest(position, "tarDigest", layer.tar_digest),
+    )
 
 
 def _digest(position: int, member: str, text: str | None) -> Digest:

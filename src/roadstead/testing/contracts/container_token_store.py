@@ -91,7 +91,7 @@ class ContainerTokenStoreContract:
             await stores.derivations.record(derivation, now=NOW, space=space())
 
         served = Served(root.digest, MEDIA_TYPE, len(root.raw))
-        assert await stores.derivations.find(space(), source.digest, derivation.plan_digest) == served
+        assert await stores.derivations.find(APP, source.digest, derivation.plan_digest, space=space()) == served
         assert await stores.derivations.find_within(space(), APP, root.digest) == served
         assert await stores.blobs.find(space(), config) is not None
         assert await stores.derivations.find(APP, source.digest, derivation.plan_digest) is None
