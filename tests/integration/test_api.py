@@ -2,8 +2,10 @@
 
 import json
 import sqlite3
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,27 @@ def test_accounts_are_administered(guarded: Guarded, client: Client) -> None:
         ("key.create", "done"),
         ("user.add", "done"),
     ]
+
+
+def test_a_key_ends_unless_an_administrator_says_never(guarded: Guarded, client: Client) -> None:
+    """After 90 days where nothing is said, as with the command; null is for ever, and nobody else's to ask for."""
+    _, unsaid = guarded.ask(client, ADMIN, "POST", "/keys", {"owner": ANA})
+    _, said = guarded.ask(client, ADMIN, "POST", "/keys", {"owner": ANA, "expires_at": "2099-01-01T00:00:00Z"})
+    _, never = guarded.ask(client, ADMIN, "POST", "/keys", {"owner": ANA, "expires_at": None})
+
+    made, ends = (datetime.fromisoformat(unsaid["key"][name]) for name in ("created_at", "expires_at"))
+    assert abs(ends - made - timedelta(days=90)) < timedelta(minutes=1)
+    assert said["key"]["expires_at"] == "2099-01-01T00:00:00Z"
+    assert never["key"]["expires_at"] is None
+    guarded.ask(client, ADMIN, "POST", "/users", {"name": "pia", "password": "of pia"})
+    pia = {"Authorization": f"Basic {b64encode(b'pia:of pia').decode()}", **JSON}
+    refused = client.request("POST", "/api/v1/keys", headers=pia, body=b'{"expires_at": null}')
+    assert (refused.status, "never end" in refused.json()["detail"]) == (400, True)
+    own = client.request("POST", "/api/v1/keys", headers=pia, body=b"{}")
+    assert (own.status, own.json()["key"]["expires_at"] is None) == (201, False)
+    assert guarded.ask(client, ADMIN, "DELETE", "/users/pia")[0] == 204
+    for key in (unsaid, said, never):
+        assert guarded.ask(client, ADMIN, "DELETE", f"/keys/{key['key']['id']}")[0] == 204
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -22,10 +22,12 @@ from roadstead.testing.servers import wait_until
 CONFIG = """
 [auth]
 accounts = true
+master_key = "the same one for both of the replicas"
 
 [database]
 url = "URL"
 """
+SCOPE = "scope=repository:team/app:pull"
 ROUNDS = 2  # one at each replica
 TRIED_FOR_S = 0.3
 
@@ -59,12 +61,12 @@ class Heard(NamedTuple):
 
 
 class Users:
-    """Clients that ask with a key without a pause, each on a connection of its own; notes when each asked and heard."""
+    """Clients that ask without a pause, each on a connection of its own with headers of its own, and take notes."""
 
-    def __init__(self, clients: list[Client], headers: Mapping[str, str]) -> None:
+    def __init__(self, clients: Sequence[tuple[Client, Mapping[str, str]]]) -> None:
         self._over = threading.Event()
         self.heard: list[Heard] = []
-        self._threads = [threading.Thread(target=self._ask, args=(client, headers)) for client in clients]
+        self._threads = [threading.Thread(target=self._ask, args=each) for each in clients]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -88,14 +90,20 @@ class Users:
 
 
 def test_a_revoked_key_is_refused_everywhere_at_once(replicas: list[RoadsteadServer]) -> None:
-    """Whoever asks after the revocation is done is refused, whichever worker it is; before it, nobody does."""
+    """Whoever asks after the revocation is done is refused, whichever worker it is; before it, nobody does.
+
+    So it is with the key itself, and with a token that was got by it.
+    """
     roadstead(replicas[0], "user", "add", "ci", "--robot")
     clients = [server.client_of(worker) for server in replicas for worker in server.workers]
     assert len(clients) == 4
     asked = 0
     for number in range(ROUNDS):
         key = json.loads(roadstead(replicas[0], "key", "create", "ci", "--json"))
-        with Users(clients, basic("ci", key["key"])) as users:
+        with_key = basic("ci", key["key"])
+        token = clients[0].get(f"/auth/token?{SCOPE}", with_key).json()["token"]
+        ways = [with_key, {"Authorization": f"Bearer {token}"}]
+        with Users([(client, ways[(at + number) % 2]) for at, client in enumerate(clients)]) as users:
             users.wait_for(lambda heard: len(heard) > 100)
             begun = time.monotonic()
             roadstead(replicas[number % 2], "key", "revoke", key["id"])

@@ -303,3 +303,31 @@ def test_accounts_count_from_the_next_start_on(tmp_path: Path) -> None:
         client = server.client()
         digest = Digest.of(b"layer")
         assert [client.get(f"/v2/team/app/blobs/{digest}", who).status for who in ({}, ANA)] == [401, 200]
+
+
+def test_a_disabled_account_keeps_out_a_line_of_its_name(server: RoadsteadServer) -> None:
+    """In every worker, though the file's password is right and was let in a moment ago."""
+    clients = [server.client_of(worker) for worker in server.workers]
+    roadstead(server, "user", "add", "bob", given="of another bob")
+    assert [one.get("/v2/", BOB).status for one in clients] == [200, 200]
+    try:
+        roadstead(server, "user", "disable", "bob")
+        assert [one.get("/v2/", BOB).status for one in clients] == [401, 401]
+    finally:
+        roadstead(server, "user", "remove", "bob")
+    assert [one.get("/v2/", BOB).status for one in clients] == [200, 200]
+
+
+def test_names_in_both_are_told_at_the_start(tmp_path: Path) -> None:
+    """By name, and no others."""
+    write_users(tmp_path / "users", ana="of ana", bob="of bob")
+    config = tmp_path / "roadstead.toml"
+    config.write_text('[auth]\nhtpasswd = "users"\n')
+    add = [sys.executable, "-m", "roadstead", "user", "add", "ana", str(config), "--data", str(tmp_path / "data")]
+    subprocess.run(add, check=True, capture_output=True, text=True, input="of ana", timeout=60)
+
+    with RoadsteadServer(tmp_path, config=config.read_text()) as server:
+        [told] = [line for line in server.log.splitlines() if "an account and a line in the password file" in line]
+
+    assert "ana" in told
+    assert "bob" not in told

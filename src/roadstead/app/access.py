@@ -13,13 +13,15 @@ from roadstead.auth.limiter import FailureLimiter, Marks
 from roadstead.auth.own_keys import OwnKeys
 from roadstead.auth.passwords import Passwords
 from roadstead.auth.policies import Policies, Policy
-from roadstead.auth.ports import AccountStore, Authenticator, Challenges, Identities
+from roadstead.auth.ports import Account, AccountStore, Authenticator, Challenges, Identities
 from roadstead.auth.principal import ANONYMOUS, Principal, PrincipalKind
+from roadstead.auth.proof import Holder, ProofKind
 from roadstead.auth.providers.accounts import Accounts, ApiKeys
 from roadstead.auth.providers.htpasswd import HtpasswdFile
 from roadstead.auth.refusals import Refusals
 from roadstead.auth.standing import Standing
 from roadstead.auth.web_sessions import WebSessions
+from roadstead.clock import Clock
 from roadstead.db.engine import Database, open_database
 from roadstead.errors import ConflictError
 from roadstead.http.access import Guard
@@ -75,10 +77,17 @@ async def with_accounts_found(settings: Settings, accounts: AccountStore) -> Set
 class KnownNames:
     """`Identities`: the accounts, and who else the htpasswd file lets in."""
 
-    def __init__(self, accounts: AccountStore | None, standing: Standing, htpasswd: HtpasswdFile | None) -> None:
+    def __init__(
+        self,
+        accounts: AccountStore | None,
+        standing: Standing,
+        htpasswd: HtpasswdFile | None,
+        clock: Clock = CLOCK,
+    ) -> None:
         self._accounts = accounts
         self._standing = standing
         self._htpasswd = htpasswd
+        self._keys = None if accounts is None else ApiKeys(accounts, clock, standing)
 
     async def present(self, principal: Principal) -> Principal | None:
         """Return this one with the groups it is in now; None if there is nobody of that kind and name any more."""
@@ -89,6 +98,44 @@ class KnownNames:
         if principal.kind is PrincipalKind.USER and self._htpasswd is not None:
             return principal if principal.name in self._htpasswd.read().hashes else None
         return None
+
+    async def holder(self, principal: Principal, kind: ProofKind, key_id: str = "") -> Holder | None:
+        """Return this one as they are now, and what proves it now; None where nothing does, or they don't count."""
+        match kind:
+            case ProofKind.KEY:
+                return await self._holder_of_key(principal, key_id)
+            case ProofKind.ACCOUNT:
+                return await self._holder_of_account(principal)
+            case ProofKind.LINE:
+                return await self._holder_of_line(principal)
+
+    async def _holder_of_key(self, principal: Principal, key_id: str) -> Holder | None:
+        key = None if self._keys is None else await self._keys.good(key_id)
+        if key is None or not _is_same(key.owner, principal):
+            return None
+        return Holder(key.owner, key_id)
+
+    async def _holder_of_account(self, principal: Principal) -> Holder | None:
+        account = await self._account(principal.name)
+        if account is None or account.password_hash is None or not _is_same(account.principal, principal):
+            return None
+        counts = self._standing.objection(account) is None
+        return Holder(account.principal, account.password_hash.reveal()) if counts else None
+
+    async def _holder_of_line(self, principal: Principal) -> Holder | None:
+        hashed = None if self._htpasswd is None else self._htpasswd.read().hashes.get(principal.name)
+        if hashed is None or principal.kind is not PrincipalKind.USER:
+            return None
+        account = await self._account(principal.name)
+        # Who is disabled is kept out by name, whichever of two people it was meant for.
+        return None if account is not None and account.disabled else Holder(principal, hashed)
+
+    async def _account(self, name: str) -> Account | None:
+        return await self._accounts.find_account(name) if self._accounts else None
+
+
+def _is_same(one: Principal, other: Principal) -> bool:
+    return one.kind is other.kind and one.name == other.name
 
 
 NOBODY_KNOWN = KnownNames(None, Standing(CLOCK), None)

@@ -19,6 +19,7 @@ from roadstead.augment.locations import LayerClaim, digest_in
 from roadstead.augment.plan import Profile
 from roadstead.augment.ports import LayerStore
 from roadstead.augment.rules import LayerSpec, RuleSpec
+from roadstead.auth.providers.htpasswd import parse_htpasswd
 from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
 from roadstead.registry.importer import must_rebuild
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from roadstead.augment.layers import Elsewhere
 
 _log = structlog.get_logger()
+
+_NAMED = 20
+"""Names that a line of the log tells at the most."""
 
 
 async def prepare(settings: Settings, run_directory: Path) -> Handover:
@@ -46,6 +50,7 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
             await set_links(plugs, settings)
             await note_own_tree(plugs, settings)
         settings = await with_accounts_found(settings, plugs.database.accounts)
+        await _warn_of_namesakes(settings, plugs)
         await _check_tokens(settings, plugs)
         check_signatures(settings)
         await write_start(plugs.database.acts, settings, CLOCK)
@@ -54,6 +59,25 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
         async with _elsewhere(settings, plugs, specs, layers, run_directory) as elsewhere:
             rules = await prepare_rules(specs, layers, run_directory, CLOCK.now(), elsewhere)
     return Handover(settings=settings, rules_json=rules.to_json(), run_directory=run_directory)
+
+
+async def _warn_of_namesakes(settings: Settings, plugs: Plugs) -> None:
+    """Tell of names that are in the database and in the password file: either password lets somebody in."""
+    if not settings.auth.accounts or settings.auth.htpasswd is None:
+        return
+    try:
+        text = settings.auth.htpasswd.path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return  # each request that needs the file says so
+    accounts = {account.principal.name for account in await plugs.database.accounts.accounts()}
+    both = sorted(accounts & parse_htpasswd(text).hashes.keys())
+    if both:
+        _log.warning(
+            "names have an account and a line in the password file",
+            names=both[:_NAMED],
+            count=len(both),
+            advice="Keep one of the two: groups and keys are the account's alone, and either password is taken.",
+        )
 
 
 async def _check_tokens(settings: Settings, plugs: Plugs) -> None:

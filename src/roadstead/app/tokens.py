@@ -14,6 +14,7 @@ from roadstead.auth.bearer import BearerChallenge
 from roadstead.auth.challenges import BasicChallenge
 from roadstead.auth.policies import Policies
 from roadstead.auth.ports import Challenges, Identities
+from roadstead.auth.proof import Bonds
 from roadstead.auth.providers.tokens import BearerTokens, ForeignTokens
 from roadstead.auth.sealing import Sealer, kept_master_key
 from roadstead.auth.signing_keys import SigningKeys
@@ -40,7 +41,11 @@ class TokenParts:
         self._store = store
         self._identities = identities
         self._issue = settings.issue
-        self._keys = _signing_keys(settings, self._issue, store) if self._issue is not None else None
+        self._keys: SigningKeys | None = None
+        if self._issue is not None:
+            sealer = Sealer(_master_key(settings))
+            self._keys = _signing_keys(settings, self._issue, store, sealer)
+            self._bonds = Bonds(sealer.mark)
 
     async def check(self) -> None:
         """Read every key there is; raises KeysUnreadableError, MasterKeyWrongError."""
@@ -56,7 +61,7 @@ class TokenParts:
             issuers[foreign.issuer] = ForeignTokens(_verifier(foreign), CLOCK)
         if self._keys is not None and self._issue is not None:
             rules = _own_rules(self._settings, self._issue)
-            issuers[rules.issuer] = OwnTokens(self._keys, rules, self._identities, CLOCK)
+            issuers[rules.issuer] = OwnTokens(self._keys, rules, self._identities, self._bonds, CLOCK)
         return BearerTokens(issuers)
 
     def challenges(self) -> Challenges:
@@ -74,7 +79,12 @@ class TokenParts:
             return None
         rules = _own_rules(self._settings, issue)
         issuer = TokenIssuer(
-            self._keys, rules, CLOCK, lifetime=issue.lifetime, libtrust=issue.key_ids is KeyIds.LIBTRUST
+            self._keys,
+            rules,
+            self._bonds,
+            CLOCK,
+            lifetime=issue.lifetime,
+            libtrust=issue.key_ids is KeyIds.LIBTRUST,
         )
         desk = TokenDesk(
             access,
@@ -82,6 +92,7 @@ class TokenParts:
             by_policies(policies, partial(_repositories, default_space(build_upstreams(self._settings)))),
             self._store,
             self._identities,
+            self._bonds,
             CLOCK,
             service=rules.service,
             refresh_lifetime=issue.refresh_lifetime,
@@ -112,10 +123,10 @@ def _redirected(path: str) -> Callable[[str, str], str]:
     return lambda scheme, host: f"https://{host}/{path.lstrip('/')}"
 
 
-def _signing_keys(settings: Settings, issue: IssueSettings, store: DatabaseTokens) -> SigningKeys:
+def _signing_keys(settings: Settings, issue: IssueSettings, store: DatabaseTokens, sealer: Sealer) -> SigningKeys:
     return SigningKeys(
         store,
-        Sealer(_master_key(settings)),
+        sealer,
         CLOCK,
         issuer=issue.issuer or own_service(settings),
         algorithm=issue.algorithm.value,

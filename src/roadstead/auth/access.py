@@ -65,13 +65,16 @@ class Access:
 
     async def _sign_in(self, credentials: Credentials, mark: bytes | None) -> Caller:
         verdicts: list[Verdict] = []
+        is_barred = False
         for authenticator in self._authenticators:
             if isinstance(authenticator, Judges):
                 verdict = await authenticator.judge(credentials)
             else:
                 verdict, mark = Verdict(await authenticator.authenticate(credentials)), None  # nobody knows what by
             verdicts.append(verdict)
-            if verdict.caller is not None:
+            # The others are asked all the same: a "no" takes as long for everybody.
+            is_barred = is_barred or verdict.bars
+            if verdict.caller is not None and not is_barred:
                 if mark is not None:
                     self._recognised.keep(mark, verdict.caller, verdicts)
                 return verdict.caller

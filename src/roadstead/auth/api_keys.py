@@ -5,7 +5,7 @@ import re
 import secrets
 from base64 import b32encode
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from roadstead.auth.caller import Scope
 from roadstead.auth.ports import ApiKey
@@ -14,6 +14,9 @@ from roadstead.secret import Secret
 
 KEY_PREFIX = "rs_"
 """How a key begins: people and secret scanners know it by that."""
+
+DEFAULT_LIFETIME = timedelta(days=90)
+"""How long a key is good for where nobody says."""
 
 _ID_BYTES = 10
 _SECRET_BYTES = 20  # 160 bits

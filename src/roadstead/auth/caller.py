@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Self
 
 from roadstead.auth.principal import ANONYMOUS, Grant, Principal, PrincipalKind
+from roadstead.auth.proof import Proof
 from roadstead.oci.pattern import Glob, Pattern, PatternInvalidError
 from roadstead.oci.reference import NameInvalidError, RepositoryName
 
@@ -105,7 +106,7 @@ class Caller:
     """Somebody who has proved who they are (or nobody in particular), and how.
 
     ``grants`` are those of a bearer token and ``scope`` that of an API key: both only ever narrow. ``via`` names the
-    way of signing in, ``expires_at`` when it ends.
+    way of signing in, ``expires_at`` when it ends, ``proof`` what a token that is given for it is bound to.
     """
 
     principal: Principal
@@ -113,6 +114,7 @@ class Caller:
     scope: Scope | None = None
     via: str = ""
     expires_at: datetime | None = field(default=None, compare=False)
+    proof: Proof | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_anonymous(self) -> bool:

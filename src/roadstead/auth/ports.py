@@ -9,6 +9,7 @@ from roadstead.acts import Asked
 from roadstead.auth.caller import Caller, Scope
 from roadstead.auth.credentials import Credentials
 from roadstead.auth.principal import Grant, Principal
+from roadstead.auth.proof import Bond, Holder, ProofKind
 from roadstead.secret import Secret
 
 
@@ -30,11 +31,13 @@ class Verdict:
 
     ``caller`` None: the credentials are of another kind, or aren't right. ``read`` reads again, cheaply, all that the
     verdict depends on besides the credentials; it stands as long as that equals ``found``. None: it always stands.
+    ``bars``: whoever comes by this name is kept out, whatever the ways that are asked later say.
     """
 
     caller: Caller | None
     read: Callable[[], Awaitable[object]] | None = None
     found: object = None
+    bars: bool = False
 
 
 @runtime_checkable
@@ -258,13 +261,17 @@ class SigningKeyStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RefreshToken:
-    """What somebody gets new bearer tokens with, without their password; ``token_hash`` is its SHA-256."""
+    """What somebody gets new bearer tokens with, without their password; ``token_hash`` is its SHA-256.
+
+    ``bond`` is what it was got by and ends with, None where that isn't known: then it gives nothing.
+    """
 
     token_hash: str
     principal: Principal  # without groups: those are what they are when it is used
     service: str
     created_at: datetime
     expires_at: datetime
+    bond: Bond | None = None
 
 
 class RefreshTokenStore(Protocol):
@@ -288,4 +295,12 @@ class Identities(Protocol):
 
     async def present(self, principal: Principal) -> Principal | None:
         """Return this one with the groups it is in now; None if there is nobody of that kind and name any more."""
+        ...
+
+    async def holder(self, principal: Principal, kind: ProofKind, key_id: str = "") -> Holder | None:
+        """Return this one as they are now, and what proves it now: that key, or the hash of their password.
+
+        None where the key has ended or isn't theirs, where there is no such password, and where they don't count. The
+        caller compares the hash with the one that was proved.
+        """
         ...

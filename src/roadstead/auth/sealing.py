@@ -5,6 +5,8 @@ the tag, so that one value can't be put in another's place.
 """
 
 import contextlib
+import hashlib
+import hmac
 import os
 import secrets
 from base64 import b64encode
@@ -52,6 +54,7 @@ class Sealer:
             raise MasterKeyInvalidError(f"the master key is shorter than {SHORTEST} characters")
         key = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"roadstead sealing").derive(text)
         self._cipher = AESGCM(key)
+        self._marking = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"roadstead marking").derive(text)
 
     def seal(self, value: bytes, purpose: str) -> bytes:
         """Return the value sealed for a purpose (`signing key <kid>`)."""
@@ -67,6 +70,10 @@ class Sealer:
             return self._cipher.decrypt(nonce, rest, version + purpose.encode())
         except (InvalidTag, ValueError) as error:
             raise MasterKeyWrongError(purpose) from error
+
+    def mark(self, text: str) -> str:
+        """Return what stands for a text: the same each time, and nobody without the master key can guess it back."""
+        return hmac.new(self._marking, text.encode(), hashlib.sha256).hexdigest()
 
 
 def kept_master_key(path: Path) -> Secret:

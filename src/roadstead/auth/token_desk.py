@@ -15,6 +15,7 @@ from roadstead.auth.errors import CredentialsWrongError
 from roadstead.auth.policies import Policies
 from roadstead.auth.ports import Identities, RefreshToken, RefreshTokenStore
 from roadstead.auth.principal import Grant, Principal
+from roadstead.auth.proof import Bonds, Proof
 from roadstead.auth.scope import format_scope
 from roadstead.auth.tokens import IssuedToken, TokenIssuer
 from roadstead.clock import Clock
@@ -54,6 +55,7 @@ class TokenDesk:
         granting: Granting,
         refresh_tokens: RefreshTokenStore,
         identities: Identities,
+        bonds: Bonds,
         clock: Clock,
         *,
         service: str,
@@ -64,6 +66,7 @@ class TokenDesk:
         self._granting = granting
         self._refresh_tokens = refresh_tokens
         self._identities = identities
+        self._bonds = bonds
         self._clock = clock
         self._service = service
         self._refresh_lifetime = refresh_lifetime
@@ -79,20 +82,35 @@ class TokenDesk:
         caller = NOBODY if credentials is None else await self._access.sign_in(credentials)
         refresh = None
         # One for a key that is limited would be good for all that its owner may.
-        if offline and not caller.is_anonymous and caller.scope is None and caller.grants is None:
-            refresh = await self._refresh_token(caller.principal)
+        if offline and caller.proof is not None and caller.scope is None and caller.grants is None:
+            refresh = await self._refresh_token(caller.principal, caller.proof)
         return Handed(await self._issue(caller, asked), refresh)
 
     async def refresh(self, refresh_token: str, asked: Sequence[Grant], *, service: str | None) -> Handed:
-        """Return a token for the one whom the refresh token was made for; raises what `sign_in` does."""
+        """Return a token for the one whom the refresh token was made for; raises what `sign_in` does.
+
+        It has ended with the password that it was got by.
+        """
         self._check(service)
         found = await self._refresh_tokens.find_refresh_token(_hashed(refresh_token))
         if found is None or found.expires_at <= self._clock.now() or found.service != self._service:
             raise CredentialsWrongError("the refresh token is not valid (any more)")
-        principal = await self._identities.present(found.principal)
-        if principal is None:
+        caller = await self._caller(found)
+        if caller is None:
             raise CredentialsWrongError("the refresh token is not valid (any more)")
-        return Handed(await self._issue(Caller(principal, via="refresh token"), asked), refresh_token)
+        return Handed(await self._issue(caller, asked), refresh_token)
+
+    async def _caller(self, token: RefreshToken) -> Caller | None:
+        """Return whose a refresh token is, if what it was got by still counts."""
+        if token.bond is None:
+            return None
+        holder = await self._identities.holder(token.principal, token.bond.kind, token.bond.key_id)
+        if holder is None:
+            return None
+        proof = Proof(token.bond.kind, holder.of)
+        if not self._bonds.holds(token.bond, proof):
+            return None
+        return Caller(holder.principal, via="refresh token", proof=proof)
 
     def _check(self, service: str | None) -> None:
         if service is not None and service != self._service:
@@ -100,7 +118,7 @@ class TokenDesk:
 
     async def _issue(self, caller: Caller, asked: Sequence[Grant]) -> IssuedToken:
         grants = [grant for each in asked for grant in self._granting(caller, each) if grant.actions]
-        token = await self._issuer.issue(caller.principal, grants)
+        token = await self._issuer.issue(caller, grants)
         _log.info(
             "token issued",
             subject=str(caller.principal),
@@ -110,10 +128,11 @@ class TokenDesk:
         )
         return token
 
-    async def _refresh_token(self, principal: Principal) -> str:
+    async def _refresh_token(self, principal: Principal, proof: Proof) -> str:
         text, now = secrets.token_urlsafe(_REFRESH_BYTES), self._clock.now()
         nameless = Principal(principal.kind, principal.name)
-        row = RefreshToken(_hashed(text), nameless, self._service, now, now + self._refresh_lifetime)
+        ends, bond = now + self._refresh_lifetime, self._bonds.bind(proof)
+        row = RefreshToken(_hashed(text), nameless, self._service, now, ends, bond)
         await self._refresh_tokens.put_refresh_token(row)
         return text
 

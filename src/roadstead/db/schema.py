@@ -448,6 +448,7 @@ refresh_tokens = Table(
     Column("service", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
+    Column("bond", Text),
     PrimaryKeyConstraint("token_hash"),
 )
 Index("ix_refresh_tokens_name", refresh_tokens.c.name)

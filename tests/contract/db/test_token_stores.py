@@ -8,6 +8,7 @@ import pytest
 
 from roadstead.auth.ports import RefreshToken, SealedKey
 from roadstead.auth.principal import Principal, PrincipalKind
+from roadstead.auth.proof import Bond, ProofKind
 from roadstead.auth.sealing import MasterKeyWrongError, Sealer
 from roadstead.auth.signing_keys import PUBLISHED_BEFORE, SigningKeys
 from roadstead.db.engine import Database, open_database
@@ -17,7 +18,8 @@ from roadstead.testing.clock import FrozenClock
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 ANA = Principal(PrincipalKind.USER, "ana")
 KEY = SealedKey("kid", "ES256", b"\x00sealed\xff", "PEM", NOW, NOW + timedelta(hours=1))
-TOKEN = RefreshToken("hash", ANA, "registry", NOW, NOW + timedelta(days=1))
+BOND = Bond(ProofKind.ACCOUNT, "mark")
+TOKEN = RefreshToken("hash", ANA, "registry", NOW, NOW + timedelta(days=1), BOND)
 LIFETIME, ROTATION = timedelta(minutes=5), timedelta(days=30)
 
 
@@ -47,7 +49,7 @@ async def test_keys_are_kept(database: Database) -> None:
 async def test_refresh_tokens_are_kept(database: Database) -> None:
     """A token is found by its hash; all of one caller go together, and only theirs."""
     robot = replace(TOKEN, token_hash="robot", principal=Principal(PrincipalKind.ROBOT, "ana"))
-    for token in (TOKEN, replace(TOKEN, token_hash="second"), robot):
+    for token in (TOKEN, replace(TOKEN, token_hash="second", bond=None), robot):
         await database.tokens.put_refresh_token(token)
 
     assert await database.tokens.find_refresh_token("hash") == TOKEN

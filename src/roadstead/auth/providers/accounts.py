@@ -5,12 +5,14 @@ import secrets
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from roadstead.auth.api_keys import hashed, parse_key
+from roadstead.auth.api_keys import hashed as hash_of
+from roadstead.auth.api_keys import parse_key
 from roadstead.auth.caller import Caller
 from roadstead.auth.credentials import Bearer, Credentials, Password
 from roadstead.auth.errors import CredentialsWrongError
 from roadstead.auth.passwords import Passwords, hash_password
 from roadstead.auth.ports import NOT_MINE, AccountStore, ApiKey, Authenticator, Judges, TakesItsTime, Verdict
+from roadstead.auth.proof import Proof, ProofKind
 from roadstead.auth.standing import Standing
 from roadstead.clock import Clock
 
@@ -37,15 +39,16 @@ class ApiKeys:
         parts = parse_key(text)
         if parts is None:
             return NOT_MINE
-        read = partial(self._good, parts[0])
+        read = partial(self.good, parts[0])
         key = await self._lasting(parts[0])
-        if key is None or not hmac.compare_digest(key.secret_hash, hashed(parts[1])):
+        if key is None or not hmac.compare_digest(key.secret_hash, hash_of(parts[1])):
             return Verdict(None, read, key)
         if isinstance(credentials, Password) and credentials.username != key.owner.name:
             return Verdict(None, read, key)  # the log must not tell of somebody else than policies decided on
         if (reason := self._standing.objection(key)) is not None:
             raise OwnerOutError(reason)  # whoever has the key may know
-        caller = Caller(key.owner, scope=key.scope, via=f"key {key.key_id}", expires_at=key.expires_at)
+        proof = Proof(ProofKind.KEY, key.key_id)
+        caller = Caller(key.owner, scope=key.scope, via=f"key {key.key_id}", expires_at=key.expires_at, proof=proof)
         return Verdict(caller, read, key)
 
     async def _lasting(self, key_id: str) -> ApiKey | None:
@@ -55,7 +58,7 @@ class ApiKeys:
             return None
         return key
 
-    async def _good(self, key_id: str) -> ApiKey | None:
+    async def good(self, key_id: str) -> ApiKey | None:
         """Return the key of that id, unless it has ended or its owner doesn't count now."""
         key = await self._lasting(key_id)
         return None if key is None or self._standing.objection(key) is not None else key
@@ -73,20 +76,22 @@ class Accounts:
         return (await self.judge(credentials)).caller
 
     async def judge(self, credentials: Credentials) -> Verdict:
-        """Return who it is, and that it goes by the account's row."""
+        """Return who it is, and that it goes by the account's row. One that is disabled bars its name."""
         if not isinstance(credentials, Password):
             return NOT_MINE
         read = partial(self._store.find_account, credentials.username)
         account = await read()
         if account is None or account.password_hash is None:
-            return Verdict(None, read, account)
+            return Verdict(None, read, account, bars=account is not None and account.disabled)
         if account.disabled:
             # As long as with a wrong password, and the same answer: this one hasn't proved who they are.
             await self._passwords.waste(account.password_hash.reveal(), credentials)
+            return Verdict(None, read, account, bars=True)
+        hashed = account.password_hash.reveal()
+        if not await self._passwords.matches(hashed, credentials):
             return Verdict(None, read, account)
-        if not await self._passwords.matches(account.password_hash.reveal(), credentials):
-            return Verdict(None, read, account)
-        return Verdict(Caller(account.principal, via="account"), read, account)
+        proof = Proof(ProofKind.ACCOUNT, hashed)
+        return Verdict(Caller(account.principal, via="account", proof=proof), read, account)
 
     async def waste(self, credentials: Credentials) -> None:
         """Take as long as a wrong password does for a name that has none here."""

@@ -20,6 +20,7 @@ from roadstead.auth.errors import SourceUnreadableError
 from roadstead.auth.passwords import Passwords, objection
 from roadstead.auth.ports import NOT_MINE, Authenticator, Judges, TakesItsTime, Verdict
 from roadstead.auth.principal import Principal, PrincipalKind
+from roadstead.auth.proof import Proof, ProofKind
 
 _log = structlog.get_logger()
 
@@ -107,7 +108,8 @@ class HtpasswdFile:
         hashed = await read()
         if hashed is None or not await self._passwords.matches(hashed, credentials):
             return Verdict(None, read, hashed)
-        return Verdict(Caller(Principal(PrincipalKind.USER, credentials.username), via="htpasswd"), read, hashed)
+        principal = Principal(PrincipalKind.USER, credentials.username)
+        return Verdict(Caller(principal, via="htpasswd", proof=Proof(ProofKind.LINE, hashed)), read, hashed)
 
     async def _hash_of(self, name: str) -> str | None:
         return self.read().hashes.get(name)

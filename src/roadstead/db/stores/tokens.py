@@ -7,6 +7,7 @@ from sqlalchemy import Connection, bindparam, delete, insert, select
 
 from roadstead.auth.ports import RefreshToken, RefreshTokenStore, SealedKey, SigningKeyStore
 from roadstead.auth.principal import Principal, PrincipalKind
+from roadstead.auth.proof import Bond
 from roadstead.db.access import Access, Query
 from roadstead.db.moments import from_micros, to_micros
 from roadstead.db.schema import refresh_tokens, signing_keys
@@ -25,6 +26,7 @@ _TOKEN = (
     refresh_tokens.c.service,
     refresh_tokens.c.created_at,
     refresh_tokens.c.expires_at,
+    refresh_tokens.c.bond,
 )
 ALL_KEYS = Query(select(*_KEY).order_by(signing_keys.c.signs_from, signing_keys.c.kid))
 FIND_TOKEN = Query(select(*_TOKEN).where(refresh_tokens.c.token_hash == bindparam("token_hash")), "token_hash")
@@ -66,9 +68,10 @@ class DatabaseTokens:
         row = await self._access.row(FIND_TOKEN, token_hash)
         if row is None:
             return None
-        kind, name, service, created, expires = row
+        kind, name, service, created, expires, bond = row
         principal = Principal(PrincipalKind(kind), name)
-        return RefreshToken(token_hash, principal, service, from_micros(created), from_micros(expires))
+        made, ends = from_micros(created), from_micros(expires)
+        return RefreshToken(token_hash, principal, service, made, ends, Bond.parse(bond))
 
     async def remove_refresh_tokens(self, principal: Principal) -> int:
         """Remove all tokens of one caller."""
@@ -104,6 +107,7 @@ def _put_token(connection: Connection, token: RefreshToken) -> None:
             "service": token.service,
             "created_at": to_micros(token.created_at),
             "expires_at": to_micros(token.expires_at),
+            "bond": None if token.bond is None else str(token.bond),
         },
     )
 

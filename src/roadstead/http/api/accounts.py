@@ -1,13 +1,15 @@
 """Users, robot accounts and their keys: for administrators."""
 
 import asyncio
+from datetime import datetime
 from typing import Annotated
 
 from litestar import delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, PathParameter, QueryParameter
+from msgspec import UnsetType
 
-from roadstead.auth.api_keys import is_key_id, make_key
+from roadstead.auth.api_keys import DEFAULT_LIFETIME, is_key_id, make_key
 from roadstead.auth.caller import RepositoryGlob, Scope
 from roadstead.auth.names import parse_account_name
 from roadstead.auth.own_keys import WantedKey
@@ -116,7 +118,9 @@ async def create_key(call: NamedDependency[Call], data: JSONBody[wire.NewKey]) -
     caller = await call.in_person()
     if caller is not None and data.owner in (None, caller.principal.name):
         call.admit_user()
-        wanted = WantedKey(globs, frozenset(data.actions), wire.aware(data.expires_at), data.description)
+        if data.expires_at is None and not call.may_administer():
+            raise ParametersInvalidError("expires_at is null: only an administrator makes keys that never end")
+        wanted = WantedKey(globs, frozenset(data.actions), _end_of(data), data.description)
         own = await call.own_keys.make(caller, wanted, call.asked)
         return wire.MadeKey(own.text.reveal(), wire.key(own.row))
     await call.needs_admin()
@@ -130,12 +134,19 @@ async def create_key(call: NamedDependency[Call], data: JSONBody[wire.NewKey]) -
         account.principal,
         Scope(globs, frozenset(data.actions)),
         now=SystemClock().now(),
-        expires_at=wire.aware(data.expires_at),
+        expires_at=_end_of(data),
         description=data.description.replace("\0", ""),
     )
     if not await store.put_key(made.row, asked=call.asked):
         raise ThingUnknownError(f"there is no account {data.owner} any more")
     return wire.MadeKey(made.text.reveal(), wire.key(made.row))
+
+
+def _end_of(data: wire.NewKey) -> datetime | None:
+    """Return when a key is to end: 90 days from now where nothing is said, never where null is."""
+    if isinstance(data.expires_at, UnsetType):
+        return SystemClock().now() + DEFAULT_LIFETIME
+    return wire.aware(data.expires_at)
 
 
 @delete("/keys/{key_id:str}", tags=["accounts"], summary="Revoke a key", responses=problems(404))

@@ -152,15 +152,15 @@ class Keys(msgspec.Struct):
 
 
 class NewKey(msgspec.Struct, forbid_unknown_fields=True):
-    """A key to be; it is never good for more than its account. Without ``expires_at`` it never ends.
+    """A key to be; it is never good for more than its account. Without ``expires_at`` it is good for 90 days.
 
-    Without an ``owner`` it is for whoever asks.
+    With null there it never ends, which administrators alone can have. Without an ``owner`` it is for whoever asks.
     """
 
     owner: NameText | None = None
     repositories: Annotated[list[GlobText], Meta(max_length=100)] = msgspec.field(default_factory=lambda: ["**"])
     actions: Annotated[list[Action], Meta(min_length=1)] = msgspec.field(default_factory=lambda: [Action.PULL])
-    expires_at: datetime | None = None
+    expires_at: datetime | msgspec.UnsetType | None = msgspec.UNSET
     description: Annotated[str, Meta(max_length=256)] = ""
 
 
