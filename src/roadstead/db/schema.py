@@ -41,6 +41,7 @@ REVISIONS = (
     "0013",
     "0014",
     "0015",
+    "0016",
 )
 """Every revision of the schema, oldest first; the last is the one that this release works with."""
 
