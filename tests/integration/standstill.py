@@ -299,8 +299,12 @@ def mount_too(case: Case) -> None:
 
 
 def delete_too(case: Case) -> None:
-    """Delete the image: not its blob, which is taken from the repository at once, whatever a manifest says."""
+    """Delete the image, and then its index: who names a part of an index has that deleted, whatever lists it.
+
+    Not its blob, which is taken from the repository at once, whatever a manifest says.
+    """
     case.delete()
+    case.front.ask("DELETE", f"{case.home}/manifests/{make_index([case.image]).digest}", expect=(202, 404))
 
 
 def move_the_tag(case: Case) -> None:
