@@ -2,7 +2,7 @@
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from roadstead.auth.errors import CredentialsWrongError
 from roadstead.auth.limiter import FailureLimiter
 from roadstead.auth.passwords import Passwords
 from roadstead.auth.policies import Policies
-from roadstead.auth.ports import RefreshToken, SealedKey
+from roadstead.auth.ports import RefreshToken
 from roadstead.auth.principal import Grant, Principal, PrincipalKind
 from roadstead.auth.proof import Bond, Bonds, Proof, ProofKind
 from roadstead.auth.providers.accounts import Accounts, ApiKeys
@@ -31,6 +31,8 @@ from roadstead.auth.standing import Standing
 from roadstead.auth.token_desk import Handed, TokenDesk
 from roadstead.auth.tokens import OwnTokens, TokenIssuer
 from roadstead.auth.verifying import TokenInvalidError, TokenRules, unverified_claims, unverified_header
+from roadstead.db.engine import open_database
+from roadstead.db.stores.tokens import DatabaseTokens
 from roadstead.secret import Secret
 from roadstead.testing.clock import FrozenClock
 from roadstead.testing.memory_accounts import MemoryAccounts
@@ -43,32 +45,6 @@ LIFETIME = timedelta(minutes=5)
 RULES = TokenRules("registry.test", "registry.test", frozenset({"ES256"}))
 
 
-class Kept:
-    """Signing keys and refresh tokens in memory."""
-
-    def __init__(self) -> None:
-        self._keys: dict[str, SealedKey] = {}
-        self._tokens: dict[str, RefreshToken] = {}
-
-    async def signing_keys(self) -> Sequence[SealedKey]:
-        return list(self._keys.values())
-
-    async def add_signing_key(self, key: SealedKey) -> None:
-        self._keys[key.kid] = key
-
-    async def remove_signing_key(self, kid: str) -> bool:
-        return self._keys.pop(kid, None) is not None
-
-    async def put_refresh_token(self, token: RefreshToken) -> None:
-        self._tokens[token.token_hash] = token
-
-    async def find_refresh_token(self, token_hash: str) -> RefreshToken | None:
-        return self._tokens.get(token_hash)
-
-    async def remove_refresh_tokens(self, principal: Principal) -> int:
-        raise NotImplementedError
-
-
 def hash_of(word: str) -> str:
     return bcrypt.hashpw(word.encode(), bcrypt.gensalt(4)).decode()
 
@@ -76,12 +52,12 @@ def hash_of(word: str) -> str:
 class Installation:
     """All that tokens need: ana with an account and keys, and a file with bob."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, tokens: DatabaseTokens) -> None:
         self.clock = FrozenClock(NOW)
         self.accounts = MemoryAccounts()
         self.users = directory / "users"
         self.write(bob="of bob")
-        self.kept = kept = Kept()
+        self.tokens = tokens
         sealer, standing = Sealer(Secret("m" * 32)), Standing(self.clock)
         limiter = FailureLimiter()
         passwords = Passwords(limiter)
@@ -90,7 +66,7 @@ class Installation:
         self.access = Access(Policies(), ways, limiter)
         identities = KnownNames(self.accounts, standing, htpasswd, self.clock)
         keys = SigningKeys(
-            kept,
+            tokens,
             sealer,
             self.clock,
             issuer="registry.test",
@@ -104,7 +80,7 @@ class Installation:
             self.access,
             TokenIssuer(keys, RULES, bonds, self.clock, lifetime=LIFETIME),
             lambda _, asked: [asked],
-            kept,
+            tokens,
             identities,
             bonds,
             self.clock,
@@ -136,8 +112,10 @@ class Installation:
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Installation:
-    return Installation(tmp_path)
+async def here(tmp_path: Path) -> AsyncIterator[Installation]:
+    database = await open_database(f"sqlite:///{tmp_path}/roadstead.db", migrate=True)
+    yield Installation(tmp_path, database.tokens)
+    await database.close()
 
 
 async def refused(here: Installation, handed: Handed) -> bool:
@@ -244,7 +222,7 @@ async def test_a_refresh_token_of_before_gives_nothing(here: Installation) -> No
     text = "made by another release"
     hashed = hashlib.sha256(text.encode()).hexdigest()
     await here.put("of ana")
-    await here.kept.put_refresh_token(RefreshToken(hashed, ANA, "registry.test", NOW, NOW + timedelta(days=1)))
+    await here.tokens.put_refresh_token(RefreshToken(hashed, ANA, "registry.test", NOW, NOW + timedelta(days=1)))
 
     with pytest.raises(CredentialsWrongError):
         await here.desk.refresh(text, ASKED, service=None)
