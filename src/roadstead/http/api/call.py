@@ -23,6 +23,7 @@ class Call:
     def __init__(self, request: Request, services: Services) -> None:
         self.request = request
         self.services = services
+        self._caller: Caller | None = None  # who asks, once `in_person` has found it out
 
     @property
     def administration(self) -> Administration:
@@ -33,7 +34,7 @@ class Call:
         """Let the caller through, or raise as the guard and the limits do for `/v2/`."""
         if self.services.guard is not None:
             name = None if repository is None else str(repository)
-            caller = await self._signed_in_with_a_browser()
+            caller = self._caller or await self._signed_in_with_a_browser()
             await self.services.guard.admit_to(self.request, action, name, caller=caller)
         if self.services.limits is not None:
             self.services.limits.admit_user(self.request)
@@ -56,6 +57,7 @@ class Call:
             caller = await self.services.guard.identify(self.request)
         else:
             self.services.guard.recognise(self.request, caller)
+        self._caller = caller
         return caller if comes_in_person(caller) else None
 
     async def _signed_in_with_a_browser(self) -> Caller | None:
