@@ -16,10 +16,16 @@ from aiohttp import web
 from roadstead.app.elsewhere import named_hosts, open_elsewhere
 from roadstead.augment.includes import EMPTY_LAYER, EMPTY_TAR, IncludeInvalidError, Includes
 from roadstead.augment.layer_sources import LayerBounds, LayerSources, LayerTooSlowError, everything, nothing
-from roadstead.augment.locations import LayerClaim, LayerForbiddenError, LayerMismatchError, LocationInvalidError
+from roadstead.augment.locations import (
+    MAX_INLINE,
+    LayerClaim,
+    LayerForbiddenError,
+    LayerMismatchError,
+    LocationInvalidError,
+)
 from roadstead.augment.plan import PlannedLayer, variant
 from roadstead.augment.ports import MayPull
-from roadstead.augment.sources.inline import MAX_CHARACTERS, InlineLayers
+from roadstead.augment.sources.inline import InlineLayers
 from roadstead.augment.sources.registries import KnownRegistries, RegistryLayers
 from roadstead.augment.sources.web import WebLayers
 from roadstead.clock import SystemClock
@@ -337,7 +343,7 @@ async def test_more_than_a_layer_may_be_is_refused_unread(house: House, upstream
         "https://example.com:99999/layer",
         "https://example.com/a layer",
         "https://example.com/\nHost: other",
-        pytest.param("data:" + "A" * MAX_CHARACTERS, id="a data: too long"),
+        pytest.param("data:" + "A" * MAX_INLINE, id="a data: too long"),
         pytest.param("https://example.com/" + "a" * 10_000, id="a URL too long"),
         "docker://example.com/app:latest",
         f"docker://example.com/app:latest@{GZIP}",

@@ -5,7 +5,6 @@ derived before there was a key, or another key, or provenance at all, is derived
 gives the same image and adds what is missing.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -42,6 +41,10 @@ class AttestedDerivations:
         with_provenance: bool = True,
         seal: Seal | None = None,
     ) -> None:
+        self.find_within = store.find_within
+        self.sources_of = store.sources_of
+        self.memories = store.memories
+        self.made_here = store.made_here
         self._store = store
         self._layers = layers
         self._statements = statements
@@ -64,10 +67,6 @@ class AttestedDerivations:
             return found
         return replace(found, derived=None)
 
-    async def find_within(self, space: RepositoryName, repository: RepositoryName, derived: Digest) -> Served | None:
-        """Return what was derived into a space."""
-        return await self._store.find_within(space, repository, derived)
-
     async def record(self, derivation: Derivation, *, now: datetime, space: RepositoryName | None = None) -> None:
         """Store a derivation with what is said of it."""
         root = derivation.root
@@ -82,18 +81,6 @@ class AttestedDerivations:
             space=space,
         )
         self._remember(space or derivation.repository, root.digest)
-
-    async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:
-        """Return the source manifests that a derived root digest was made from."""
-        return await self._store.sources_of(repository, derived)
-
-    async def memories(self, repository: RepositoryName, digest: Digest) -> Sequence[tuple[Digest, str]]:
-        """Return the sources and plans that the repository once had a digest from."""
-        return await self._store.memories(repository, digest)
-
-    async def made_here(self, config: Digest, plan_digest: Digest) -> bool:
-        """Say whether an image config was ever derived here under this plan."""
-        return await self._store.made_here(config, plan_digest)
 
     def _said(self, derivation: Derivation) -> list[Artifact]:
         said: list[Artifact] = []

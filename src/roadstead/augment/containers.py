@@ -20,11 +20,18 @@ from roadstead.augment.container_token import (
     token_hash,
 )
 from roadstead.augment.includes import IncludeInvalidError
-from roadstead.augment.locations import LayerClaim, LayerMismatchError, LocationInvalidError, named_here, shown
+from roadstead.augment.locations import (
+    LayerClaim,
+    LayerMismatchError,
+    LocationInvalidError,
+    is_inline,
+    named_here,
+    shown,
+)
 from roadstead.augment.plan import Plan, PlannedLayer
 from roadstead.augment.ports import MayPull, Served
 from roadstead.augment.service import Augmenter
-from roadstead.augment.wanted_layers import LayerRefusedError, check_wanted, is_inline
+from roadstead.augment.wanted_layers import LayerRefusedError, check_wanted
 from roadstead.auth.principal import Principal
 from roadstead.clock import Clock
 from roadstead.errors import InvalidError, NotFoundError, UnavailableError
@@ -180,7 +187,7 @@ class Containers:
             raise IncludeRefusedError(image, str(error), error.advice()) from error
 
     async def _layer(self, position: int, layer: LayerClaim, may_pull: MayPull) -> PlannedLayer:
-        sources = self._callers.within() if is_inline(layer) else (await self._callers.elsewhere()).sources
+        sources = self._callers.within() if is_inline(layer.location) else (await self._callers.elsewhere()).sources
         try:
             return await sources.fetch_claimed(layer, may_pull=may_pull)
         except (LocationInvalidError, LayerMismatchError, LayerInvalidError) as error:

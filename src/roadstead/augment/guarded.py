@@ -34,6 +34,9 @@ class GuardedDerivations:
     """
 
     def __init__(self, store: DerivationStore, admission: Admission, origins: Origins) -> None:
+        self.sources_of = store.sources_of
+        self.memories = store.memories
+        self.made_here = store.made_here
         self._store = store
         self._origins = origins
         self._admission = admission
@@ -77,18 +80,6 @@ class GuardedDerivations:
         """Store a derivation, if its source may be served."""
         await self._admission.check(derivation.repository, derivation.source)
         await self._store.record(derivation, now=now, space=space)
-
-    async def sources_of(self, repository: RepositoryName, derived: Digest) -> Sequence[Digest]:
-        """Return the source manifests that a derived root digest was made from."""
-        return await self._store.sources_of(repository, derived)
-
-    async def memories(self, repository: RepositoryName, digest: Digest) -> Sequence[tuple[Digest, str]]:
-        """Return the sources and plans that the repository once had a digest from."""
-        return await self._store.memories(repository, digest)
-
-    async def made_here(self, config: Digest, plan_digest: Digest) -> bool:
-        """Say whether an image config was ever derived here under this plan."""
-        return await self._store.made_here(config, plan_digest)
 
 
 def _claims(guarded: GuardedDerivations) -> DerivationStore:

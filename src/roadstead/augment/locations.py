@@ -14,6 +14,10 @@ from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import ImageReference, ReferenceInvalidError, RepositoryName
 
+INLINE = "data:"
+MAX_INLINE = 14_000_000
+"""Characters of a location that is the layer itself (Wave's ``max-data-layer-size``): ten megabytes, in JSON."""
+
 MAX_LENGTH = 8192
 """Characters of a location that isn't the layer itself."""
 
@@ -70,10 +74,9 @@ def kind_of(location: str) -> str:
     return kind
 
 
-def is_location(text: str) -> bool:
-    """Say whether a text is meant as a location rather than as a path. Pure."""
-    kind, colon, rest = text.partition(":")
-    return bool(colon) and (kind.lower() == "data" or (kind.lower() in KINDS and rest.startswith("//")))
+def is_inline(location: str) -> bool:
+    """Say whether a location holds the layer's bytes itself; schemes are the same in capitals (RFC 3986 §3.1). Pure."""
+    return location[: len(INLINE)].lower() == INLINE
 
 
 def digest_in(location: str) -> Digest | None:
@@ -83,7 +86,7 @@ def digest_in(location: str) -> Digest | None:
 
 def shown(location: str) -> str:
     """Return a location to be told of: not all of a ``data:``, no password and no query, which may be one. Pure."""
-    if location[:5].lower() == "data:":
+    if is_inline(location):
         return f"data:… ({len(location)} characters)"
     try:
         parts = urlsplit(location)

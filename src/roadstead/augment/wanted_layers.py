@@ -6,12 +6,8 @@ Everything here is judged before anything is fetched or stored; the rest is judg
 
 from collections.abc import Sequence
 
-from roadstead.augment.locations import LayerClaim
+from roadstead.augment.locations import INLINE, KINDS, MAX_INLINE, LayerClaim, is_inline
 from roadstead.errors import InvalidError
-
-PREFIX = "data:"
-MAX_LOCATION = 14_000_000
-"""Characters of a location (Wave's ``max-data-layer-size``)."""
 
 MAX_LAYER_BYTES = 1 << 20
 """Of a layer that comes within the request."""
@@ -22,7 +18,6 @@ MAX_RATIO = 64
 """What such a layer may unpack to: so much, or so many times its size. gzip makes a MiB of a GiB of zeros, somebody has
 to read them, and a request may hold dozens of such layers."""
 
-_KINDS = frozenset({"data", "http", "https", "docker"})
 _ELSEWHERE = (
     "Push a large layer as a blob and give docker://HOST/NAME@DIGEST as location, or keep it on a server and give the "
     "address."
@@ -44,11 +39,6 @@ class LayerRefusedError(InvalidError):
         return self._advice
 
 
-def is_inline(layer: LayerClaim) -> bool:
-    """Say whether the layer's bytes are in its location."""
-    return layer.location.startswith(PREFIX)
-
-
 def check_wanted(layers: Sequence[LayerClaim]) -> None:
     """Raise LayerRefusedError for the first layer that isn't taken from a caller, or is too much. Pure."""
     total = 0
@@ -56,7 +46,7 @@ def check_wanted(layers: Sequence[LayerClaim]) -> None:
         _check_location(position, layer.location)
         if layer.gzip_digest == layer.tar_digest:
             raise LayerRefusedError(position, "it is a plain tar: compress it with gzip")
-        if not is_inline(layer):
+        if not is_inline(layer.location):
             continue
         total += layer.gzip_size or 0
         _check_inline(position, layer, total)
@@ -67,15 +57,15 @@ def _check_location(position: int, location: str) -> None:
     scheme, colon, _ = location.partition(":")
     if not location:
         raise LayerRefusedError(position, "it has no location")
-    if not colon or scheme.lower() not in _KINDS:
+    if not colon or scheme.lower() not in KINDS:
         raise LayerRefusedError(position, f"its location {location[:80]!r} is not taken from clients", _TAKEN)
 
 
 def _check_inline(position: int, layer: LayerClaim, total: int) -> None:
     size = layer.gzip_size or 0
-    if len(layer.location) > MAX_LOCATION:
-        raise LayerRefusedError(position, f"its location is longer than {MAX_LOCATION} characters", _ELSEWHERE)
-    if "," in layer.location[: len(PREFIX) + 80]:
+    if len(layer.location) > MAX_INLINE:
+        raise LayerRefusedError(position, f"its location is longer than {MAX_INLINE} characters", _ELSEWHERE)
+    if "," in layer.location[: len(INLINE) + 80]:
         raise LayerRefusedError(position, "its location is a data URL; write data: and then base64, nothing between")
     if size > MAX_LAYER_BYTES:
         raise LayerRefusedError(position, f"it has {size} bytes, of {MAX_LAYER_BYTES} at the most", _ELSEWHERE)

@@ -112,6 +112,15 @@ async def test_how_much_a_request_carries(within: LayerSources) -> None:
         await within.fetch_claimed(replace(full, gzip_size=5))
 
 
+def test_a_scheme_in_capitals_is_the_same_scheme() -> None:
+    """What a request may carry is bounded however `data:` is written."""
+    full = replace(wanted(), location=f"DATA:{b64encode(bytes(1 << 20)).decode()}", gzip_size=1 << 20)
+    with pytest.raises(LayerRefusedError, match="at the most"):
+        check_wanted([replace(full, gzip_size=(1 << 20) + 1)])
+    with pytest.raises(LayerRefusedError, match="together"):
+        check_wanted([full] * 11)
+
+
 def test_tokens_are_random() -> None:
     """160 bits in lower-case letters and digits, kept as a hash."""
     tokens = {new_token() for _ in range(100)}

@@ -99,6 +99,13 @@ def test_what_is_shown_again() -> None:
     assert redacted(None) is None
 
 
+def test_bytes_are_left_out_however_the_scheme_is_written() -> None:
+    """A layer's bytes are not kept with a token, in capitals either."""
+    found = redacted(ConfigBody(layers=[LayerBody("Data:AAAA", DIGEST, 5, DIGEST)]))
+    assert found is not None
+    assert [layer.location for layer in found.layers or ()] == ["data:DATA+OMITTED"]
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [

@@ -8,12 +8,9 @@ import base64
 import binascii
 from collections.abc import AsyncGenerator
 
-from roadstead.augment.locations import LayerMismatchError, LocationInvalidError
+from roadstead.augment.locations import MAX_INLINE, LayerMismatchError, LocationInvalidError
 from roadstead.augment.ports import LayerSource, MayPull
 from roadstead.oci.digest import Digest
-
-MAX_CHARACTERS = 14_000_000
-"""Of a location; what Wave takes. Ten megabytes of layer, which passes through a JSON document."""
 
 _PIECE = 1 << 20
 
@@ -25,9 +22,9 @@ class InlineLayers:
         self, location: str, digest: Digest | None, size: int | None, may_pull: MayPull
     ) -> AsyncGenerator[bytes, None]:
         """Yield the bytes; raises LocationInvalidError for what isn't their plain base64, or is too long."""
-        if len(location) > MAX_CHARACTERS:
+        if len(location) > MAX_INLINE:
             raise LocationInvalidError(
-                location, f"it has more than {MAX_CHARACTERS} characters; put the layer somewhere, or push it"
+                location, f"it has more than {MAX_INLINE} characters; put the layer somewhere, or push it"
             )
         text = location.partition(":")[2]
         if size is not None and (len(text) // 4) * 3 - text.count("=", -2) != size:

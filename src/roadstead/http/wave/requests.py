@@ -12,9 +12,9 @@ import msgspec
 
 from roadstead.augment.containers import NotDoneHereError
 from roadstead.augment.includes import parse_include
-from roadstead.augment.locations import LayerClaim
+from roadstead.augment.locations import MAX_INLINE, LayerClaim, is_inline
 from roadstead.augment.plan import Plan, PlanInvalidError, PlannedLayer, Profile, parse_variable
-from roadstead.augment.wanted_layers import MAX_LOCATION, PREFIX, LayerRefusedError
+from roadstead.augment.wanted_layers import LayerRefusedError
 from roadstead.errors import InvalidError
 from roadstead.http.wave.errors import RequestInvalidError
 from roadstead.http.wave.wire import ConfigBody, ContainerBody, LayerBody
@@ -212,8 +212,8 @@ def _layer(position: int, layer: LayerBody) -> LayerClaim:
                 position, f"{name} is missing; a layer has location, gzipDigest, gzipSize, tarDigest"
             )
     location, size = layer.location or "", layer.gzip_size or 0
-    if len(location) > MAX_LOCATION:
-        raise LayerRefusedError(position, f"its location is longer than {MAX_LOCATION} characters")
+    if len(location) > MAX_INLINE:
+        raise LayerRefusedError(position, f"its location is longer than {MAX_INLINE} characters")
     if size <= 0:
         raise LayerRefusedError(position, f"gzipSize is {size}; it is a number of bytes")
     return LayerClaim(
@@ -265,7 +265,7 @@ def redacted(config: ConfigBody | None) -> ConfigBody | None:
 
 
 def _shown(location: str) -> str:
-    if location.startswith(PREFIX):
+    if is_inline(location):
         return OMITTED
     path = location.partition("?")[0].partition("#")[0]  # signatures stand in the query
     scheme, separator, rest = path.partition("://")
