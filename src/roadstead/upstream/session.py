@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from roadstead.secret import Secret
 from roadstead.upstream.address import RegistryAddress
 from roadstead.upstream.challenge import Challenge, parse_challenges, preferred
-from roadstead.upstream.credentials import Credentials, CredentialSource, Password
+from roadstead.upstream.credentials import BearerKey, Credentials, CredentialSource, Password
 from roadstead.upstream.errors import (
     BadAnswerError,
     OtherProtocolError,
@@ -164,6 +164,8 @@ class Session:
             return _SignedIn()
         credentials = await self.source.find(self.address, call.repository)
         self._anonymous = credentials is None
+        if isinstance(credentials, BearerKey):  # whichever scheme it asks for: it is the registry's own key
+            return _SignedIn(f"Bearer {credentials.secret.reveal()}")
         if self._challenge.scheme == "basic":
             return _SignedIn(basic(credentials) if isinstance(credentials, Password) else None)
         self._check_may_have(self._challenge, credentials)
