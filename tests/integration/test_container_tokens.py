@@ -397,7 +397,7 @@ def test_guesses_are_limited(tmp_path: Path) -> None:
         ({"containerImage": "team/app:1", "packages": {}}, 400, "packages"),
         ({"containerImage": "team/app:1", "containerIncludes": ["a"]}, 400, "name its registry"),
         ({"containerImage": "team/app:1", "containerIncludes": ["up.example/a:1"] * 11}, 400, "containerIncludes"),
-        ({"containerImage": "team/app:1", "dryRun": True}, 501, "dryRun"),
+        ({"containerImage": "team/app:1", "dryRun": True}, 501, "targetDigest"),
         ({"containerImage": "team/app:1", "scanMode": "required"}, 501, "scanMode"),
     ],
 )
