@@ -20,6 +20,9 @@ from roadstead.oci.strict_json import parse_object
 
 MAX_CONFIG = 8 << 20
 MAX_STATEMENT = 4 << 20
+MAX_STATEMENTS = 32
+"""Statements about one image that are looked at for ours: who may push could add any number."""
+
 MAX_DEPTH = 4
 _IN_TOTO = "application/vnd.in-toto+json"
 _KINDS = {
@@ -275,9 +278,8 @@ def _digest(text: str) -> Digest | None:
 
 async def _provenance(source: Source, referrers: Sequence[Descriptor]) -> dict[str, Any]:
     """Return the parameters of the statement that we made about an image; empty where there is none."""
-    for referrer in referrers:
-        if referrer.artifact_type != _IN_TOTO:
-            continue
+    statements = [referrer for referrer in referrers if referrer.artifact_type == _IN_TOTO]
+    for referrer in statements[:MAX_STATEMENTS]:
         try:
             media_type, raw = await source.manifest(referrer.digest)
             manifest = parse_manifest(raw, media_type)

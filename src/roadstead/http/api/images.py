@@ -79,7 +79,7 @@ async def history(
     return wire.History(str(name), str(of), changes, changes[-1].position if len(found) > n else None)
 
 
-@get("/image", tags=["images"], summary="Show an image", responses=problems(404, 405))
+@get("/image", tags=["images"], summary="Show an image", responses=problems(404))
 async def image(
     call: NamedDependency[Call], repository: RepositoryQuery, reference: ReferenceQuery, platform: PlatformQuery = ""
 ) -> wire.Image:
