@@ -150,6 +150,13 @@ class AccountStore(Protocol):
         """
         ...
 
+    async def set_groups(self, name: str, groups: frozenset[str], *, asked: Asked | None = None) -> bool:
+        """Put an account into these groups and no others; False where there is none. Password and keys stay.
+
+        Raises AccountVouchedError where an issuer says who it is.
+        """
+        ...
+
     async def set_disabled(self, name: str, *, disabled: bool, now: datetime, asked: Asked | None = None) -> bool:
         """Have an account count no more, or again; False where there is none. Its sessions end, its keys stay."""
         ...

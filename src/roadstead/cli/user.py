@@ -39,7 +39,10 @@ class AccountTakenError(ConflictError):
 
     def advice(self) -> str:
         """Say how it is changed."""
-        return "With --replace it gets the groups and the password that you say; its keys stay."
+        return (
+            "With --replace it gets the groups and the password that you say; its keys stay. roadstead user groups "
+            "changes its groups alone."
+        )
 
 
 class AccountMissingError(NotFoundError):
@@ -83,6 +86,23 @@ def add(
     typer.echo(f"{principal} is in {without_password(settings.database_url)}")
     if not settings.auth.accounts:
         typer.echo("A server that runs already asks for it after its next start.", err=True)
+
+
+@app.command("groups", epilog="Example: roadstead user groups ana roadstead.toml --group developers --group ops")
+def set_groups(
+    name: NameArgument,
+    config: ConfigArgument = None,
+    data: DataOption = None,
+    group: Annotated[list[str] | None, typer.Option(metavar="GROUP", help="A group it is in; may be repeated.")] = None,
+    none: Annotated[bool, typer.Option("--none", help="Take it out of every group.")] = False,
+) -> None:
+    """Put an account into these groups and no others; its password and keys stay. It counts at once."""
+    if none == bool(group):
+        raise typer.BadParameter("say each group that it is to be in with --group, or --none")
+    groups = frozenset(parse_account_name(text) for text in group or ())
+    if not asyncio.run(_set_groups(load_existing(config, data), name, groups)):
+        raise AccountMissingError(name)
+    typer.echo(f"{name} is in {', '.join(sorted(groups)) or 'no group'}")
 
 
 @app.command("list", epilog="Example: roadstead user list roadstead.toml --json")
@@ -164,6 +184,14 @@ async def _remove(settings: Settings, name: str) -> bool:
 
     async with open_accounts(settings, migrate=False) as accounts:
         return await accounts.remove_account(name, asked=asked())
+
+
+async def _set_groups(settings: Settings, name: str, groups: frozenset[str]) -> bool:
+    # As above.
+    from roadstead.app.access import open_accounts
+
+    async with open_accounts(settings, migrate=False) as accounts:
+        return await accounts.set_groups(name, groups, asked=asked())
 
 
 async def _set_disabled(settings: Settings, name: str, *, disabled: bool) -> bool:

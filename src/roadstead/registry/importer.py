@@ -82,7 +82,8 @@ class WrittenMeanwhileError(ConflictError):
     def __init__(self, repositories: Sequence[str]) -> None:
         self.repositories = repositories
         super().__init__(
-            f"somebody else has written into the tree (docker-registry?) since it was taken up: {', '.join(repositories)}"
+            "somebody else has written into the tree (docker-registry?) since it was taken up: "
+            + ", ".join(repositories)
         )
 
     def advice(self) -> str:

@@ -62,6 +62,24 @@ def test_users_come_change_and_go(registry: Registry) -> None:
     assert isinstance(registry.run("user", "remove", "ana").exception, AccountMissingError)
 
 
+def test_groups_change_without_a_password(registry: Registry) -> None:
+    """Kind and password stay; no group at all has to be said, and who isn't there is told."""
+    registry.done("user", "add", "ana", "--group", "developers", given="secret\n")
+    registry.done("user", "add", "ci", "--robot")
+
+    assert registry.done("user", "groups", "ana", "--group", "ops", "--group", "guests") == "ana is in guests, ops\n"
+    registry.done("user", "groups", "ci", "--group", "builders")
+
+    listed = json.loads(registry.done("user", "list", "--json"))
+    assert [(user["kind"], user["groups"], user["has_password"]) for user in listed] == [
+        ("user", ["guests", "ops"], True),
+        ("robot", ["builders"], False),
+    ]
+    assert registry.run("user", "groups", "ana").exit_code == 2
+    assert registry.done("user", "groups", "ana", "--none") == "ana is in no group\n"
+    assert isinstance(registry.run("user", "groups", "bob", "--none").exception, AccountMissingError)
+
+
 @pytest.mark.parametrize("given", ["", "\n", "two\nlines\n", "nul\0"])
 def test_a_password_is_one_line(registry: Registry, given: str) -> None:
     """Nothing, several lines and what Basic can't carry are refused, and no account is made."""

@@ -120,7 +120,8 @@ def test_a_variable_that_means_nothing_is_refused(entry: list[str], name: str, v
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("ROADSTEAD_S3_READ_ONLY", "True"), ("ROADSTEAD_S3_READ_ONLY", "0"), ("ROADSTEAD_S3_TIMEOUT_S", "60")]
+    ("name", "value"),
+    [("ROADSTEAD_S3_READ_ONLY", "True"), ("ROADSTEAD_S3_READ_ONLY", "0"), ("ROADSTEAD_S3_TIMEOUT_S", "60")],
 )
 def test_a_variable_that_means_something_isnt(entry: list[str], name: str, value: str) -> None:
     """What can't go on here is the mounting, for which there is nothing beside the script."""

@@ -70,6 +70,12 @@ _CHANGE = (
     .where(accounts.c.name == bindparam("of"))
     .values(kind=bindparam("new_kind"), member_of=bindparam("new_groups"))
 )
+_CHANGE_GROUPS = (
+    update(accounts)
+    .where(accounts.c.name == bindparam("of"))
+    .values(member_of=bindparam("new_groups"))
+    .returning(accounts.c.kind)
+)
 _CHANGE_PASSWORD = (
     update(accounts).where(accounts.c.name == bindparam("of")).values(password_hash=bindparam("new_hash"))
 )
@@ -117,6 +123,10 @@ class DatabaseAccounts:
     async def remove_account(self, name: str, *, asked: Asked | None = None) -> bool:
         """Remove an account with its keys."""
         return await self._access.write(_remove, name, asked)
+
+    async def set_groups(self, name: str, groups: frozenset[str], *, asked: Asked | None = None) -> bool:
+        """Put an account into these groups and no others."""
+        return await self._access.write(_set_groups, name, groups, asked)
 
     async def set_disabled(self, name: str, *, disabled: bool, now: datetime, asked: Asked | None = None) -> bool:
         """Have an account count no more, or again."""
@@ -169,9 +179,7 @@ def _put(
     if made is None:
         if not replace:
             return False
-        issuer = connection.execute(_VOUCHED, {"of": principal.name}).scalar()
-        if issuer is not None:
-            raise AccountVouchedError(principal.name, issuer)
+        _only_ours(connection, principal.name)
     kind = ActKind.USER_CHANGE if made is None else ActKind.USER_ADD
     write_act(connection, asked, kind, str(principal), _said(principal, has_password=hashed is not None))
     if made is not None:
@@ -181,6 +189,24 @@ def _put(
     if hashed is not None:
         connection.execute(_CHANGE_PASSWORD, {"of": principal.name, "new_hash": hashed})
         connection.execute(_END_REFRESHING, {"of": principal.name})
+    return True
+
+
+def _only_ours(connection: Connection, name: str) -> None:
+    """Raise AccountVouchedError where an issuer says who that is."""
+    issuer = connection.execute(_VOUCHED, {"of": name}).scalar()
+    if issuer is not None:
+        raise AccountVouchedError(name, issuer)
+
+
+def _set_groups(connection: Connection, name: str, groups: frozenset[str], asked: Asked | None) -> bool:
+    _only_ours(connection, name)
+    changed = {"of": name, "new_groups": json.dumps(sorted(groups))}
+    kind = connection.execute(_CHANGE_GROUPS, changed).scalar()
+    if kind is None:
+        return False
+    principal = Principal(PrincipalKind(kind), name, groups)
+    write_act(connection, asked, ActKind.USER_CHANGE, str(principal), _said(principal, has_password=False))
     return True
 
 
