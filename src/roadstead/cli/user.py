@@ -3,12 +3,13 @@
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from roadstead.auth.caller import USER
 from roadstead.auth.credentials import MAX_PASSWORD
 from roadstead.auth.names import parse_account_name
 from roadstead.auth.ports import Account
@@ -17,9 +18,11 @@ from roadstead.cli.asking import asked
 from roadstead.cli.existing import configured, load_existing
 from roadstead.clock import SystemClock
 from roadstead.errors import ConflictError, InvalidError, NotFoundError
+from roadstead.oci.reference import NameInvalidError, RepositoryName
 from roadstead.secret import Secret
 from roadstead.settings.model import Settings
 from roadstead.settings.plain import without_password
+from roadstead.upstream.address import HUB_HOSTS
 
 app = typer.Typer(
     help="Users and robot accounts.", no_args_is_help=True, epilog="Example: roadstead user add ana roadstead.toml"
@@ -84,6 +87,8 @@ def add(
         typer.echo(json.dumps(_described(principal, has_password=password is not None)))
         return
     typer.echo(f"{principal} is in {without_password(settings.database_url)}")
+    for remark in _remarks(name, settings):
+        typer.echo(remark, err=True)
     if not settings.auth.accounts:
         typer.echo("A server that runs already asks for it after its next start.", err=True)
 
@@ -139,6 +144,22 @@ def enable(name: NameArgument, config: ConfigArgument = None, data: DataOption =
     if not asyncio.run(_set_disabled(load_existing(config, data), name, disabled=False)):
         raise AccountMissingError(name)
     typer.echo(f"{name} is let in again")
+
+
+def _remarks(name: str, settings: Settings) -> Iterator[str]:
+    """Yield what a name is also: with ``{user}`` in a policy it stands for the first part of repositories' names."""
+    # As below.
+    from roadstead.http.names import RESERVED
+
+    hosts = {upstream.host for upstream in settings.upstreams.registries} | HUB_HOSTS
+    if name in hosts or name in RESERVED:
+        what = "a registry's host" if name in hosts else "a word that names of repositories begin with here"
+        yield f"{name} is {what} as well: a policy for {USER}/** would give this account that tree."
+    elif any(USER in glob for policy in settings.auth.policies for glob in policy.repositories):
+        try:
+            RepositoryName.parse(name)
+        except NameInvalidError:
+            yield f"No policy with {USER} fits {name}: that can't be a part of a repository's name (a-z, 0-9, . _ -)."
 
 
 def _password(name: str, file: Path | None, *, robot: bool) -> Secret | None:

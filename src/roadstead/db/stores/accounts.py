@@ -1,10 +1,14 @@
 """Users, robot accounts and their keys (``auth.ports.AccountStore``)."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Integer, bindparam, delete, select, update
 
@@ -153,6 +157,18 @@ class DatabaseAccounts:
         """Return the keys of one account or of all."""
         query, whose = (ALL_KEYS, ()) if owner is None else (KEYS_OF, (owner,))
         return [_key(row) for row in await self._access.rows(query, *whose, after, limit)]
+
+
+def names_in_file(path: Path) -> frozenset[str] | None:
+    """Return the names of all accounts in a SQLite file, beside whoever uses it; None where they can't be read.
+
+    Nothing is opened for writing and nothing is migrated: for commands that only look.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+            return frozenset(name for (name,) in connection.execute(str(select(accounts.c.name))))
+    except sqlite3.Error:
+        return None
 
 
 def _put(
