@@ -1,5 +1,6 @@
 """What ``serve`` would find out only while it prepares: broken rules, libraries that aren't there."""
 
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -115,7 +116,10 @@ def _signatures(settings: Settings) -> Iterator[Finding]:
     try:
         check_signatures(settings)
     except KeyInvalidError as error:
-        yield Finding(error.where, error.reason, advice=error.advice())
+        # check_settings tells of files that can't be read, by their keys alone.
+        unread = (entry.path for policy in settings.signatures.policies for entry in policy.keys)
+        if all(path is None or os.access(path, os.R_OK) for path in unread):
+            yield Finding(error.where, error.reason, advice=error.advice())
 
 
 def _plan(key: str, rule: RuleSettings) -> Iterator[Finding]:
