@@ -134,7 +134,7 @@ def test_skopeo_copies_with_credentials(
     refused = copy(f"docker://{server.host}/release/copy:1", *by)
 
     assert refused.returncode != 0
-    assert "the token is not good to push release/copy" in refused.stderr
+    assert "denied: the token is not good to pull release/copy" in refused.stderr  # it looks first what is there
 
 
 OPEN_TO_READ = """
