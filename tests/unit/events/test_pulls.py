@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from roadstead.db.engine import Database, open_database
+from roadstead.db.moments import to_micros
 from roadstead.events.bundle import MAX_BYTES, MOST, Bundle, unbundled
 from roadstead.events.event import Action, Cause, Event, Source, Subject
 from roadstead.events.pulls import PullBuffer
@@ -40,7 +41,7 @@ def pull(method: str = "GET", repository: str = "a", **more: object) -> Event:
 def note(buffer: PullBuffer, event: Event, number: int = 0) -> None:
     """Have a pull noted as handlers do; by its number it is told from others that are alike."""
     like = (event.repository, event.cause.method)
-    pulled = (like, NOW + timedelta(seconds=number), f"192.0.2.1:{number}")
+    pulled = (like, to_micros(NOW) + number, f"192.0.2.1:{number}")
     if not buffer.note(*pulled):
         buffer.learn(like, event)
         assert buffer.note(*pulled)

@@ -52,7 +52,7 @@ _KEYS_BEHIND = (
     .limit(bindparam("limit", type_=Integer))
 )
 
-FIND_ACCOUNT = Query(select(*ACCOUNT).where(accounts.c.name == bindparam("name")), "name")
+FIND_ACCOUNT = Query(select(*ACCOUNT).where(accounts.c.name == bindparam("name")), "name", hot=True)
 ACCOUNTS = Query(
     select(*ACCOUNT)
     .where(accounts.c.name > bindparam("after"))
@@ -61,7 +61,7 @@ ACCOUNTS = Query(
     "after",
     "limit",
 )
-FIND_KEY = Query(_KEYS.where(api_keys.c.key_id == bindparam("key_id")), "key_id")
+FIND_KEY = Query(_KEYS.where(api_keys.c.key_id == bindparam("key_id")), "key_id", hot=True)
 KEYS_OF = Query(_KEYS_BEHIND.where(api_keys.c.owner == bindparam("owner")), "owner", "after", "limit")
 ALL_KEYS = Query(_KEYS_BEHIND, "after", "limit")
 
