@@ -11,14 +11,14 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TypeAlias
 
 import structlog
 
 from roadstead.errors import UnavailableError
-from roadstead.events.bundle import MAX_BYTES, MOST, Bundle, Pull
+from roadstead.events.bundle import MAX_BYTES, MOST, Bundle, Pulls
 from roadstead.events.event import Event, Source
 from roadstead.events.ports import OutboxStore, Tally
 from roadstead.events.rules import Interests
@@ -45,7 +45,7 @@ class _Line:
     endpoints: Sequence[str]
     repository: RepositoryName
     kinds: list[tuple[Event, int]] = field(default_factory=list)
-    pulls: list[Pull] = field(default_factory=list)
+    pulls: Pulls = field(default_factory=Pulls)
 
 
 _Kind: TypeAlias = tuple[_Line, int]
@@ -101,7 +101,7 @@ class PullBuffer:
         if self._noted + self._bundled < self._limit:
             if not line.pulls:
                 self._waiting.append(line)
-            line.pulls.append((place, micros, address))
+            line.pulls.add(place, micros, address)
             self._noted += 1
         else:
             for endpoint in line.endpoints:
@@ -123,7 +123,7 @@ class PullBuffer:
             waiting, self._waiting = self._waiting, []
             self._bundled, self._noted = self._bundled + self._noted, 0
             for line in waiting:
-                pulls, line.pulls = line.pulls, []
+                pulls, line.pulls = line.pulls, Pulls()
                 self._bundles.extend(_bundles(line, pulls))
             try:
                 await self._write()
@@ -140,34 +140,29 @@ class PullBuffer:
                 self._bundles.popleft()
 
 
-def _bundles(line: _Line, pulls: Sequence[Pull]) -> Iterator[Bundle]:
+def _bundles(line: _Line, pulls: Pulls) -> Iterator[Bundle]:
     """Yield bundles for each endpoint, with the pulls in their order."""
     for some in _parts(line, pulls):
-        likes, renumbered = _renumbered(line, some)
+        places = sorted(set(some.places))
+        likes = [line.kinds[place][0] for place in places]
+        if len(places) < len(line.kinds):  # not all kinds are here
+            numbers = {place: number for number, place in enumerate(places)}
+            some = replace(some, places=[numbers[place] for place in some.places])
         for endpoint in line.endpoints:
-            yield Bundle(endpoint, line.repository, likes, renumbered)
+            yield Bundle(endpoint, line.repository, likes, some)
 
 
-def _parts(line: _Line, pulls: Sequence[Pull]) -> Iterator[Sequence[Pull]]:
+def _parts(line: _Line, pulls: Pulls) -> Iterator[Pulls]:
     """Yield as many pulls as a bundle holds, by their number or by what their events take."""
     if max(size for _, size in line.kinds) * MOST <= MAX_BYTES:
         for begin in range(0, len(pulls), MOST):
-            yield pulls[begin : begin + MOST]
+            yield pulls.part(begin, begin + MOST)
         return
     begin = taken = 0
-    for at, (place, _, _) in enumerate(pulls):
+    for at, place in enumerate(pulls.places):
         size = line.kinds[place][1]
         if at > begin and (at - begin == MOST or taken + size > MAX_BYTES):
-            yield pulls[begin:at]
+            yield pulls.part(begin, at)
             begin, taken = at, 0
         taken += size
-    yield pulls[begin:]
-
-
-def _renumbered(line: _Line, pulls: Sequence[Pull]) -> tuple[Sequence[Event], Sequence[Pull]]:
-    """Return the events that these pulls are like, and the pulls with the places of those."""
-    if len(line.kinds) == 1:
-        return [line.kinds[0][0]], pulls
-    places: dict[int, int] = {}
-    renumbered = [(places.setdefault(place, len(places)), micros, address) for place, micros, address in pulls]
-    return [line.kinds[place][0] for place in places], renumbered
+    yield pulls.part(begin, len(pulls))

@@ -9,7 +9,7 @@ import pytest
 
 from roadstead.db.engine import Database, open_database
 from roadstead.db.moments import to_micros
-from roadstead.events.bundle import Bundle
+from roadstead.events.bundle import Bundle, Pulls
 from roadstead.events.courier import Courier, Manners
 from roadstead.events.event import BLOB_TYPE, Action, Cause, Event, Source, Subject
 from roadstead.events.ports import DeliveryError
@@ -53,7 +53,7 @@ class Refusing:
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     """A database with five pulls that are told together."""
     opened = await open_database(f"sqlite:///{tmp_path}/roadstead.db", migrate=True, source=Source("here:5000", "i"))
-    pulls = [(0, to_micros(NOW) + number, str(number)) for number in range(5)]
+    pulls = Pulls([0] * 5, [to_micros(NOW) + number for number in range(5)], [str(number) for number in range(5)])
     await opened.outbox.add([Bundle("a", APP, [LIKE], pulls)])
     yield opened
     await opened.close()

@@ -166,6 +166,24 @@ async def test_pulls_are_told_together_by_repository_and_in_order(tmp_path: Path
     assert max(lengths["b"]) == MAX_BYTES // 11_400
 
 
+async def test_each_pull_is_told_as_what_it_was(tmp_path: Path) -> None:
+    """Of a repository with pulls of several kinds, in any order, some of them in none of the bundles."""
+    outbox = Taking()
+    heads = Interests(endpoints=(Interest(endpoint="a", actions=frozenset({Action.PULL}), heads=True),))
+    buffer = PullBuffer(heads, outbox, EventMetrics(Metrics(tmp_path, "worker-1")))  # type: ignore[arg-type]
+    for methods in (["GET", "HEAD", "OTHER"], ["HEAD", "GET", "OTHER"], ["OTHER", "GET"], ["HEAD"] * 3):
+        outbox.taken.clear()
+        for number, method in enumerate(methods):
+            note(buffer, pull(method), number)
+        await buffer.flush()
+        told = [
+            (event["request"]["method"], event["request"]["addr"])
+            for bundle in outbox.taken
+            for event in unbundled(bundle.id, bundle.as_plain(Source("", "")))
+        ]
+        assert told == [(method, f"192.0.2.1:{number}") for number, method in enumerate(methods)]
+
+
 async def test_they_are_written_each_second(database: Database, tmp_path: Path) -> None:
     """By a loop, which goes on after what nobody foresaw."""
     buffer = PullBuffer(

@@ -181,10 +181,9 @@ class Announcer:
             first = bundle.first
             return _row(bundle.endpoint, first, _text(first.as_plain(self._source)), 1)
         # What isn't in the bundle's text is that of its first pull.
-        row = _row(
-            bundle.endpoint, bundle.likes[bundle.pulls[0][0]], _text(bundle.as_plain(self._source)), len(bundle.pulls)
-        )
-        return {**row, "event_id": bundle.id, "created_at": bundle.pulls[0][1]}
+        like, said = bundle.likes[bundle.pulls.places[0]], _text(bundle.as_plain(self._source))
+        row = _row(bundle.endpoint, like, said, len(bundle.pulls))
+        return {**row, "event_id": bundle.id, "created_at": bundle.pulls.micros[0]}
 
 
 def _text(plain: Mapping[str, Any]) -> str:
