@@ -40,7 +40,7 @@ _NAMED_BY = ("dev.sigstore.bundle.predicateType", "in-toto.io/predicate-type")
 
 
 class PlatformMissingError(NotFoundError):
-    """An index has no image for the platform that was asked for."""
+    """There is no image for the platform that was asked for."""
 
     def __init__(self, image: str, platform: Platform, there: Sequence[str]) -> None:
         super().__init__(f"{image} has no image for {platform}; it has {', '.join(there) or 'none at all'}")
@@ -206,11 +206,15 @@ async def _one(
     source: Source, parsed: ImageManifest | ImageIndex, platform: Platform | None, image: str
 ) -> tuple[ImageManifest, ImageConfig | None] | None:
     """Return one image with its config, if that is there; for an artifact none, None for an index without images."""
+    is_alone = isinstance(parsed, ImageManifest)
     for _ in range(MAX_DEPTH):
         if isinstance(parsed, ImageManifest):
             if not parsed.is_image:
                 return parsed, None
-            return parsed, await _config(source, parsed.config.digest)
+            config = await _config(source, parsed.config.digest)
+            if is_alone and config is not None and platform is not None:
+                _check_machine(image, platform, config.platform)
+            return parsed, config
         entry = inspection.chosen(parsed.manifests, platform)
         if entry is None:
             if platform is not None:
@@ -221,6 +225,12 @@ async def _one(
         _, raw = await source.manifest(entry.digest)
         parsed = parse_manifest(raw, entry.media_type)
     return None
+
+
+def _check_machine(image: str, wanted: Platform, there: Platform) -> None:
+    """Refuse an image for another platform; of variants configs seldom tell."""
+    if (wanted.os, wanted.architecture) != (there.os, there.architecture):
+        raise PlatformMissingError(image, wanted, [str(there)])
 
 
 async def _config(source: Source, digest: Digest) -> ImageConfig | None:
