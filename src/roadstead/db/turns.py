@@ -12,6 +12,8 @@ from pathlib import Path
 from time import time_ns
 from typing import Final
 
+from roadstead.db.errors import StoreFailedError
+
 UNKNOWN: Final = 1
 """What is read where there is no count; odd, so nobody remembers anything by it."""
 
@@ -51,6 +53,7 @@ class Turns:
     """The turn to write, among processes. The kernel wakes whoever waits, in the order they came."""
 
     def __init__(self, database: Path) -> None:
+        """Raises StoreFailedError where the file can't be opened: it is somebody else's, or the disk is read-only."""
         self._descriptor = _open(database)
         self._count = ChangeCount(self._descriptor)
 
@@ -87,10 +90,13 @@ class Turns:
 
 
 def open_count(database: Path) -> ChangeCount:
-    """Return the count of a database, to be read."""
+    """Return the count of a database, to be read; raises as `Turns` does."""
     return ChangeCount(_open(database))
 
 
 def _open(database: Path) -> int:
     path = database.with_name(database.name + ".lock")
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreFailedError(f"the turn to write can't be had: {path}: {error.strerror}") from error
