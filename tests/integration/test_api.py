@@ -97,6 +97,9 @@ def test_accounts_are_administered(guarded: Guarded, client: Client) -> None:
     assert status == 201
     bearer = {"Authorization": f"Bearer {made['secret']}"}
     assert client.get("/v2/", bearer).status == 200
+    status, changed = guarded.ask(client, ADMIN, "PATCH", "/users/ci", {"groups": ["movers"]})
+    assert (status, changed["kind"], changed["groups"]) == (200, "robot", ["movers"])
+    assert guarded.ask(client, ADMIN, "PATCH", "/users/ci", {})[0] == 400
 
     assert guarded.ask(client, ADMIN, "DELETE", f"/keys/{made['key']['id']}") == (204, None)
     assert client.get("/v2/", bearer).status == 401
@@ -105,6 +108,7 @@ def test_accounts_are_administered(guarded: Guarded, client: Client) -> None:
     assert [(action, outcome) for _, action, _, outcome in lines(guarded, client, "?subject=user:root")] == [
         ("user.remove", "done"),
         ("key.revoke", "done"),
+        ("user.change", "done"),
         ("key.create", "done"),
         ("user.add", "done"),
     ]

@@ -117,6 +117,8 @@ def test_our_own_host_before_a_name(client: Client, server: RoadsteadServer) -> 
     """An image may be named as it is pulled."""
     answer = asked(client, wanted(f"{server.host}/team/app:1"))
     assert answer["targetImage"].endswith("/team/app:1")
+    answer = asked(client, wanted(f"{server.host}/library/tokens:1"))
+    assert answer["containerImage"] == f"{UPSTREAM}/library/tokens:1"
 
 
 def test_the_second_version_of_the_api(client: Client) -> None:

@@ -207,6 +207,8 @@ def test_layouts(here: RoadsteadServer, registry_peer: RegistryPeer, name: str, 
     assert out["digest"] == str(image.digest)
     assert manifest(registry_peer.host, name, "back") == image.raw
     assert manifest(registry_peer.host, name, sbom.digest) == sbom.raw
+    copied(f"oci:{tmp_path / 'layout'}", f"{registry_peer.host}/{name}/again")  # by the tag that it has there
+    assert manifest(registry_peer.host, f"{name}/again", "1") == image.raw
     skopeo = require("skopeo", install="apt-get install skopeo")
     told = subprocess.run(
         [skopeo, "inspect", "--raw", f"oci:{tmp_path / 'layout'}:1"], capture_output=True, check=True, timeout=60
@@ -229,6 +231,18 @@ def test_what_is_missing_is_named(here: RoadsteadServer, registry_peer: Registry
     assert failed.returncode == 1
     assert f"error: {registry_peer.host}/{name}:1 isn't there" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_a_layout_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """A folder that isn't there, or has no image, is no layout; which of the two is said."""
+    (tmp_path / "empty").mkdir()
+    told = [
+        str(CliRunner().invoke(app, ["copy", f"oci:{tmp_path / folder}", "a.test/x:1"]).exception)
+        for folder in ("missing", "empty")
+    ]
+
+    assert "there is no such folder" in told[0]
+    assert "it holds no image" in told[1]
 
 
 @pytest.mark.parametrize(

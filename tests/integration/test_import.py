@@ -403,3 +403,19 @@ def test_writes_of_others_are_told(adopted: Adopted) -> None:
     adopted.import_tree()
     with adopted.serve("third") as server, closing(Client(server.host)) as client:
         assert client.get("/v2/team-b/manifests/new").status == 200
+
+
+def test_an_adoption_does_not_end_behind_somebody_elses_back(adopted: Adopted) -> None:
+    """What Docker's registry has pushed since has no row: collection would take it for what a crash has left."""
+    adopted.import_tree()
+    pushed = next((adopted.root / "docker/registry/v2/repositories").glob("**/_manifests/tags"))
+    before, soon = pushed.stat().st_mtime, time.time() + 60
+    os.utime(pushed, (soon, soon))
+
+    early = import_tree(str(adopted.root), "--config", adopted.config_file, "--finish", check=False)
+
+    assert early["status"] == 1
+    assert "somebody else has written into the tree" in early["error"]
+    assert asyncio.run(state(adopted)) is ImportState.DONE
+    os.utime(pushed, (before, before))
+    assert adopted.import_tree("--finish") == {"finished": True}

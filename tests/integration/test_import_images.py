@@ -193,7 +193,7 @@ def test_what_a_source_is_can_be_said(tmp_path: Path) -> None:
 
     assert (unclear["status"], wrong["status"], missing["status"]) == (1, 2, 1)
     assert "--as distribution or --as oci-layout" in " ".join(unclear["error"].split())
-    assert "none.tar can't be read" in missing["error"]
+    assert "none.tar is not there" in missing["error"]
     assert [one["repository"] for one in named["images"]] == ["library/app"]
 
 

@@ -430,6 +430,19 @@ def test_inspecting_for_people(client: Client, here: RoadsteadServer) -> None:
     )
 
 
+def test_inspecting_an_image_alone_for_another_platform(client: Client, here: RoadsteadServer) -> None:
+    """It isn't shown for what it isn't, and a variant that its config doesn't say is no other platform."""
+    name = name_in("team")
+    push(client, name, make_image(seed=name), "v1")
+
+    other = CliRunner().invoke(app, ["inspect", f"{here.host}/{name}:v1", "--platform", "linux/arm64"])
+    same = CliRunner().invoke(app, ["inspect", f"{here.host}/{name}:v1", "--platform", "linux/amd64/v2"])
+
+    assert other.exit_code == 1
+    assert "has no image for linux/arm64; it has linux/amd64" in str(other.exception)
+    assert same.exit_code == 0, same.output
+
+
 def test_a_key_that_cannot_be_used_is_named(tmp_path: Path, ours: SigningKey) -> None:
     """`config check` names the setting and what to do."""
     (tmp_path / "cosign.key").write_text(private_pem(ours))

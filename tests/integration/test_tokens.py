@@ -183,7 +183,10 @@ def test_a_token_opens_what_it_grants(client: Client) -> None:
 
     assert started.status == 201
     assert (refused.status, elsewhere.status) == (401, 401)
-    assert 'scope="repository:team/app:pull,push",error="insufficient_scope"' in refused.headers["www-authenticate"]
+    challenge = refused.headers["www-authenticate"]
+    assert 'scope="repository:team/app:pull,push",error="insufficient_scope"' in challenge
+    assert 'error_description="the token is not good to push team/app"' in challenge
+    assert "the token is not good to push team/app" in refused.body.decode()
     assert client.get("/v2/", bearer(push)).status == 200
     assert client.get("/v2/", bearer(token_for(client))).status == 200  # nobody in particular, but with a token
     assert client.get("/v2/team/app/tags/list", ANA).status in (200, 404)  # a password that comes unasked still works

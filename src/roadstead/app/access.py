@@ -1,7 +1,7 @@
 """Access control as settings want it: ways of signing in, policies, and the guard before the handlers."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Hashable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -18,6 +18,7 @@ from roadstead.auth.principal import ANONYMOUS, Principal, PrincipalKind
 from roadstead.auth.proof import Holder, ProofKind
 from roadstead.auth.providers.accounts import Accounts, ApiKeys
 from roadstead.auth.providers.htpasswd import HtpasswdFile
+from roadstead.auth.recognised import Recognised
 from roadstead.auth.refusals import Refusals
 from roadstead.auth.standing import Standing
 from roadstead.auth.web_sessions import WebSessions
@@ -168,19 +169,33 @@ def build_entrance(settings: Settings, database: Database, marks: Marks, refusal
         ways.append(htpasswd)
     policies = build_policies(auth)
     identities = KnownNames(database.accounts if auth.accounts else None, standing, htpasswd)
+    recognised = Recognised(edition=edition_of(database, htpasswd))
     if auth.token is None and settings.issue is None:
-        access = Access(policies, ways, limiter, refusals)
+        access = Access(policies, ways, limiter, refusals, recognised)
         people = build_people(settings, database, access, standing)
         return Entrance(Guard(access, build_challenges(auth)), people=people, access=access, identities=identities)
     # The libraries for tokens cost a worker half its start, and most have none.
     from roadstead.app.tokens import TokenParts
 
     parts = TokenParts(settings, database.tokens, identities)
-    access = Access(policies, [*ways, parts.authenticator()], limiter, refusals)
+    access = Access(policies, [*ways, parts.authenticator()], limiter, refusals, recognised)
     people = build_people(settings, database, access, standing)
     by_password = build_challenges(auth) if auth.accounts or htpasswd is not None else None
     guard = Guard(access, parts.challenges(), by_password)
     return Entrance(guard, parts.door(access, policies), people, access, identities)
+
+
+def edition_of(database: Database, htpasswd: HtpasswdFile | None) -> Callable[[], Hashable | None]:
+    """Return what gives the edition of all that ways of signing in read: the database, and the file of passwords."""
+    changes = database.access.change_count
+    if htpasswd is None:
+        return changes
+
+    def edition() -> Hashable | None:
+        count = changes()
+        return None if count is None else (count, htpasswd.edition())
+
+    return edition
 
 
 def build_standing(auth: AuthSettings, htpasswd: HtpasswdFile | None) -> Standing:

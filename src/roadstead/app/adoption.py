@@ -1,10 +1,10 @@
 """Trees that others wrote: taken up, kept true by links, given back."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -17,7 +17,15 @@ from roadstead.http.names import RESERVED
 from roadstead.lease import hold
 from roadstead.proxy.collisions import collisions
 from roadstead.registry.foreign_writes import repositories_written_since
-from roadstead.registry.importer import Importer, ImportUnderWayError, Report, TreeMissingError, finish, must_rebuild
+from roadstead.registry.importer import (
+    Importer,
+    ImportUnderWayError,
+    Report,
+    TreeMissingError,
+    WrittenMeanwhileError,
+    finish,
+    must_rebuild,
+)
 from roadstead.registry.links import LinkedBlobs, LinkedManifests, Links
 from roadstead.registry.ports import ImportState
 from roadstead.registry.tree import Tree
@@ -76,11 +84,15 @@ async def taking_up(
 
 
 async def finish_import(settings: Settings, asked: Asked) -> None:
-    """End the adoption; raises NotImportedError."""
+    """End the adoption; raises NotImportedError, WrittenMeanwhileError."""
     async with open_for_command(settings, migrate=True) as plugs:
         # A database that doesn't last begins empty each time; any other says so if nothing was taken up yet.
         if settings.is_rebuildable and await must_rebuild(plugs.database.imports, plugs.driver, CLOCK.now()):
             await take_up_if_begun(plugs, settings)
+        # What the database doesn't know has no row, and from then on collection takes such bytes for a crash's.
+        _, changed = await _foreign_writes(plugs)
+        if changed:
+            raise WrittenMeanwhileError(changed)
         async with written_down(plugs.database.acts, asked, ActKind.IMPORT_FINISH, _where(settings.storage)):
             await finish(plugs.database.imports)
             await keep_finished(plugs, settings)
@@ -137,18 +149,23 @@ async def set_links(plugs: Plugs, settings: Settings, *, complete: bool = False)
 
 async def warn_of_foreign_writes(plugs: Plugs) -> None:
     """Say so if somebody else has written into the tree behind our last link."""
+    since, changed = await _foreign_writes(plugs)
+    if since is not None and changed:
+        _log.warning(
+            "somebody else has written into the tree (docker-registry?); roadstead import takes it up",
+            since=since.isoformat(),
+            repositories=changed,
+        )
+
+
+async def _foreign_writes(plugs: Plugs) -> tuple[datetime | None, Sequence[str]]:
+    """Return when we wrote into the tree or read it last, and some of the repositories that changed since."""
     written = await plugs.database.links.last_written()
     taken_up = (await plugs.database.imports.status()).done_at
     last = max((moment for moment in (written, taken_up) if moment is not None), default=None)
     if last is None or await plugs.database.links.changes(limit=1):
-        return
-    changed = await repositories_written_since(plugs.driver, last + CLOCKS_DIFFER_BY)
-    if changed:
-        _log.warning(
-            "somebody else has written into the tree (docker-registry?); roadstead import takes it up",
-            since=last.isoformat(),
-            repositories=changed,
-        )
+        return last, ()
+    return last, await repositories_written_since(plugs.driver, last + CLOCKS_DIFFER_BY)
 
 
 async def linked(plugs: Plugs, settings: Settings) -> Plugs:

@@ -24,12 +24,13 @@ class Access:
         authenticators: Sequence[Authenticator],
         limiter: FailureLimiter,
         refusals: Refusals | None = None,
+        recognised: Recognised | None = None,
     ) -> None:
         self.policies = policies
         self._authenticators = tuple(authenticators)
         self._limiter = limiter
         self._refusals = refusals
-        self._recognised = Recognised()
+        self._recognised = recognised or Recognised()
 
     async def identify(self, authorization: str | None, client: str) -> Caller:
         """Return who sent a request, from its Authorization header; NOBODY where it says nothing.

@@ -21,7 +21,13 @@ class BearerChallenge:
         self._service = service
 
     def values(
-        self, wanted: Sequence[Grant], *, host: str, scheme: str = "http", error: str | None = None
+        self,
+        wanted: Sequence[Grant],
+        *,
+        host: str,
+        scheme: str = "http",
+        error: str | None = None,
+        said: str | None = None,
     ) -> Sequence[str]:
         """Return the one value."""
         realm = self._realm if isinstance(self._realm, str) else self._realm(scheme, host)
@@ -30,6 +36,8 @@ class BearerChallenge:
             parts.append(f'scope="{quoted(" ".join(map(_scope, wanted)))}"')
         if error is not None:
             parts.append(f'error="{error}"')
+        if said is not None:  # docker, podman and skopeo show it in place of their own words
+            parts.append(f'error_description="{quoted(said)}"')
         return (f"Bearer {','.join(parts)}",)
 
 

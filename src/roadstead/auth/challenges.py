@@ -16,7 +16,13 @@ class BasicChallenge:
         self._value = f'Basic realm="{quoted(realm)}", charset="UTF-8"'
 
     def values(
-        self, wanted: Sequence[Grant], *, host: str, scheme: str = "http", error: str | None = None
+        self,
+        wanted: Sequence[Grant],
+        *,
+        host: str,
+        scheme: str = "http",
+        error: str | None = None,
+        said: str | None = None,
     ) -> Sequence[str]:
         """Return the one value; Basic asks for everything alike."""
         return (self._value,)
@@ -28,7 +34,13 @@ class NoWayIn:
     asks_everybody = False
 
     def values(
-        self, wanted: Sequence[Grant], *, host: str, scheme: str = "http", error: str | None = None
+        self,
+        wanted: Sequence[Grant],
+        *,
+        host: str,
+        scheme: str = "http",
+        error: str | None = None,
+        said: str | None = None,
     ) -> Sequence[str]:
         """Return nothing: a client that was asked would look for credentials in vain."""
         return ()

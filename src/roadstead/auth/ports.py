@@ -75,10 +75,17 @@ class Challenges(Protocol):
     asks_everybody: bool
 
     def values(
-        self, wanted: Sequence[Grant], *, host: str, scheme: str = "http", error: str | None = None
+        self,
+        wanted: Sequence[Grant],
+        *,
+        host: str,
+        scheme: str = "http",
+        error: str | None = None,
+        said: str | None = None,
     ) -> Sequence[str]:
         """Return a value for each scheme. `wanted` is what a token would have to grant, `host` the request's Host
-        header, `scheme` its own, `error` why a token that came isn't enough (RFC 6750 §3.1)."""
+        header, `scheme` its own, `error` why a token that came isn't enough (RFC 6750 §3.1), and `said` the same for
+        people: a text that holds nothing which a client or an issuer could have chosen freely."""
         ...
 
 
@@ -146,6 +153,13 @@ class AccountStore(Protocol):
         """Store an account; False where the name is taken and `replace` isn't set.
 
         Replacing keeps the keys, and takes the new groups for the old ones. Without a hash the password stays.
+        Raises AccountVouchedError where an issuer says who it is.
+        """
+        ...
+
+    async def set_groups(self, name: str, groups: frozenset[str], *, asked: Asked | None = None) -> bool:
+        """Put an account into these groups and no others; False where there is none. Password and keys stay.
+
         Raises AccountVouchedError where an issuer says who it is.
         """
         ...

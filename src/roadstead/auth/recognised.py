@@ -4,12 +4,14 @@ To find out who somebody is takes a password's hash or a token's signature, and 
 request. What is remembered of it is who was found, and what each way of signing in went by. That is read again with
 every request (the row of the account or key, the line of the file, the keys that sign), and where it isn't what it was,
 nothing that is remembered counts. So whoever is thrown out is out at once, in every worker (design decision 3).
+
+Where it can be told for less that nothing of all that has changed (`edition`), what was read just now isn't read again.
 """
 
 import hashlib
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
@@ -18,21 +20,35 @@ from roadstead.auth.ports import Verdict
 
 REMEMBERED = 4096
 REMEMBERED_S = 3600.0
+READ_AGAIN_S = 0.02
+"""How long an edition is trusted: time ends keys and tokens, too, and programs write that don't say so."""
 
 _MAC_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Known:
     caller: Caller
     verdicts: tuple[Verdict, ...]  # of the ways that were asked, but for those that go by the credentials alone
     until: float
+    edition: Hashable | None = None  # of what they went by when it was last read
+    edition_until: float = 0.0
+
+
+def _unknown() -> None:
+    return
 
 
 class Recognised:
-    """The callers of one process, by a keyed MAC of their Authorization header: the header itself isn't kept."""
+    """The callers of one process, by a keyed MAC of their Authorization header: the header itself isn't kept.
 
-    def __init__(self, *, clock: Callable[[], float] = monotonic) -> None:
+    `edition` gives what is another one once anything has changed that verdicts go by, None where that can't be told.
+    """
+
+    def __init__(
+        self, *, edition: Callable[[], Hashable | None] = _unknown, clock: Callable[[], float] = monotonic
+    ) -> None:
+        self._edition = edition
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
@@ -46,7 +62,12 @@ class Recognised:
         known = self._known.get(mark)
         if known is None:
             return None
-        if known.until > self._clock() and await _stand(known.verdicts):
+        now = self._clock()
+        edition = self._edition()  # before it is read: what changes meanwhile is another edition
+        if now < known.edition_until and edition is not None and edition == known.edition:
+            return known.caller
+        if known.until > now and await _stand(known.verdicts):
+            known.edition, known.edition_until = edition, min(now + READ_AGAIN_S, known.until)
             return known.caller
         self._known.pop(mark, None)
         return None

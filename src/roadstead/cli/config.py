@@ -65,8 +65,11 @@ def check(config: ConfigArgument = None, as_json: JsonOption = False) -> None:
 
 
 def _findings(config: Path | None) -> tuple[Sequence[Finding], Sequence[Finding]]:
+    # As below.
+    from roadstead.cli.preflight import remarks
+
     loaded, findings = load_with_findings(config, environment=os.environ, check=_everything)
-    return findings, loaded.warnings
+    return findings, [*loaded.warnings, *remarks(loaded.settings)]
 
 
 def _everything(settings: Settings) -> Iterator[Finding]:

@@ -144,7 +144,7 @@ async def _copy(reach: Reach, copier: Copier, source: str, target: str, platform
         taken, reference = _source(clients, source, reach.source_credentials)
         put, tag = _target(clients, target, reach.target_credentials)
         if tag is None and not target.startswith(_LAYOUT) and "@" not in target:
-            tag = _tag_of(source)
+            tag = _tag_of(source, taken, reference)
         return await copier.copy(
             taken, put, reference, tag=tag, platform=platform, cosign=copier.referrers and taken.host is not None
         )
@@ -197,10 +197,10 @@ def _layout(text: str) -> tuple[Path, Tag | None]:
     return Path(text.removeprefix(_LAYOUT)), None
 
 
-def _tag_of(source: str) -> Tag | None:
+def _tag_of(source: str, taken: ImageSource, reference: Tag | Digest) -> Tag | None:
     """Return the tag that a copy gets at a target that names none: the source's, if it has one."""
-    if source.startswith(_LAYOUT):
-        return _layout(source)[1]
+    if isinstance(taken, Layout):  # its only image needs no name in the source
+        return reference if isinstance(reference, Tag) else taken.tag_of(reference)
     return ImageReference.parse(source).tag
 
 

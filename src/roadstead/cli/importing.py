@@ -13,7 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from roadstead.cli import import_images, import_tree
 from roadstead.cli.existing import configured_by_name
-from roadstead.errors import InvalidError
+from roadstead.errors import InvalidError, NotFoundError
 from roadstead.oci.reference import RepositoryName
 from roadstead.registry.bundle import MAX_UNPACKED_BYTES
 from roadstead.registry.saved_images import INDEX_FILE, LAYOUT_FILE, SAVED_FILE, Format
@@ -44,6 +44,17 @@ class AmbiguousSourceError(InvalidError):
     def advice(self) -> str:
         """Say how one is chosen."""
         return f"Say which is meant: --as {Source.TREE} or --as {Source.LAYOUT}."
+
+
+class SourceMissingError(NotFoundError):
+    """Nothing lies where the images are said to."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(f"{source} is not there")
+
+    def advice(self) -> str:
+        """Say what is meant."""
+        return "Name a registry's root directory, s3://BUCKET/PREFIX, an OCI layout or an archive of docker save."
 
 
 def import_(
@@ -89,6 +100,8 @@ def import_(
             raise typer.BadParameter("--data and --repository are for images in files; a tree is its own storage")
         _import_tree(import_tree.tree_settings(source, config), finish=finish, verify=verify, as_json=as_json)
         return
+    if not Path(source).exists():  # or what is missing would be told of the registry's own folder
+        raise SourceMissingError(source)
     settings = configured_by_name(config, data)
     _configure_logging(settings)
     name = None if repository is None else RepositoryName.parse(repository)

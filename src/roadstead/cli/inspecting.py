@@ -50,7 +50,7 @@ _NAMED_BY = ("dev.sigstore.bundle.predicateType", "in-toto.io/predicate-type")
 
 
 class PlatformMissingError(NotFoundError):
-    """An index has no image for the platform that was asked for."""
+    """There is no image for the platform that was asked for."""
 
     def __init__(self, image: str, platform: Platform, there: Sequence[str]) -> None:
         super().__init__(f"{image} has no image for {platform}; it has {', '.join(there) or 'none at all'}")
@@ -265,11 +265,15 @@ async def _one(
     source: Source, parsed: ImageManifest | ImageIndex, platform: Platform | None, image: str
 ) -> tuple[ImageManifest, ImageConfig | None] | None:
     """Return one image with its config; for an artifact no config, None for an index without images."""
+    is_alone = isinstance(parsed, ImageManifest)
     for _ in range(MAX_DEPTH):
         if isinstance(parsed, ImageManifest):
             if not parsed.is_image:
                 return parsed, None
-            return parsed, ImageConfig.parse(await source.blob(parsed.config.digest, max_bytes=MAX_CONFIG))
+            config = ImageConfig.parse(await source.blob(parsed.config.digest, max_bytes=MAX_CONFIG))
+            if is_alone and platform is not None and _machine(platform) != _machine(config.platform):
+                raise PlatformMissingError(image, platform, [str(config.platform)])
+            return parsed, config
         entry = inspection.chosen(parsed.manifests, platform)
         if entry is None:
             if platform is not None:
@@ -280,6 +284,11 @@ async def _one(
         _, raw = await source.manifest(entry.digest)
         parsed = parse_manifest(raw, entry.media_type)
     return None
+
+
+def _machine(platform: Platform) -> tuple[str, str]:
+    """Return what a platform is without its variant, which a config seldom says."""
+    return platform.os, platform.architecture
 
 
 async def _augmented(

@@ -1,5 +1,6 @@
 """What ``serve`` would find out only while it prepares: broken rules, libraries that aren't there."""
 
+import os
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -12,11 +13,13 @@ from roadstead.cli.certificate import tls_plan
 from roadstead.db.errors import DriverMissingError
 from roadstead.db.postgres import check_driver
 from roadstead.oci.layer import LayerInvalidError
-from roadstead.settings.check import is_postgresql
+from roadstead.settings.check import is_postgresql, sqlite_path
 from roadstead.settings.findings import Finding
 from roadstead.settings.model import LayerSettings, RuleSettings, Settings, StorageDriver
 from roadstead.storage.drivers.s3 import S3ExtraMissingError
 from roadstead.tls.material import TlsInvalidError
+
+_NAMED = 10  # names in one line, at the most
 
 
 def preflight(settings: Settings) -> Iterator[Finding]:
@@ -33,6 +36,47 @@ def preflight(settings: Settings) -> Iterator[Finding]:
     yield from _token_keys(settings)
     yield from _signatures(settings)
     yield from _extras(settings)
+
+
+def remarks(settings: Settings) -> Iterator[Finding]:
+    """Yield what to know although nothing speaks against serving; asks no other machine."""
+    yield from _namesakes(settings)
+    yield from _hidden_rules(settings)
+
+
+def _namesakes(settings: Settings) -> Iterator[Finding]:
+    """Yield the names that either of two passwords lets in; the start says it of every database."""
+    database = sqlite_path(settings.database_url)
+    if settings.auth.htpasswd is None or settings.auth.accounts is False or database is None or not database.is_file():
+        return
+    # The database's tables take a library that nothing else here needs.
+    from roadstead.db.stores.accounts import names_in_file
+
+    try:
+        entries = parse_htpasswd(settings.auth.htpasswd.path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return  # check_settings says that it can't be read
+    both = sorted((names_in_file(database) or frozenset()) & entries.hashes.keys())
+    if both:
+        yield Finding(
+            "auth.htpasswd",
+            f"{', '.join(both[:_NAMED])}{' …' if len(both) > _NAMED else ''}: with an account in the database as well",
+            advice="Keep one of the two: groups and keys are the account's alone, and either password is taken.",
+        )
+
+
+def _hidden_rules(settings: Settings) -> Iterator[Finding]:
+    """Yield the rules that no image reaches: the first that matches is the one that applies."""
+    seen: dict[str, int] = {}
+    for at, rule in enumerate(settings.augment.rules):
+        before = seen.get("**", seen.get(rule.match))
+        if before is not None:
+            yield Finding(
+                f"augment.rules[{at}]",
+                f"no image comes to it: augment.rules[{before}], which stands before it, matches all that it does",
+                advice="The first rule that matches is the one that applies: put the narrower one first.",
+            )
+        seen.setdefault(rule.match, at)
 
 
 def _certificate(settings: Settings) -> Iterator[Finding]:
@@ -72,7 +116,10 @@ def _signatures(settings: Settings) -> Iterator[Finding]:
     try:
         check_signatures(settings)
     except KeyInvalidError as error:
-        yield Finding(error.where, error.reason, advice=error.advice())
+        # check_settings tells of files that can't be read, by their keys alone.
+        unread = (entry.path for policy in settings.signatures.policies for entry in policy.keys)
+        if all(path is None or os.access(path, os.R_OK) for path in unread):
+            yield Finding(error.where, error.reason, advice=error.advice())
 
 
 def _plan(key: str, rule: RuleSettings) -> Iterator[Finding]:

@@ -3,12 +3,13 @@
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from roadstead.auth.caller import USER
 from roadstead.auth.credentials import MAX_PASSWORD
 from roadstead.auth.names import parse_account_name
 from roadstead.auth.ports import Account
@@ -17,9 +18,11 @@ from roadstead.cli.asking import asked
 from roadstead.cli.existing import configured, load_existing
 from roadstead.clock import SystemClock
 from roadstead.errors import ConflictError, InvalidError, NotFoundError
+from roadstead.oci.reference import NameInvalidError, RepositoryName
 from roadstead.secret import Secret
 from roadstead.settings.model import Settings
 from roadstead.settings.plain import without_password
+from roadstead.upstream.address import HUB_HOSTS
 
 app = typer.Typer(
     help="Users and robot accounts.", no_args_is_help=True, epilog="Example: roadstead user add ana roadstead.toml"
@@ -39,7 +42,10 @@ class AccountTakenError(ConflictError):
 
     def advice(self) -> str:
         """Say how it is changed."""
-        return "With --replace it gets the groups and the password that you say; its keys stay."
+        return (
+            "With --replace it gets the groups and the password that you say; its keys stay. roadstead user groups "
+            "changes its groups alone."
+        )
 
 
 class AccountMissingError(NotFoundError):
@@ -81,8 +87,27 @@ def add(
         typer.echo(json.dumps(_described(principal, has_password=password is not None)))
         return
     typer.echo(f"{principal} is in {without_password(settings.database_url)}")
+    for remark in _remarks(name, settings):
+        typer.echo(remark, err=True)
     if not settings.auth.accounts:
         typer.echo("A server that runs already asks for it after its next start.", err=True)
+
+
+@app.command("groups", epilog="Example: roadstead user groups ana roadstead.toml --group developers --group ops")
+def set_groups(
+    name: NameArgument,
+    config: ConfigArgument = None,
+    data: DataOption = None,
+    group: Annotated[list[str] | None, typer.Option(metavar="GROUP", help="A group it is in; may be repeated.")] = None,
+    none: Annotated[bool, typer.Option("--none", help="Take it out of every group.")] = False,
+) -> None:
+    """Put an account into these groups and no others; its password and keys stay. It counts at once."""
+    if none == bool(group):
+        raise typer.BadParameter("say each group that it is to be in with --group, or --none")
+    groups = frozenset(parse_account_name(text) for text in group or ())
+    if not asyncio.run(_set_groups(load_existing(config, data), name, groups)):
+        raise AccountMissingError(name)
+    typer.echo(f"{name} is in {', '.join(sorted(groups)) or 'no group'}")
 
 
 @app.command("list", epilog="Example: roadstead user list roadstead.toml --json")
@@ -119,6 +144,22 @@ def enable(name: NameArgument, config: ConfigArgument = None, data: DataOption =
     if not asyncio.run(_set_disabled(load_existing(config, data), name, disabled=False)):
         raise AccountMissingError(name)
     typer.echo(f"{name} is let in again")
+
+
+def _remarks(name: str, settings: Settings) -> Iterator[str]:
+    """Yield what a name is also: with ``{user}`` in a policy it stands for the first part of repositories' names."""
+    # As below.
+    from roadstead.http.names import RESERVED
+
+    hosts = {upstream.host for upstream in settings.upstreams.registries} | HUB_HOSTS
+    if name in hosts or name in RESERVED:
+        what = "a registry's host" if name in hosts else "a word that names of repositories begin with here"
+        yield f"{name} is {what} as well: a policy for {USER}/** would give this account that tree."
+    elif any(USER in glob for policy in settings.auth.policies for glob in policy.repositories):
+        try:
+            RepositoryName.parse(name)
+        except NameInvalidError:
+            yield f"No policy with {USER} fits {name}: that can't be a part of a repository's name (a-z, 0-9, . _ -)."
 
 
 def _password(name: str, file: Path | None, *, robot: bool) -> Secret | None:
@@ -164,6 +205,14 @@ async def _remove(settings: Settings, name: str) -> bool:
 
     async with open_accounts(settings, migrate=False) as accounts:
         return await accounts.remove_account(name, asked=asked())
+
+
+async def _set_groups(settings: Settings, name: str, groups: frozenset[str]) -> bool:
+    # As above.
+    from roadstead.app.access import open_accounts
+
+    async with open_accounts(settings, migrate=False) as accounts:
+        return await accounts.set_groups(name, groups, asked=asked())
 
 
 async def _set_disabled(settings: Settings, name: str, *, disabled: bool) -> bool:

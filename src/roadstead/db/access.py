@@ -48,11 +48,15 @@ class Prepared:
 
 
 class Query:
-    """A read that is run often: one Core statement, and the names of its parameters in the order callers give them."""
+    """A read that is run often: one Core statement, and the names of its parameters in the order callers give them.
 
-    def __init__(self, statement: Select[Any], *names: str) -> None:
+    A `hot` one is run with most requests, and its rows are small: the first may be remembered until somebody commits.
+    """
+
+    def __init__(self, statement: Select[Any], *names: str, hot: bool = False) -> None:
         self.statement = statement
         self.names = names
+        self.hot = hot
 
     @cached_property
     def sqlite(self) -> Prepared:
@@ -104,6 +108,13 @@ class Access(Protocol):
 
         What the intention raises undoes it and is raised here. It may be run more than once, so it changes nothing
         but the database. Cancelled, it happens whole or not at all.
+        """
+        ...
+
+    def change_count(self) -> int | None:
+        """Return a number that is another one once anybody has begun to write, without asking the database.
+
+        None where there is none (PostgreSQL), and while somebody writes.
         """
         ...
 

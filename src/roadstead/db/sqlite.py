@@ -1,7 +1,8 @@
 """SQLite: reads on the event loop, one writing thread, group commit (design decision 3).
 
 A read is a prepared statement on a read-only connection, a few microseconds, so it stays on the loop. No transaction
-is kept open between reads: each sees the last commit of any process, and none holds up a checkpoint.
+is kept open between reads: each sees the last commit of any process, and none holds up a checkpoint. What is read with
+most requests is remembered until somebody writes (`SeenRows`).
 
 Writes queue up for one thread. It takes the turn among processes (a lock on a file beside the database, which wakes
 its waiters; SQLite's own lock is polled for), begins, runs everything that waits, each in a savepoint so that one
@@ -9,13 +10,12 @@ failing doesn't hurt the rest, and commits: one fsync for all of them. Only then
 """
 
 import asyncio
-import fcntl
 import os
 import queue
 import sqlite3
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +29,8 @@ from sqlalchemy.pool import StaticPool
 from roadstead.db.access import Access, P, Query, Row, T
 from roadstead.db.errors import StoreFailedError
 from roadstead.db.migrating import upgrade
+from roadstead.db.seen_rows import SeenRows
+from roadstead.db.turns import ChangeCount, Turns, open_count
 from roadstead.errors import RoadsteadError
 from roadstead.registry.errors import StoreBusyError
 from roadstead.storage.folders import make_folder
@@ -99,27 +101,6 @@ def connect_for_reading(path: Path) -> sqlite3.Connection:
 def engine_over(connection: sqlite3.Connection) -> Engine:
     """Return an engine that runs Core statements on this one connection and begins nothing by itself."""
     return create_engine("sqlite+pysqlite://", creator=lambda: connection, poolclass=StaticPool)
-
-
-class Turns:
-    """The turn to write, among processes. The kernel wakes whoever waits, in the order they came."""
-
-    def __init__(self, database: Path) -> None:
-        path = database.with_name(database.name + ".lock")
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait for the turn and keep it while inside. Blocks the thread; a process that dies gives its turn up."""
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._descriptor)
 
 
 @dataclass(slots=True, eq=False)
@@ -199,9 +180,14 @@ class Writer:
         more = True
         while more and (first := self._queue.get()) is not None:
             batch = [first]
-            with turns.turn():
-                more = self._drain(batch)
-                write_batch(connection, driver, batch)
+            try:
+                with turns.turn():
+                    more = self._drain(batch)
+                    write_batch(connection, driver, batch)
+            except OSError as error:
+                for pending in batch:
+                    if pending.claim():
+                        pending.error = StoreFailedError(f"the turn to write can't be noted: {error.strerror}")
             self._tell(batch)
 
     def _drain(self, batch: list[Pending[Any]]) -> bool:
@@ -294,8 +280,10 @@ def _roll_back(driver: sqlite3.Connection) -> None:
 class SqliteAccess:
     """One process's way to an SQLite file. It belongs to one event loop."""
 
-    def __init__(self, reader: sqlite3.Connection, writer: Writer, busy_timeout: timedelta) -> None:
+    def __init__(self, reader: sqlite3.Connection, writer: Writer, count: ChangeCount, busy_timeout: timedelta) -> None:
         self._reader = reader
+        self._count = count
+        self._seen = SeenRows(count)
         self._writer = writer
         self._loop = asyncio.get_running_loop()
         self._busy_timeout_s = busy_timeout.total_seconds()
@@ -306,7 +294,7 @@ class SqliteAccess:
         writer = Writer(path, max_batch=max_batch)
         writer.start()
         try:
-            return cls(connect_for_reading(path), writer, busy_timeout)
+            return cls(connect_for_reading(path), writer, open_count(path), busy_timeout)
         except sqlite3.Error as error:
             writer.close()
             raise our_error(error) from error
@@ -320,12 +308,20 @@ class SqliteAccess:
 
     async def row(self, query: Query, *arguments: Any) -> Row | None:
         """Return the first row of a query, or None."""
+        return self._seen.find(query, arguments, self._read) if query.hot else self._read(query, arguments)
+
+    def _read(self, query: Query, arguments: tuple[Any, ...]) -> Row | None:
         prepared = query.sqlite
         try:
             found: Row | None = self._reader.execute(prepared.text, prepared.parameters(arguments)).fetchone()
         except sqlite3.Error as error:
             raise our_error(error) from error
         return found
+
+    def change_count(self) -> int | None:
+        """Return the number that the processes of the database share; programs that take no turns don't change it."""
+        count = self._count.read()
+        return None if count & 1 else count
 
     async def rows(self, query: Query, *arguments: Any) -> Sequence[Row]:
         """Return all rows of a query."""

@@ -7,7 +7,7 @@ once, and each by itself costs what tells it apart. Whoever delivers makes the e
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID, uuid4, uuid5
 
 from roadstead.events.event import BLOB_TYPE, Event, Source, Subject, timestamp
@@ -20,15 +20,33 @@ MAX_BYTES: Final = 64 << 10
 """What the events of a bundle may come to, where single ones are large (`events.include_references`)."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
-class Pull(NamedTuple):
-    """One pull: the place in ``likes`` of what it has in common with others, when it was, and from where."""
+@dataclass(frozen=True, slots=True)
+class Pulls:
+    """Pulls in their order: of each the place in ``likes`` of what it has in common with others, when it was in
+    microseconds since 1970, and from where.
 
-    like: int
-    at: datetime
-    address: str
+    They are in columns: there are thousands a second, and what would be an object for each would have the collector of
+    garbage look at all that a worker has, again and again.
+    """
+
+    places: list[int] = field(default_factory=list)
+    micros: list[int] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+
+    def add(self, place: int, micros: int, address: str) -> None:
+        """Add one."""
+        self.places.append(place)
+        self.micros.append(micros)
+        self.addresses.append(address)
+
+    def part(self, begin: int, end: int) -> "Pulls":
+        """Return those from one number to before another."""
+        return Pulls(self.places[begin:end], self.micros[begin:end], self.addresses[begin:end])
+
+    def __len__(self) -> int:
+        return len(self.places)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +60,23 @@ class Bundle:
     endpoint: str
     repository: RepositoryName
     likes: Sequence[Event]
-    pulls: Sequence[Pull]
+    pulls: Pulls
     id: str = field(default_factory=lambda: str(uuid4()))
 
     @property
     def first(self) -> Event:
         """Return the first pull as an event of its own."""
-        pull = self.pulls[0]
-        like = self.likes[pull.like]
-        return replace(
-            like, id=self.id, at=pull.at, cause=replace(like.cause, id=_request_id(self.id, 0), address=pull.address)
-        )
+        like = self.likes[self.pulls.places[0]]
+        cause = replace(like.cause, id=_request_id(self.id, 0), address=self.pulls.addresses[0])
+        return replace(like, id=self.id, at=_moment(self.pulls.micros[0]), cause=cause)
 
     def as_plain(self, source: Source) -> dict[str, Any]:
         """Return it as plain data, of which `unbundled` makes events."""
         return {
             "likes": [like.as_plain(source) for like in self.likes],
-            "pulls": [[pull.like, (pull.at - _EPOCH) // _MICROSECOND, pull.address] for pull in self.pulls],
+            "places": self.pulls.places,
+            "micros": self.pulls.micros,
+            "addresses": self.pulls.addresses,
         }
 
 
@@ -66,7 +84,9 @@ def unbundled(bundle_id: str, plain: Mapping[str, Any]) -> Sequence[Mapping[str,
     """Return the events of a bundle in the form of `Event.as_plain`, in order; one or more."""
     return [
         _event(bundle_id, number, plain["likes"][like], micros, address)
-        for number, (like, micros, address) in enumerate(plain["pulls"])
+        for number, (like, micros, address) in enumerate(
+            zip(plain["places"], plain["micros"], plain["addresses"], strict=True)
+        )
     ]
 
 
@@ -76,9 +96,13 @@ def _event(bundle_id: str, number: int, like: Mapping[str, Any], micros: int, ad
     return {
         **like,
         "id": bundle_id if number == 0 else str(uuid5(UUID(bundle_id), str(number))),
-        "timestamp": timestamp(_EPOCH + micros * _MICROSECOND),
+        "timestamp": timestamp(_moment(micros)),
         "request": {"id": _request_id(bundle_id, number), **where, **said},
     }
+
+
+def _moment(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)
 
 
 def _request_id(bundle_id: str, number: int) -> str:

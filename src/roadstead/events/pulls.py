@@ -9,16 +9,16 @@ together once for all that are alike, and each pull after that costs a look at a
 
 import asyncio
 import json
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TypeAlias
 
 import structlog
 
 from roadstead.errors import UnavailableError
-from roadstead.events.bundle import MAX_BYTES, MOST, Bundle, Pull
+from roadstead.events.bundle import MAX_BYTES, MOST, Bundle, Pulls
 from roadstead.events.event import Event, Source
 from roadstead.events.ports import OutboxStore, Tally
 from roadstead.events.rules import Interests
@@ -34,19 +34,22 @@ _NOWHERE = Source("", "")
 
 _log = structlog.get_logger()
 
-_Line: TypeAlias = tuple[str, RepositoryName]
+
+@dataclass(slots=True, eq=False)
+class _Line:
+    """The pulls from one repository that the same endpoints are told of, in their order.
+
+    ``kinds`` is what they have in common, and about what an event of it takes, in bytes.
+    """
+
+    endpoints: Sequence[str]
+    repository: RepositoryName
+    kinds: list[tuple[Event, int]] = field(default_factory=list)
+    pulls: Pulls = field(default_factory=Pulls)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Kind:
-    """What pulls have in common that are alike; ``size`` is about what an event of it takes, in bytes."""
-
-    event: Event
-    lines: Sequence[_Line]  # for whom, and of what
-    size: int
-
-
-_Noted: TypeAlias = tuple[_Kind, datetime, str]
+_Kind: TypeAlias = tuple[_Line, int]
+"""What pulls have in common that are alike: the line that they stand in, and the place of it there."""
 
 
 class PullBuffer:
@@ -67,30 +70,42 @@ class PullBuffer:
         self._every_s = every.total_seconds()
         self._limit = limit
         self._kinds: dict[Hashable, _Kind] = {}
-        self._waiting: list[_Noted] = []
+        self._lines: dict[tuple[Sequence[str], RepositoryName], _Line] = {}
+        self._waiting: list[_Line] = []  # those with pulls
+        self._noted = 0  # pulls in them
         self._bundles: deque[Bundle] = deque()  # their ids are given, and stay
         self._bundled = 0  # pulls in them
         self._flushing = asyncio.Lock()
 
     def learn(self, like: Hashable, event: Event) -> None:
         """Take note of what pulls of a likeness have in common: an event without a request's id and address."""
-        listeners = self._interests.listeners(event)
-        size = len(json.dumps(event.as_plain(_NOWHERE), ensure_ascii=False)) if listeners else 0
         if len(self._kinds) >= _KINDS:
-            self._kinds.clear()
-        self._kinds[like] = _Kind(event, [(endpoint, event.repository) for endpoint in listeners], size)
+            self._kinds, self._lines = {}, {}  # what waits stays in its line
+        endpoints = tuple(self._interests.listeners(event))
+        line = self._lines.setdefault((endpoints, event.repository), _Line(endpoints, event.repository))
+        size = len(json.dumps(event.as_plain(_NOWHERE), ensure_ascii=False)) if endpoints else 0
+        self._kinds[like] = line, len(line.kinds)
+        line.kinds.append((event, size))
 
-    def note(self, like: Hashable, at: datetime, address: str) -> bool:
-        """Keep a pull if anybody wants to hear of it; drop it where too many wait. False: it has to be learnt."""
+    def note(self, like: Hashable, micros: int, address: str) -> bool:
+        """Keep a pull if anybody wants to hear of it; drop it where too many wait. False: it has to be learnt.
+
+        `micros` is when it was, in microseconds since 1970.
+        """
         kind = self._kinds.get(like)
         if kind is None:
             return False
-        if kind.lines:
-            if len(self._waiting) + self._bundled < self._limit:
-                self._waiting.append((kind, at, address))
-            else:
-                for endpoint, _ in kind.lines:
-                    self._tally.dropped(endpoint)
+        line, place = kind
+        if not line.endpoints:
+            return True
+        if self._noted + self._bundled < self._limit:
+            if not line.pulls:
+                self._waiting.append(line)
+            line.pulls.add(place, micros, address)
+            self._noted += 1
+        else:
+            for endpoint in line.endpoints:
+                self._tally.dropped(endpoint)
         return True
 
     async def run(self) -> None:
@@ -105,9 +120,11 @@ class PullBuffer:
     async def flush(self) -> None:
         """Write what waits; what the database doesn't take now is tried again the next time."""
         async with self._flushing:  # two at once would write the same twice
-            noted, self._waiting = self._waiting, []
-            self._bundled += len(noted)
-            self._bundles.extend(_bundles(noted))
+            waiting, self._waiting = self._waiting, []
+            self._bundled, self._noted = self._bundled + self._noted, 0
+            for line in waiting:
+                pulls, line.pulls = line.pulls, Pulls()
+                self._bundles.extend(_bundles(line, pulls))
             try:
                 await self._write()
             except UnavailableError as error:
@@ -123,23 +140,29 @@ class PullBuffer:
                 self._bundles.popleft()
 
 
-def _bundles(noted: Sequence[_Noted]) -> Iterator[Bundle]:
-    """Yield bundles for each endpoint and repository, which has its pulls in their order."""
-    by_line: defaultdict[_Line, list[_Noted]] = defaultdict(list)
-    for pull in noted:
-        for line in pull[0].lines:
-            by_line[line].append(pull)
-    for line, pulls in by_line.items():
-        begin = size = 0
-        for place, (kind, _, _) in enumerate(pulls):
-            if place > begin and (place - begin == MOST or size + kind.size > MAX_BYTES):
-                yield _bundle(line, pulls[begin:place])
-                begin, size = place, 0
-            size += kind.size
-        yield _bundle(line, pulls[begin:])
+def _bundles(line: _Line, pulls: Pulls) -> Iterator[Bundle]:
+    """Yield bundles for each endpoint, with the pulls in their order."""
+    for some in _parts(line, pulls):
+        places = sorted(set(some.places))
+        likes = [line.kinds[place][0] for place in places]
+        if len(places) < len(line.kinds):  # not all kinds are here
+            numbers = {place: number for number, place in enumerate(places)}
+            some = replace(some, places=[numbers[place] for place in some.places])
+        for endpoint in line.endpoints:
+            yield Bundle(endpoint, line.repository, likes, some)
 
 
-def _bundle(line: _Line, noted: Sequence[_Noted]) -> Bundle:
-    kinds: dict[_Kind, int] = {}
-    pulls = [Pull(kinds.setdefault(kind, len(kinds)), at, address) for kind, at, address in noted]
-    return Bundle(*line, [kind.event for kind in kinds], pulls)
+def _parts(line: _Line, pulls: Pulls) -> Iterator[Pulls]:
+    """Yield as many pulls as a bundle holds, by their number or by what their events take."""
+    if max(size for _, size in line.kinds) * MOST <= MAX_BYTES:
+        for begin in range(0, len(pulls), MOST):
+            yield pulls.part(begin, begin + MOST)
+        return
+    begin = taken = 0
+    for at, place in enumerate(pulls.places):
+        size = line.kinds[place][1]
+        if at > begin and (at - begin == MOST or taken + size > MAX_BYTES):
+            yield pulls.part(begin, at)
+            begin, taken = at, 0
+        taken += size
+    yield pulls.part(begin, len(pulls))

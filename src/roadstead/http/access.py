@@ -164,11 +164,13 @@ class Guard:
         if caller.is_anonymous or decision.by_token:
             wanted = (needed(action, named),)
             if decision.by_token:
-                values = _values(self._challenges, request, wanted, "insufficient_scope")
+                # What was asked, and nothing else: it is the same whether there is such a repository or not.
+                said = f"the token is not good to {action} {'the registry' if named is None else named}"
+                values = _values(self._challenges, request, wanted, "insufficient_scope", said)
             else:
+                said = "sign in to do this"
                 values = _values(challenges, request, wanted)
             if values:
-                said = "the token is not good for this" if decision.by_token else "sign in to do this"
                 return SignInNeededError(said, values, wanted)
         what = "the registry" if repository is None else repository
         self._access.refused(
@@ -201,7 +203,11 @@ def _claimed(request: Request) -> str | None:
 
 
 def _values(
-    challenges: Challenges, request: Request, wanted: tuple[Grant, ...], error: str | None = None
+    challenges: Challenges,
+    request: Request,
+    wanted: tuple[Grant, ...],
+    error: str | None = None,
+    said: str | None = None,
 ) -> tuple[str, ...]:
     host = request.header(b"host") or ""
-    return tuple(challenges.values(wanted, host=host, scheme=request.scheme, error=error))
+    return tuple(challenges.values(wanted, host=host, scheme=request.scheme, error=error, said=said))

@@ -40,6 +40,14 @@ class ParametersTooManyError(InvalidError):
         super().__init__(f"the query has more than {MAX_PARAMETERS} parameters")
 
 
+def peer_address(address: str) -> str:
+    """Return the address of the other end of a socket, IPv4 as such where the socket takes both (``::ffff:127.0.0.1``).
+
+    Pure.
+    """
+    return address.removeprefix("::ffff:")
+
+
 class Request:
     """One request: the path is decoded once, everything else is read when it is asked for."""
 
@@ -75,14 +83,15 @@ class Request:
 
     @property
     def client(self) -> str | None:
-        """Return the address of the other end, IPv4 as such where the socket takes both (``::ffff:127.0.0.1``)."""
+        """Return the address of the other end."""
         client = self.scope.get("client")
-        return None if client is None else str(client[0]).removeprefix("::ffff:")
+        return None if client is None else peer_address(str(client[0]))
 
     @property
     def scheme(self) -> str:
         """Return how the client speaks to us, ``http`` or ``https``, as far as we or a trusted proxy know."""
-        return str(self.scope.get("scheme") or "http")
+        scheme: str = self.scope.get("scheme") or "http"
+        return scheme
 
     def header(self, name: bytes) -> str | None:
         """Return the first header of that (lower-case) name."""

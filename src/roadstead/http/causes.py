@@ -4,30 +4,40 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
+from time import time_ns
 from typing import Protocol
 from uuid import uuid4
 
 from roadstead.acts import Asked
 from roadstead.clock import SystemClock
 from roadstead.events.event import UNPROMPTED, Cause, Event
-from roadstead.http.asgi import Request
+from roadstead.http.asgi import Request, peer_address
 from roadstead.oci.digest import Digest
 
 _FORWARDED_FOR = (b"x-forwarded-for", b"x-real-ip")
+_NOT_FORWARDED = [None, None]
 _SAID = (b"host", b"user-agent")
 """The headers that events tell of."""
+_TOLD = (*_SAID, *_FORWARDED_FOR)
 
 
 class Pulls(Protocol):
     """Whoever takes note of pulls, which waits for nothing: thousands come a second, most like one before."""
 
-    def note(self, like: Hashable, at: datetime, address: str) -> bool:
-        """Take note of one; False where it isn't known what pulls of this likeness have in common."""
+    def note(self, like: Hashable, micros: int, address: str) -> bool:
+        """Take note of one, `micros` microseconds after the beginning of 1970; False where it isn't known what pulls of
+        this likeness have in common.
+        """
         ...
 
     def learn(self, like: Hashable, event: Event) -> None:
         """Take note of that: of an event without a request's id and address."""
         ...
+
+
+def now_in_micros() -> int:
+    """Return the microseconds since 1970."""
+    return time_ns() // 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +49,7 @@ class Telling:
     """
 
     now: Callable[[], datetime]
+    micros: Callable[[], int] = now_in_micros  # the same as a number: for pulls, which are many
     origin: str = ""
     prefix: str = "/"
     references: bool = False
@@ -52,18 +63,37 @@ def cause_of(request: Request, telling: Telling | None) -> Cause:
     return replace(common_cause_of(request, telling), id=str(uuid4()), address=address_of(request))
 
 
-def likeness(request: Request, digest: Digest) -> Hashable:
-    """Return what is the same for all requests of which events say the same, but for their ids, times and addresses.
+def noted(request: Request, telling: Telling, digest: Digest) -> bool:
+    """Take note of a pull, where somebody wants to hear of pulls; False where one like it has to be learnt first.
 
     The digest is that of what the path stands for now: a tag moves.
     """
+    pulls = telling.pulls
+    if pulls is None:
+        return True
+    host, agent, *forwarded = request.values(_TOLD)  # all at once: each pull passes here
+    client = request.scope.get("client")
+    address = _peer(*client) if forwarded == _NOT_FORWARDED and client is not None else address_of(request)
+    return pulls.note(_likeness(request, digest, host, agent), telling.micros(), address)
+
+
+def learn(request: Request, telling: Telling, digest: Digest, event: Event) -> None:
+    """Take note of a pull that is the first of its likeness: of what its event says, and that it was."""
+    if telling.pulls is not None:
+        telling.pulls.learn(_likeness(request, digest, *request.values(_SAID)), event)
+        noted(request, telling, digest)
+
+
+def _likeness(request: Request, digest: Digest, host: bytes | None, agent: bytes | None) -> Hashable:
+    """Return what is the same for all requests of which events say the same, but for their ids, times and addresses."""
     return (
         request.path,
         digest.encoded,
         request.method,
-        request.rights.principal.name,
+        request.rights.caller.principal.name,
         request.scheme,
-        request.values(_SAID),
+        host,
+        agent,
     )
 
 
@@ -99,9 +129,10 @@ def address_of(request: Request) -> str:
         if forwarded or (forwarded := (request.header(b"x-real-ip") or "").strip()):
             return forwarded
     client = request.scope.get("client")
-    return "" if client is None else _peer(request.client or "", client[1])
+    return "" if client is None else _peer(*client)
 
 
 @lru_cache(maxsize=4096)
 def _peer(address: str, port: int) -> str:
+    address = peer_address(address)
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

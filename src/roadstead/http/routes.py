@@ -41,7 +41,7 @@ class MethodUnknownError(InvalidError):
     """The path is served, the method isn't (405 with Allow)."""
 
     def __init__(self, method: str, allowed: Sequence[str]) -> None:
-        super().__init__(f"{method} is not served here; {', '.join(allowed)} are")
+        super().__init__(f"{method} is not served here; {', '.join(allowed)} {'is' if len(allowed) == 1 else 'are'}")
         self.allowed = tuple(allowed)
 
 

@@ -76,6 +76,21 @@ class NotImportedError(ConflictError):
         return "Run roadstead import without --finish first."
 
 
+class WrittenMeanwhileError(ConflictError):
+    """An adoption can't end while the tree holds images of somebody else's that nobody has taken up."""
+
+    def __init__(self, repositories: Sequence[str]) -> None:
+        self.repositories = repositories
+        super().__init__(
+            "somebody else has written into the tree (docker-registry?) since it was taken up: "
+            + ", ".join(repositories)
+        )
+
+    def advice(self) -> str:
+        """Say what has to come first, and why."""
+        return "Run roadstead import without --finish first: what it doesn't know would be collected."
+
+
 class ImportUnderWayError(ConflictError):
     """Another process takes the same tree up."""
 

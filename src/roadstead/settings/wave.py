@@ -323,6 +323,8 @@ def read_layer(path: Path, platform: str | None = None) -> dict[str, object]:
         raise ValueError(f"it is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise ValueError("it is not a JSON object")
+    if document.get("layers"):  # as a request for a token has them: passed over, images would come without
+        raise ValueError("layers are of a request; here there is one layer, and its object is append")
     rule: dict[str, object] = {"match": "**"}
     if document.get("append") is not None:
         layer: dict[str, object] = {"path": str(_layer_file(document["append"], path.parent))}

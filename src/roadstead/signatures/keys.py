@@ -130,7 +130,8 @@ class SigningKey:
         except TypeError as error:
             raise KeyInvalidError(where, "it is encrypted", "name one without a password, in a secret") from error
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise KeyInvalidError(where, "it is not a private key in PEM") from error
+            advice = "the text itself is meant, not a path: ${file:signing.key} is what a file holds"
+            raise KeyInvalidError(where, "it is not a private key in PEM", advice) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name != "secp256r1":
             raise KeyInvalidError(where, "images are signed with ECDSA on P-256, and it is another kind of key")
         return cls(key)

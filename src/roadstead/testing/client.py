@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import select
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ class Client:
         sent = dict(headers or {})
         if body is None and method in {"POST", "PUT", "PATCH"}:
             sent.setdefault("Content-Length", "0")
+        self._notice_the_end()
         try:
             # The server may answer before it has everything, and close: the answer is there to be read even so.
             with suppress(BrokenPipeError, ConnectionResetError):
@@ -88,6 +90,15 @@ class Client:
             raise ConnectionBrokenError(f"{method} {path}: {error!r}") from error
         pairs = tuple((name.lower(), value) for name, value in response.getheaders())
         return Answer(response.status, dict(pairs), pairs, data)
+
+    def _notice_the_end(self) -> None:
+        """Close our end where the server has closed its own since the last answer: an idle connection ends."""
+        if self._connection.sock is None:
+            return
+        looking = select.poll()
+        looking.register(self._connection.sock, select.POLLIN)
+        if looking.poll(0):
+            self._connection.close()
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
         """GET."""

@@ -45,6 +45,14 @@ class MemoryAccounts:
         self._keys = {key_id: key for key_id, key in self._keys.items() if key.owner.name != name}
         return self._accounts.pop(name, None) is not None
 
+    async def set_groups(self, name: str, groups: frozenset[str], *, asked: Asked | None = None) -> bool:
+        """Put an account into these groups and no others."""
+        account = self._accounts.get(name)
+        if account is None:
+            return False
+        self._accounts[name] = replace(account, principal=replace(account.principal, groups=groups))
+        return True
+
     async def set_disabled(self, name: str, *, disabled: bool, now: datetime, asked: Asked | None = None) -> bool:
         """Have an account count no more, or again."""
         account = self._accounts.get(name)

@@ -13,7 +13,7 @@ from roadstead.errors import InvalidError, NotFoundError
 from roadstead.oci.descriptor import Descriptor, DescriptorInvalidError
 from roadstead.oci.digest import Digest, Hasher
 from roadstead.oci.mediatypes import OCI_INDEX
-from roadstead.oci.reference import RepositoryName, Tag
+from roadstead.oci.reference import RepositoryName, Tag, TagInvalidError
 from roadstead.oci.strict_json import JsonInvalidError, compact, parse_object
 from roadstead.upstream.ports import FetchedManifest, ImageSource, ImageTarget, PushOutcome, Source
 
@@ -65,11 +65,24 @@ class Layout:
     def only_image(self) -> Digest:
         """Return the digest of the one image that is there. Raises LayoutInvalidError if there are several."""
         found = {one.digest for one in self._entries() if not self._is_referrer(one)}
+        if not found:
+            what = "it holds no image" if self.directory.is_dir() else "there is no such folder"
+            raise LayoutInvalidError(self.directory, what)
         if len(found) != 1:
             names = sorted(name for one in self._entries() if (name := one.annotations.get(REFERENCE_NAME)))
             told = f": {', '.join(names[:20])}" if names else ""
             raise LayoutInvalidError(self.directory, f"it holds {len(found)} images, say which one{told}")
         return found.pop()
+
+    def tag_of(self, digest: Digest) -> Tag | None:
+        """Return the tag that an image has there, None if it has none or several."""
+        names = {one.annotations.get(REFERENCE_NAME, "") for one in self._entries() if one.digest == digest}
+        try:
+            # Some programs write the whole name, whose tag stands at the end.
+            tags = {Tag.parse(name.rpartition(":")[2]) for name in names}
+        except TagInvalidError:
+            return None
+        return tags.pop() if len(tags) == 1 else None
 
     async def find(self, reference: Tag | Digest) -> Descriptor | None:
         """Return what a name points at, None if nothing is there."""

@@ -21,7 +21,7 @@ from roadstead.auth.ports import Verdict
 from roadstead.auth.principal import Principal, PrincipalKind
 from roadstead.auth.providers.accounts import Accounts, ApiKeys
 from roadstead.auth.providers.htpasswd import HtpasswdFile
-from roadstead.auth.recognised import REMEMBERED_S, Recognised
+from roadstead.auth.recognised import READ_AGAIN_S, REMEMBERED_S, Recognised
 from roadstead.secret import Secret
 from roadstead.testing.clock import FrozenClock
 from roadstead.testing.memory_accounts import MemoryAccounts
@@ -173,3 +173,42 @@ async def test_nobody_is_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) ->
     now.append(REMEMBERED_S)
     assert [await known.find(mark) for mark in marks] == [None] * 5
     assert len({*marks, Recognised().mark("Bearer 0")}) == 6
+
+
+class Reads:
+    """What a verdict goes by, and how often it was looked at."""
+
+    def __init__(self) -> None:
+        self.now = "as it was"
+        self.times = 0
+
+    async def read(self) -> str:
+        """Return it."""
+        self.times += 1
+        return self.now
+
+
+async def test_what_has_not_changed_is_not_read_again() -> None:
+    """By the edition, for a moment; another edition, none and time have it read, and what is read decides."""
+    now, edition, reads = [0.0], [1], Reads()
+    known = Recognised(edition=lambda: edition[-1] or None, clock=clock_at(now))
+    mark = known.mark("Bearer it")
+    known.keep(mark, Caller(ANA), [Verdict(Caller(ANA), reads.read, reads.now)])
+
+    async def times(count: int) -> int:
+        before = reads.times
+        for _ in range(count):
+            assert await known.find(mark) is not None
+        return reads.times - before
+
+    assert await times(3) == 1  # nobody knows of what edition it was when it was kept
+    edition.append(2)
+    assert await times(3) == 1
+    now.append(READ_AGAIN_S)
+    assert await times(3) == 1
+    edition.append(0)  # it can't be told
+    assert await times(3) == 3
+    edition.append(2)
+    reads.now = "another"
+    edition.append(3)
+    assert await known.find(mark) is None

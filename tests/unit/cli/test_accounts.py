@@ -62,6 +62,50 @@ def test_users_come_change_and_go(registry: Registry) -> None:
     assert isinstance(registry.run("user", "remove", "ana").exception, AccountMissingError)
 
 
+def test_groups_change_without_a_password(registry: Registry) -> None:
+    """Kind and password stay; no group at all has to be said, and who isn't there is told."""
+    registry.done("user", "add", "ana", "--group", "developers", given="secret\n")
+    registry.done("user", "add", "ci", "--robot")
+
+    assert registry.done("user", "groups", "ana", "--group", "ops", "--group", "guests") == "ana is in guests, ops\n"
+    registry.done("user", "groups", "ci", "--group", "builders")
+
+    listed = json.loads(registry.done("user", "list", "--json"))
+    assert [(user["kind"], user["groups"], user["has_password"]) for user in listed] == [
+        ("user", ["guests", "ops"], True),
+        ("robot", ["builders"], False),
+    ]
+    assert registry.run("user", "groups", "ana").exit_code == 2
+    assert registry.done("user", "groups", "ana", "--none") == "ana is in no group\n"
+    assert isinstance(registry.run("user", "groups", "bob", "--none").exception, AccountMissingError)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("docker.io", "a registry's host"),
+        ("mirror.example", "a registry's host"),
+        ("as-pushed", "a word that names"),
+        ("Ana", "No policy with {user} fits Ana"),
+        ("ana@example.org", "No policy with {user} fits"),
+        ("ana", None),
+        ("ana.smith", None),
+    ],
+)
+def test_a_name_that_a_policy_would_take_for_something_else(tmp_path: Path, name: str, said: str | None) -> None:
+    """Whoever is called like a tree of others' would get it, and who can't be part of a name gets none."""
+    corner = '\n[[auth.policies]]\nsubjects = ["authenticated"]\nrepositories = ["{user}/**"]\nactions = ["pull"]\n'
+    config = tmp_path / "r.toml"
+    upstream = '[[upstreams]]\nhost = "mirror.example"\n'
+    config.write_text(f'[storage]\npath = "{tmp_path}/data"\n{upstream}{corner}')
+
+    done = CliRunner().invoke(app, ["user", "add", name, str(config), "--robot"])
+
+    assert done.exit_code == 0, done.output
+    assert (said or "") in done.stderr
+    assert (said is not None) == (name in done.stderr)
+
+
 @pytest.mark.parametrize("given", ["", "\n", "two\nlines\n", "nul\0"])
 def test_a_password_is_one_line(registry: Registry, given: str) -> None:
     """Nothing, several lines and what Basic can't carry are refused, and no account is made."""

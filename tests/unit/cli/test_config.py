@@ -107,6 +107,40 @@ def test_check_lists_everything(roadstead: Roadstead, tmp_path: Path) -> None:
     assert (fine.returncode, fine.stdout) == (0, "the settings are fine\n")
 
 
+def test_check_names_who_is_in_the_file_and_in_the_database(roadstead: Roadstead, tmp_path: Path) -> None:
+    """As a warning, where the database is a file that is there; nothing is made where there is none, or no database."""
+    (tmp_path / "users").write_text("ana:$2y$05$" + "a" * 53 + "\nzoe:$2y$05$" + "a" * 53 + "\n")
+    (tmp_path / "r.toml").write_text('[storage]\npath = "data"\n[auth]\nhtpasswd = "users"\n')
+
+    before = roadstead("config", "check", "r.toml")
+    assert not (tmp_path / "data").exists()
+    for name in ("ana", "bob"):
+        assert roadstead("user", "add", name, "r.toml", "--robot").returncode == 0
+    both = roadstead("config", "check", "r.toml")
+    (tmp_path / "data/roadstead.db").write_bytes(b"no database, but long enough to be looked at" * 30)
+    broken = roadstead("config", "check", "r.toml")
+
+    assert [done.stdout for done in (before, both, broken)] == ["the settings are fine\n"] * 3
+    assert "warning: auth.htpasswd: ana: with an account in the database as well" in both.stderr
+    assert before.stderr == broken.stderr == ""
+
+
+def test_check_names_rules_that_no_image_reaches(roadstead: Roadstead, tmp_path: Path) -> None:
+    """The first rule that matches is the one that applies."""
+    rules = ["team/*", "**:1", "team/*", "**", "other/app"]
+    lines = [f'[[augment.rules]]\nmatch = "{match}"\nenv = ["A=b"]\n' for match in rules]
+    (tmp_path / "r.toml").write_text("".join(lines))
+
+    done = roadstead("config", "check", "r.toml")
+
+    assert done.returncode == 0
+    told = [line for line in done.stderr.splitlines() if line.startswith("warning")]
+    assert [line.partition(", which")[0] for line in told] == [
+        "warning: augment.rules[2]: no image comes to it: augment.rules[0]",
+        "warning: augment.rules[4]: no image comes to it: augment.rules[3]",
+    ]
+
+
 def test_check_finds_what_serve_would_refuse(roadstead: Roadstead, tmp_path: Path) -> None:
     """Rules that can't be carried out are told with their place, each by its number."""
     (tmp_path / "text.tar.gz").write_text("not a tar at all\n")

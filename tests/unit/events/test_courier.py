@@ -1,14 +1,15 @@
 """Pulls that are told together, on their way to a receiver that doesn't take all of them."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from roadstead.db.engine import Database, open_database
-from roadstead.events.bundle import Bundle, Pull
+from roadstead.db.moments import to_micros
+from roadstead.events.bundle import Bundle, Pulls
 from roadstead.events.courier import Courier, Manners
 from roadstead.events.event import BLOB_TYPE, Action, Cause, Event, Source, Subject
 from roadstead.events.ports import DeliveryError
@@ -52,7 +53,7 @@ class Refusing:
 async def database(tmp_path: Path) -> AsyncIterator[Database]:
     """A database with five pulls that are told together."""
     opened = await open_database(f"sqlite:///{tmp_path}/roadstead.db", migrate=True, source=Source("here:5000", "i"))
-    pulls = [Pull(0, NOW + timedelta(seconds=number), str(number)) for number in range(5)]
+    pulls = Pulls([0] * 5, [to_micros(NOW) + number for number in range(5)], [str(number) for number in range(5)])
     await opened.outbox.add([Bundle("a", APP, [LIKE], pulls)])
     yield opened
     await opened.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from roadstead.db.engine import Database, open_database
+from roadstead.db.moments import to_micros
 from roadstead.events.bundle import MAX_BYTES, MOST, Bundle, unbundled
 from roadstead.events.event import Action, Cause, Event, Source, Subject
 from roadstead.events.pulls import PullBuffer
@@ -40,7 +41,7 @@ def pull(method: str = "GET", repository: str = "a", **more: object) -> Event:
 def note(buffer: PullBuffer, event: Event, number: int = 0) -> None:
     """Have a pull noted as handlers do; by its number it is told from others that are alike."""
     like = (event.repository, event.cause.method)
-    pulled = (like, NOW + timedelta(seconds=number), f"192.0.2.1:{number}")
+    pulled = (like, to_micros(NOW) + number, f"192.0.2.1:{number}")
     if not buffer.note(*pulled):
         buffer.learn(like, event)
         assert buffer.note(*pulled)
@@ -163,6 +164,24 @@ async def test_pulls_are_told_together_by_repository_and_in_order(tmp_path: Path
     lengths = {name: [len(bundle.pulls) for bundle in outbox.taken if bundle.repository.value == name] for name in "ab"}
     assert lengths["a"] == [MOST, MOST, MOST, 200 - 3 * MOST]
     assert max(lengths["b"]) == MAX_BYTES // 11_400
+
+
+async def test_each_pull_is_told_as_what_it_was(tmp_path: Path) -> None:
+    """Of a repository with pulls of several kinds, in any order, some of them in none of the bundles."""
+    outbox = Taking()
+    heads = Interests(endpoints=(Interest(endpoint="a", actions=frozenset({Action.PULL}), heads=True),))
+    buffer = PullBuffer(heads, outbox, EventMetrics(Metrics(tmp_path, "worker-1")))  # type: ignore[arg-type]
+    for methods in (["GET", "HEAD", "OTHER"], ["HEAD", "GET", "OTHER"], ["OTHER", "GET"], ["HEAD"] * 3):
+        outbox.taken.clear()
+        for number, method in enumerate(methods):
+            note(buffer, pull(method), number)
+        await buffer.flush()
+        told = [
+            (event["request"]["method"], event["request"]["addr"])
+            for bundle in outbox.taken
+            for event in unbundled(bundle.id, bundle.as_plain(Source("", "")))
+        ]
+        assert told == [(method, f"192.0.2.1:{number}") for number, method in enumerate(methods)]
 
 
 async def test_they_are_written_each_second(database: Database, tmp_path: Path) -> None:

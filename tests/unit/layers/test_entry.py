@@ -98,6 +98,36 @@ def test_without_buckets_the_program_runs(entry: list[str], variables: Mapping[s
     assert _run(entry, "/bin/sh", "-c", "exit 9", **variables).returncode == 9
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ROADSTEAD_S3_READ_ONLY", "ture"),
+        ("ROADSTEAD_S3_READ_ONLY", "2"),
+        ("ROADSTEAD_S3_TIMEOUT_S", "soon"),
+        ("ROADSTEAD_S3_TIMEOUT_S", "0"),
+        ("ROADSTEAD_S3_TIMEOUT_S", "1m"),
+        ("ROADSTEAD_S3_TIMEOUT_S", "-5"),
+        ("ROADSTEAD_S3_TIMEOUT_S", "99999999999999999999"),
+    ],
+)
+def test_a_variable_that_means_nothing_is_refused(entry: list[str], name: str, value: str) -> None:
+    """A slip in what makes a bucket read-only would leave it open to writes, and nobody would know."""
+    done = _run(entry, "/bin/echo", "ran", ROADSTEAD_S3_BUCKETS="b", **{name: value})
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert name in done.stderr
+    assert value in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ROADSTEAD_S3_READ_ONLY", "True"), ("ROADSTEAD_S3_READ_ONLY", "0"), ("ROADSTEAD_S3_TIMEOUT_S", "60")],
+)
+def test_a_variable_that_means_something_isnt(entry: list[str], name: str, value: str) -> None:
+    """What can't go on here is the mounting, for which there is nothing beside the script."""
+    assert name not in _run(entry, "/bin/echo", "ran", ROADSTEAD_S3_BUCKETS="b", **{name: value}).stderr
+
+
 def test_a_trace_shows_no_secret(entry: list[str]) -> None:
     """With Wave's variable for it each step is shown, up to the end; a key or a token in none of them."""
     secrets = {"AWS_SECRET_ACCESS_KEY": "s3cr3t", "AWS_ACCESS_KEY_ID": "k3y", "AWS_SESSION_TOKEN": "t0k3n"}

@@ -187,3 +187,11 @@ def test_a_global_layer_that_is_not_what_it_says(tmp_path: Path, changed: Mappin
     """The start is stopped, with what is wrong."""
     layer_json(tmp_path, **changed)
     assert said in refused(tmp_path, "wave: {debug: true}\n")[0]
+
+
+def test_a_global_layer_in_the_form_of_a_request(tmp_path: Path) -> None:
+    """``layers`` is what a request for a token has; passed over, every image would come without its layer."""
+    path = layer_json(tmp_path)
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({"env": ["FOO=bar"], "layers": [document["append"]]}))
+    assert "append" in refused(tmp_path, "wave: {debug: true}\n")[0]

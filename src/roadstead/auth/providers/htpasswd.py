@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 
@@ -26,6 +26,8 @@ _log = structlog.get_logger()
 
 _FALLBACK = "$2b$10$9FZ6Jr0u3kV4NHG7p1RjTeTqEKGhFX2bnXYyuO/6YQS5QWkK/vGnO"
 """What an unknown name is checked against where the file has no hash at all."""
+
+Edition: TypeAlias = tuple[int, int, int]
 
 _BCRYPT_COST = re.compile(r"\$2.\$(\d\d)\$")
 
@@ -80,6 +82,10 @@ def _objection(name: str, colon: str, hashed: str, known: Mapping[str, str]) -> 
     return objection(hashed)
 
 
+def _unreadable(error: OSError) -> SourceUnreadableError:
+    return SourceUnreadableError(f"the file of passwords can't be read: {error.strerror}")
+
+
 def _cost(hashed: str) -> int:
     """Return how long a check takes, to be compared: each step of bcrypt's cost doubles it."""
     cost = _BCRYPT_COST.match(hashed)
@@ -93,7 +99,7 @@ class HtpasswdFile:
         self._path = path
         self._name = os.fspath(path)
         self._passwords = passwords
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: Edition | None = None
         self._entries = HtpasswdEntries({}, ())
 
     async def authenticate(self, credentials: Credentials) -> Caller | None:
@@ -124,18 +130,29 @@ class HtpasswdFile:
         if hashed is None or _cost(hashed) < _cost(costliest):
             await self._passwords.waste(costliest, credentials)
 
-    def read(self) -> HtpasswdEntries:
-        """Return what the file says now; it is read if it isn't the one that was read last."""
+    def edition(self) -> Edition:
+        """Return what tells the file as it is now from any other: inode, time of change in nanoseconds, bytes.
+
+        Raises SourceUnreadableError.
+        """
         try:
             status = os.stat(self._name)  # noqa: PTH116 -- Path takes as long again, and each request looks
-            seen = (status.st_ino, status.st_mtime_ns, status.st_size)
+        except OSError as error:
+            self._seen = None
+            raise _unreadable(error) from error
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def read(self) -> HtpasswdEntries:
+        """Return what the file says now; it is read if it isn't the one that was read last."""
+        seen = self.edition()
+        try:
             if seen != self._seen:
                 self._entries = parse_htpasswd(self._path.read_text(encoding="utf-8", errors="replace"))
                 self._seen = seen
                 self._tell()
         except OSError as error:
             self._seen = None
-            raise SourceUnreadableError(f"the file of passwords can't be read: {error.strerror}") from error
+            raise _unreadable(error) from error
         return self._entries
 
     def _tell(self) -> None:

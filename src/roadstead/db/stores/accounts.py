@@ -1,10 +1,14 @@
 """Users, robot accounts and their keys (``auth.ports.AccountStore``)."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Integer, bindparam, delete, select, update
 
@@ -48,7 +52,7 @@ _KEYS_BEHIND = (
     .limit(bindparam("limit", type_=Integer))
 )
 
-FIND_ACCOUNT = Query(select(*ACCOUNT).where(accounts.c.name == bindparam("name")), "name")
+FIND_ACCOUNT = Query(select(*ACCOUNT).where(accounts.c.name == bindparam("name")), "name", hot=True)
 ACCOUNTS = Query(
     select(*ACCOUNT)
     .where(accounts.c.name > bindparam("after"))
@@ -57,7 +61,7 @@ ACCOUNTS = Query(
     "after",
     "limit",
 )
-FIND_KEY = Query(_KEYS.where(api_keys.c.key_id == bindparam("key_id")), "key_id")
+FIND_KEY = Query(_KEYS.where(api_keys.c.key_id == bindparam("key_id")), "key_id", hot=True)
 KEYS_OF = Query(_KEYS_BEHIND.where(api_keys.c.owner == bindparam("owner")), "owner", "after", "limit")
 ALL_KEYS = Query(_KEYS_BEHIND, "after", "limit")
 
@@ -69,6 +73,12 @@ _CHANGE = (
     update(accounts)
     .where(accounts.c.name == bindparam("of"))
     .values(kind=bindparam("new_kind"), member_of=bindparam("new_groups"))
+)
+_CHANGE_GROUPS = (
+    update(accounts)
+    .where(accounts.c.name == bindparam("of"))
+    .values(member_of=bindparam("new_groups"))
+    .returning(accounts.c.kind)
 )
 _CHANGE_PASSWORD = (
     update(accounts).where(accounts.c.name == bindparam("of")).values(password_hash=bindparam("new_hash"))
@@ -118,6 +128,10 @@ class DatabaseAccounts:
         """Remove an account with its keys."""
         return await self._access.write(_remove, name, asked)
 
+    async def set_groups(self, name: str, groups: frozenset[str], *, asked: Asked | None = None) -> bool:
+        """Put an account into these groups and no others."""
+        return await self._access.write(_set_groups, name, groups, asked)
+
     async def set_disabled(self, name: str, *, disabled: bool, now: datetime, asked: Asked | None = None) -> bool:
         """Have an account count no more, or again."""
         return await self._access.write(_set_disabled, name, now if disabled else None, asked)
@@ -145,6 +159,18 @@ class DatabaseAccounts:
         return [_key(row) for row in await self._access.rows(query, *whose, after, limit)]
 
 
+def names_in_file(path: Path) -> frozenset[str] | None:
+    """Return the names of all accounts in a SQLite file, beside whoever uses it; None where they can't be read.
+
+    Nothing is opened for writing and nothing is migrated: for commands that only look.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+            return frozenset(name for (name,) in connection.execute(str(select(accounts.c.name))))
+    except sqlite3.Error:
+        return None
+
+
 def _put(
     connection: Connection,
     principal: Principal,
@@ -169,9 +195,7 @@ def _put(
     if made is None:
         if not replace:
             return False
-        issuer = connection.execute(_VOUCHED, {"of": principal.name}).scalar()
-        if issuer is not None:
-            raise AccountVouchedError(principal.name, issuer)
+        _only_ours(connection, principal.name)
     kind = ActKind.USER_CHANGE if made is None else ActKind.USER_ADD
     write_act(connection, asked, kind, str(principal), _said(principal, has_password=hashed is not None))
     if made is not None:
@@ -181,6 +205,24 @@ def _put(
     if hashed is not None:
         connection.execute(_CHANGE_PASSWORD, {"of": principal.name, "new_hash": hashed})
         connection.execute(_END_REFRESHING, {"of": principal.name})
+    return True
+
+
+def _only_ours(connection: Connection, name: str) -> None:
+    """Raise AccountVouchedError where an issuer says who that is."""
+    issuer = connection.execute(_VOUCHED, {"of": name}).scalar()
+    if issuer is not None:
+        raise AccountVouchedError(name, issuer)
+
+
+def _set_groups(connection: Connection, name: str, groups: frozenset[str], asked: Asked | None) -> bool:
+    _only_ours(connection, name)
+    changed = {"of": name, "new_groups": json.dumps(sorted(groups))}
+    kind = connection.execute(_CHANGE_GROUPS, changed).scalar()
+    if kind is None:
+        return False
+    principal = Principal(PrincipalKind(kind), name, groups)
+    write_act(connection, asked, ActKind.USER_CHANGE, str(principal), _said(principal, has_password=False))
     return True
 
 

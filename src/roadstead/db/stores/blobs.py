@@ -51,6 +51,7 @@ FIND = Query(
     .where(repositories.c.name == bindparam("repository"), repository_blobs.c.digest == bindparam("digest"), _IS_LIVE),
     "repository",
     "digest",
+    hot=True,
 )
 FIND_WITH_LEASE = Query(FIND.statement.add_columns(blobs.c.lease_until), *FIND.names)
 FIND_STORED = Query(

@@ -45,6 +45,7 @@ FIND = Query(
     "repository",
     "source",
     "plan_digest",
+    hot=True,
 )
 _SOURCES, _ROOTS = manifests.alias("sources"), manifests.alias("roots")
 FIND_BY_TAG = Query(
@@ -69,6 +70,7 @@ FIND_BY_TAG = Query(
     "repository",
     "tag",
     "plan_digest",
+    hot=True,
 )
 SOURCES_OF = Query(
     select(derivations.c.source)

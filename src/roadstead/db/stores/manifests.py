@@ -72,6 +72,7 @@ FIND_BY_TAG = Query(
     .where(_IN_REPOSITORY, tags.c.name == bindparam("tag")),
     "repository",
     "tag",
+    hot=True,
 )
 FIND_BY_DIGEST = Query(
     select(manifests.c.digest, manifests.c.media_type, manifests.c.size)
@@ -80,6 +81,7 @@ FIND_BY_DIGEST = Query(
     .where(_IN_REPOSITORY, manifests.c.digest == bindparam("digest")),
     "repository",
     "digest",
+    hot=True,
 )
 CONTENT = Query(select(contents.c.body).where(contents.c.digest == bindparam("digest")), "digest")
 

@@ -31,7 +31,7 @@ from sqlalchemy import (
 )
 
 from roadstead.acts import ActKind, Asked
-from roadstead.db.access import CHANNEL, Access, Commits, P, Query, Row, T
+from roadstead.db.access import CHANNEL, Access, Commits, P, Query, Row, Step, T
 from roadstead.db.moments import from_micros, to_micros
 from roadstead.db.schema import outbox
 from roadstead.db.stores.acts import write_act
@@ -104,7 +104,7 @@ def letters_query(state: LetterState | None, *, of_endpoint: bool) -> Query:
     return Query(statement, *(["endpoint"] if of_endpoint else []), "before", "limit")
 
 
-_WRITE = insert(outbox)
+_WRITE = Step(insert(outbox))
 _ONE = outbox.c.position == bindparam("at")
 _DELIVERED_PULL = delete(outbox).where(_ONE, outbox.c.action == Action.PULL.value)
 _DELIVERED = (
@@ -177,10 +177,13 @@ class Announcer:
             yield _row(endpoint, event, plain, 1)
 
     def _bundled(self, bundle: Bundle) -> dict[str, Any]:
-        first = bundle.first
-        is_one = len(bundle.pulls) == 1
-        plain = (first if is_one else bundle).as_plain(self._source)
-        return _row(bundle.endpoint, first, _text(plain), len(bundle.pulls))
+        if len(bundle.pulls) == 1:
+            first = bundle.first
+            return _row(bundle.endpoint, first, _text(first.as_plain(self._source)), 1)
+        # What isn't in the bundle's text is that of its first pull.
+        like, said = bundle.likes[bundle.pulls.places[0]], _text(bundle.as_plain(self._source))
+        row = _row(bundle.endpoint, like, said, len(bundle.pulls))
+        return {**row, "event_id": bundle.id, "created_at": bundle.pulls.micros[0]}
 
 
 def _text(plain: Mapping[str, Any]) -> str:
@@ -204,7 +207,7 @@ def _row(endpoint: str, event: Event, plain: str, events: int) -> dict[str, Any]
 
 
 def _write(connection: Connection, letters: Sequence[Mapping[str, Any]]) -> None:
-    connection.execute(_WRITE, letters)
+    _WRITE.each(connection, letters)
     if connection.dialect.name == "postgresql":
         # It is heard after the commit, and only wakes: SQLite's commits are seen without it.
         connection.execute(text(f"SELECT pg_notify('{CHANNEL}', '')"))

@@ -37,6 +37,7 @@ TAG = Query(
     .where(repositories.c.name == bindparam("repository"), tags.c.name == bindparam("tag")),
     "repository",
     "tag",
+    hot=True,
 )
 
 _pulled = upstream_pulls.alias("pulled")

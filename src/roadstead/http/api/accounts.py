@@ -76,13 +76,24 @@ async def remove_user(call: NamedDependency[Call], name: NamePath) -> None:
         raise ThingUnknownError(f"there is no account {name}")
 
 
-@patch("/users/{name:str}", tags=["accounts"], summary="Disable or enable a user", responses=problems(404, 415))
+@patch("/users/{name:str}", tags=["accounts"], summary="Change a user", responses=problems(404, 409, 415))
 async def change_user(call: NamedDependency[Call], name: NamePath, data: JSONBody[wire.ChangedUser]) -> wire.User:
-    """Have an account count no more, with its keys, tokens and sessions, or again; at once. Needs `admin`."""
+    """Give an account other groups, or have it count no more, with its keys, tokens and sessions, or again.
+
+    It counts at once; password and keys stay. Needs `admin`.
+    """
     await call.needs_admin()
+    if data.disabled is None and data.groups is None:
+        raise ParametersInvalidError("nothing is to change: say disabled, or groups")
     store = call.administration.accounts
     known = parse_account_name(name)
-    if not await store.set_disabled(known, disabled=data.disabled, now=SystemClock().now(), asked=call.asked):
+    if data.groups is not None:
+        groups = frozenset(parse_account_name(group) for group in data.groups)
+        if not await store.set_groups(known, groups, asked=call.asked):
+            raise ThingUnknownError(f"there is no account {name}")
+    if data.disabled is not None and not await store.set_disabled(
+        known, disabled=data.disabled, now=SystemClock().now(), asked=call.asked
+    ):
         raise ThingUnknownError(f"there is no account {name}")
     account = await store.find_account(known)
     if account is None:  # somebody else has just removed it

@@ -127,9 +127,10 @@ class NewUser(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ChangedUser(msgspec.Struct, forbid_unknown_fields=True):
-    """Whether an account counts no more."""
+    """What is to change of an account; what is left out stays. `groups` are all that it is to be in."""
 
-    disabled: bool
+    disabled: bool | None = None
+    groups: Annotated[list[NameText], Meta(max_length=100)] | None = None
 
 
 class Key(msgspec.Struct):

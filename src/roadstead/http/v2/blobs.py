@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from roadstead.events.event import Action, blob_stored
 from roadstead.http.asgi import AnyResponse, FileResponse, Headers, Request, Response, StreamResponse
-from roadstead.http.causes import address_of, common_cause_of, deliberate, likeness
+from roadstead.http.causes import common_cause_of, deliberate, learn, noted
 from roadstead.http.conditions import etag, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, PERSONAL, SAFE
@@ -92,13 +92,11 @@ def _tell(request: Request, services: Services, repository: RepositoryName, dige
     Before it is clear what the answer holds, as in distribution: a 304 and a part are pulls, too.
     """
     telling = services.telling
-    if telling is None or telling.pulls is None:
+    if telling is None or noted(request, telling, digest):
         return
-    like, at = likeness(request, digest), telling.now()
-    if not telling.pulls.note(like, at, address_of(request)):
-        cause = common_cause_of(request, telling)
-        telling.pulls.learn(like, blob_stored(repository, digest, size, cause=cause, at=at, action=Action.PULL))
-        telling.pulls.note(like, at, address_of(request))
+    cause = common_cause_of(request, telling)
+    event = blob_stored(repository, digest, size, cause=cause, at=telling.now(), action=Action.PULL)
+    learn(request, telling, digest, event)
 
 
 async def _from_upstream(

@@ -9,7 +9,7 @@ from roadstead.augment.ports import Served
 from roadstead.events.event import manifest_pulled, references_of
 from roadstead.http.asgi import Headers, Request, Response
 from roadstead.http.bodies import read_whole
-from roadstead.http.causes import address_of, cause_of, common_cause_of, deliberate, likeness
+from roadstead.http.causes import Telling, cause_of, common_cause_of, deliberate, learn, noted
 from roadstead.http.conditions import ConditionUnmetError, etag, etags, none_match
 from roadstead.http.context import Services
 from roadstead.http.headers import IMMUTABLE, PERSONAL, REVALIDATE, SAFE
@@ -59,8 +59,8 @@ async def answered(
     headers = _headers(served.digest, served.media_type, kept)
     if none_match(request, str(served.digest)):
         return Response(304, headers[1:])
-    if services.telling is not None and services.telling.pulls is not None:
-        await _tell(request, services, repository, reference, served)
+    if (telling := services.telling) is not None and not noted(request, telling, served.digest):
+        await _learn(request, services, telling, repository, reference, served)
     if request.method == "HEAD":
         return Response(200, headers, content_length=served.size)
     return Response(200, headers, await services.manifests.content(served.digest))
@@ -101,28 +101,27 @@ def _headers(digest: Digest, media_type: str, kept: tuple[bytes, bytes]) -> Head
     )
 
 
-async def _tell(
-    request: Request, services: Services, repository: RepositoryName, reference: Tag | Digest, served: Served
+async def _learn(
+    request: Request,
+    services: Services,
+    telling: Telling,
+    repository: RepositoryName,
+    reference: Tag | Digest,
+    served: Served,
 ) -> None:
-    """Take note of a pull, where somebody wants to hear of pulls."""
-    telling = services.telling
-    if telling is None or telling.pulls is None:
-        return
-    like, at = likeness(request, served.digest), telling.now()
-    if not telling.pulls.note(like, at, address_of(request)):
-        references = references_of(await services.manifests.content(served.digest)) if telling.references else ()
-        event = manifest_pulled(
-            repository,
-            served.digest,
-            served.media_type,
-            served.size,
-            reference if isinstance(reference, Tag) else None,
-            references=references,
-            cause=common_cause_of(request, telling),
-            at=at,
-        )
-        telling.pulls.learn(like, event)
-        telling.pulls.note(like, at, address_of(request))
+    """Take note of the first pull of its likeness."""
+    references = references_of(await services.manifests.content(served.digest)) if telling.references else ()
+    event = manifest_pulled(
+        repository,
+        served.digest,
+        served.media_type,
+        served.size,
+        reference if isinstance(reference, Tag) else None,
+        references=references,
+        cause=common_cause_of(request, telling),
+        at=telling.now(),
+    )
+    learn(request, telling, served.digest, event)
 
 
 async def resolve(

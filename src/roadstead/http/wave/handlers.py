@@ -150,7 +150,7 @@ def _where_else(services: Services, image: Meant, asked: str) -> str | None:
         return "Perhaps its registry has it for those alone who sign in: see username and password of [[upstreams]]."
     if services.proxy is None:
         return "Push it here first, or name its registry in [[upstreams]] to have it pulled from there."
-    return f"It was sought among the images that were pushed here; with a host ({asked} has none, or ours) elsewhere."
+    return "It was sought among the images that were pushed here; of another registry, write its host before it."
 
 
 def _described(request: Request, body: ContainerBody, image: Meant, source: Served, served: Served) -> str:

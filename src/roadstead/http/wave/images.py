@@ -43,9 +43,9 @@ def _behind(reference: Tag | Digest) -> str:
 async def meant(services: Services, text: str, own_hosts: frozenset[str]) -> Meant:
     """Return what an image's name stands for; raises RequestInvalidError.
 
-    With a host it is that registry's, which settings must name, or ours. Without one it is what the name stands for in
-    a pull from here: one of ours, or an upstream's for which it is a default; a single word is first sought below
-    ``library/``, as Docker does.
+    With a host it is that registry's, which settings must name. Without one, or with ours, it is what the name stands
+    for in a pull from here: one of ours, or an upstream's for which it is a default. Without a host a single word is
+    first sought below ``library/``, as Docker does.
     """
     try:
         reference = ImageReference.parse(text, default_host=HERE)
@@ -60,7 +60,7 @@ async def meant(services: Services, text: str, own_hosts: frozenset[str]) -> Mea
             raise RequestInvalidError(
                 "containerImage", f"names below {name.components[0]}/ are not images of their own"
             )
-        repository = await _of_default(services, name) if reference.host == HERE else name
+        repository = await (_of_default if reference.host == HERE else _as_pulled)(services, name)
     else:
         repository = _of_upstream(services, reference.host, name)
     place = None if services.proxy is None else services.proxy.place(repository)
@@ -74,6 +74,12 @@ async def _of_default(services: Services, name: RepositoryName) -> RepositoryNam
         found = await services.proxy.route(f"library/{name}", None, writing=False)
         if found.asked is not None:
             return RepositoryName.parse(found.name)
+    return await _as_pulled(services, name)
+
+
+async def _as_pulled(services: Services, name: RepositoryName) -> RepositoryName:
+    if services.proxy is None:
+        return name
     return RepositoryName.parse((await services.proxy.route(str(name), None, writing=False)).name)
 
 

@@ -91,6 +91,26 @@ class AccountStoreContract:
         await accounts.put_account(changed, Secret("h2"), replace=True, now=LATER)
         assert revealed(await accounts_elsewhere.find_account("ana")) == (changed, "h2")
 
+    async def test_groups_change_alone(self, accounts: AccountStore, accounts_elsewhere: AccountStore) -> None:
+        """Kind and password stay, and keys are of the new groups; an account that isn't there isn't made."""
+        await accounts.put_account(ANA, Secret("h1"), replace=False, now=NOW)
+        await accounts.put_account(ROBOT, None, replace=False, now=NOW)
+        await accounts.put_key(key("k"))
+
+        assert await accounts.set_groups("ana", frozenset({"guests"}))
+        assert await accounts.set_groups(ROBOT.name, frozenset({"builders"}))
+
+        changed = Principal(PrincipalKind.USER, "ana", frozenset({"guests"}))
+        assert revealed(await accounts_elsewhere.find_account("ana")) == (changed, "h1")
+        robot = await accounts_elsewhere.find_account(ROBOT.name)
+        assert robot is not None
+        assert robot.principal == Principal(PrincipalKind.ROBOT, ROBOT.name, frozenset({"builders"}))
+        found = await accounts_elsewhere.find_key("k")
+        assert found is not None
+        assert found.owner == changed
+        assert not await accounts.set_groups("nobody", frozenset({"guests"}))
+        assert await accounts_elsewhere.find_account("nobody") is None
+
     async def test_a_key_is_found_as_it_was_stored(
         self, accounts: AccountStore, accounts_elsewhere: AccountStore
     ) -> None:

@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from roadstead.db.engine import Database, open_database
-from roadstead.events.bundle import Bundle, Pull
+from roadstead.db.moments import from_micros, to_micros
+from roadstead.events.bundle import Bundle, Pulls
 from roadstead.events.event import BLOB_TYPE, Action, Cause, Event, Source, Subject, timestamp
 from roadstead.events.ports import Letter, LetterState
 from roadstead.events.rules import Interest, Interests
@@ -62,7 +63,7 @@ def pull(repository: RepositoryName, at: datetime = NOW, *, head: bool = False) 
 
 def told_of(*pulls: Event) -> Sequence[Bundle]:
     """Return a bundle for each pull, for the endpoint that wants all."""
-    return [Bundle("all", pull.repository, [pull], [Pull(0, pull.at, "192.0.2.1:5")]) for pull in pulls]
+    return [Bundle("all", pull.repository, [pull], Pulls([0], [to_micros(pull.at)], ["192.0.2.1:5"])) for pull in pulls]
 
 
 class OutboxStoreContract:
@@ -160,8 +161,9 @@ class OutboxStoreContract:
     async def test_pulls_told_together_are_one_letter(self, told: Database) -> None:
         """It has them in their order, each with an id of its own, the same ones each time; and counts as many."""
         get, head = pull(APP), pull(APP, head=True)
-        likes = [Pull(number % 2, NOW + number * SECOND, f"192.0.2.{number}:5") for number in range(3)]
-        bundle = Bundle("all", APP, [get, head], likes)
+        moments = [to_micros(NOW + number * SECOND) for number in range(3)]
+        pulls = Pulls([0, 1, 0], moments, [f"192.0.2.{number}:5" for number in range(3)])
+        bundle = Bundle("all", APP, [get, head], pulls)
         await told.outbox.add([bundle])
 
         [letter] = await due(told, "all")
@@ -173,7 +175,7 @@ class OutboxStoreContract:
             ("HEAD", "192.0.2.1:5"),
             ("GET", "192.0.2.2:5"),
         ]
-        assert [event["timestamp"] for event in found] == [timestamp(each.at) for each in likes]
+        assert [event["timestamp"] for event in found] == [timestamp(from_micros(each)) for each in moments]
         assert letter.event_id == found[0]["id"] == bundle.id
         assert found[0] == json.loads(json.dumps(bundle.first.as_plain(Source("here:5000", "i1"))))
         assert len({event["id"] for event in found} | {event["request"]["id"] for event in found}) == 6
