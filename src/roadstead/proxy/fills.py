@@ -97,6 +97,7 @@ class _OwnFill:
         # A reader whose answer was never begun doesn't let go: then it is closed with the last who knows of it.
         self._close = weakref.finalize(self, os.close, descriptor)
         self._written = 0
+        self._latest = b""  # what was written last: whoever is right behind needn't read it
         self._moved = asyncio.Event()
 
     async def run(self, download: Download, store: Store, find: Find) -> None:
@@ -106,6 +107,7 @@ class _OwnFill:
                 await self._download(download)
                 await store(Spooled(self))
         finally:
+            self._latest = b""
             self._wake()
 
     async def _download(self, download: Download) -> None:
@@ -113,6 +115,7 @@ class _OwnFill:
             async for piece in pieces:
                 await self._write(piece)
                 self._written += len(piece)
+                self._latest = piece
                 self._wake()
         try:
             os.fchmod(self.descriptor, _WHOLE)
@@ -120,6 +123,11 @@ class _OwnFill:
             raise SpoolFailedError(error) from error
         self.size = self._written
         self._wake()
+
+    def at_hand(self, position: int, size: int) -> bytes:
+        """Return up to so many bytes from there on, if they are in memory."""
+        start = position - (self._written - len(self._latest))
+        return self._latest[start : start + size] if start >= 0 else b""
 
     async def _write(self, piece: bytes) -> None:
         writing = asyncio.ensure_future(asyncio.to_thread(_write, self.descriptor, piece))
@@ -223,6 +231,10 @@ class _ForeignFill:
         if os.fstat(self._descriptor).st_size != size:
             raise FillBrokenError(self.digest)
 
+    def at_hand(self, position: int, size: int) -> bytes:
+        """Return nothing: what there is lies in another process's memory."""
+        return b""
+
     async def _comes(self, happened: Callable[[], bool]) -> None:
         while not happened():
             over = is_abandoned(self._descriptor)  # asked before the last look, for nothing happens after it
@@ -255,7 +267,7 @@ async def _read(
         while position < end:
             await fill.reach(position + 1)
             wanted = min(reading.piece(), end - position)
-            piece = await asyncio.to_thread(os.pread, descriptor, wanted, position)
+            piece = fill.at_hand(position, wanted) or await asyncio.to_thread(os.pread, descriptor, wanted, position)
             if not piece:
                 raise FillBrokenError(fill.digest)
             position += len(piece)
