@@ -291,6 +291,19 @@ def test_orphans_are_reaped(run: Runner) -> None:
     assert [line for line in done.stdout.splitlines() if line.startswith("Z")] == []
 
 
+def test_a_kernel_without_subreapers(run: Runner, tmp_path: Path) -> None:
+    """As emulators and sandboxes have: the program runs all the same, and nothing is said on its standard error."""
+    refused = {"index": 0, "value": 36, "op": "SCMP_CMP_EQ"}  # PR_SET_CHILD_SUBREAPER
+    rule = {"names": ["prctl"], "action": "SCMP_ACT_ERRNO", "errnoRet": 22, "args": [refused]}
+    profile = tmp_path / "seccomp.json"
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
+    script = f"cat /fusion/s3/{run.bucket}/hello.txt; (/bin/busybox sleep 0.1 &); exit 3"
+
+    done = run(*SHELL, script, flags=(*MAY_MOUNT, "--security-opt", f"seccomp={profile}"))
+
+    assert (done.returncode, done.stdout, done.stderr) == (3, "hello from S3\n", ""), done
+
+
 def test_an_entrypoint_with_blanks_and_quotes(
     mounting: RoadsteadServer, docker_engine: DockerEngine, seaweedfs: SeaweedFS, bucket: str, tmp_path: Path
 ) -> None:

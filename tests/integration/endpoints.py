@@ -48,6 +48,7 @@ API: tuple[tuple[str, str, Any, str], ...] = (
     ("GET", "/api/v1/repository?repository={name}", None, "pull"),
     ("GET", "/api/v1/tags?repository={name}", None, "pull"),
     ("GET", "/api/v1/tags/history?repository={name}&tag=1", None, "pull"),
+    ("GET", "/api/v1/image?repository={name}&reference=1", None, "pull"),
     ("POST", "/api/v1/tags/restore", {"repository": "{name}", "tag": "nothing"}, "push"),
     ("GET", "/api/v1/users", None, "admin"),
     ("POST", "/api/v1/users", {"name": "drawn", "robot": True, "replace": True}, "admin"),

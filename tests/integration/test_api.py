@@ -194,11 +194,14 @@ def test_nobody_learns_of_what_they_may_not_see(tmp_path: Path) -> None:
         for name in ("secret/app", "open/app"):
             push(client, guarded, name, "v1", name.encode(), who=ADMIN)
 
-        for query in ("/repository?", "/tags?", "/tags/history?tag=v1&"):
+        for query in ("/repository?", "/tags?", "/tags/history?tag=v1&", "/image?reference=v1&"):
             told = {guarded.ask(client, ANA, "GET", f"{query}repository=secret/{name}")[0] for name in ("app", "no")}
             assert told == {403}
             asked = {client.get(f"/api/v1{query}repository=secret/{name}").status for name in ("app", "no")}
             assert asked == {401}
+            if query.startswith("/image"):
+                for name in ("as-pushed/secret/app", "as-of/2026-01-01/secret/app"):
+                    assert guarded.ask(client, ANA, "GET", f"{query}repository={name}")[0] == 403
             assert client.get(f"/api/v1{query}repository=open/app").status == 200
         restore = {"repository": "open/app", "tag": "v1"}
         assert guarded.ask(client, ANA, "POST", "/tags/restore", restore)[0] == 403

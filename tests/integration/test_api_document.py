@@ -29,6 +29,7 @@ OPERATIONS = (
     "GET /api/v1/repository",
     "GET /api/v1/tags",
     "GET /api/v1/tags/history",
+    "GET /api/v1/image",
     "POST /api/v1/tags/restore",
     "GET /api/v1/users",
     "POST /api/v1/users",

@@ -1,6 +1,7 @@
 """Who may ask for container tokens, and what becomes of a token when its creator's rights go."""
 
 import asyncio
+import random
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -8,12 +9,15 @@ from pathlib import Path
 
 import pytest
 from tests.integration.container_api import ask, asked, layer_object, path_of, pulled, push
+from typer.testing import CliRunner
 
 from roadstead.auth.api_keys import NewKey, make_key
 from roadstead.auth.caller import Action, RepositoryGlob, Scope
 from roadstead.auth.passwords import hash_password
 from roadstead.auth.ports import AccountStore
 from roadstead.auth.principal import Principal, PrincipalKind
+from roadstead.cli.main import app
+from roadstead.cli.pushing_layers import LayerNotPushedError
 from roadstead.db.engine import open_database
 from roadstead.secret import Secret
 from roadstead.testing.client import Answer, Client
@@ -175,6 +179,25 @@ def test_a_key_where_waves_clients_put_theirs(client: Client, server: Serving) -
 
     for worker in server.workers:
         assert server.client_of(worker).head(path_of(target)).status == 404
+
+
+def test_a_large_layer_needs_the_right_to_push(client: Client, server: Serving, tmp_path: Path) -> None:
+    """The command pushes it with the key that it asks with; without the right it says which one is missing."""
+    large = make_layer({"noise": random.Random(5).randbytes(2 << 20)})
+    (tmp_path / "layer.tar.gz").write_bytes(large.raw)
+    key_file = tmp_path / "key"
+    words = ["augment", "team/app:1", "--service", server.url, "--layer", str(tmp_path / "layer.tar.gz")]
+
+    key_file.write_text(server.key("maker", Action.PULL, Action.AUGMENT).text.reveal())
+    refused = CliRunner().invoke(app, [*words, "--key-file", str(key_file)])
+    assert isinstance(refused.exception, LayerNotPushedError)
+    assert "team/app" in str(refused.exception)
+    assert "--action push" in refused.exception.advice()
+
+    key_file.write_text(server.key("maker", Action.PULL, Action.AUGMENT, Action.PUSH).text.reveal())
+    done = CliRunner().invoke(app, [*words, "--key-file", str(key_file)])
+    assert done.exit_code == 0, done.output
+    assert pulled(client, done.stdout.strip())[1][str(large.digest)] == large.raw
 
 
 def test_a_creator_who_lost_the_right(client: Client, server: Serving) -> None:

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 from tests.integration.container_api import ACCEPT, JSON, ask, asked, layer_object, path_of, pulled, push
+from typer.testing import CliRunner
 
+from roadstead.augment.container_token import ContainerTokenEndedError
+from roadstead.cli.main import app
 from roadstead.testing.client import Client
 from roadstead.testing.images import make_image, make_index, make_layer
 from roadstead.testing.registry_peer import RegistryPeer
@@ -396,7 +399,7 @@ def test_guesses_are_limited(tmp_path: Path) -> None:
         ({"containerImage": "team/app:1", "packages": {}}, 400, "packages"),
         ({"containerImage": "team/app:1", "containerIncludes": ["a"]}, 400, "name its registry"),
         ({"containerImage": "team/app:1", "containerIncludes": ["up.example/a:1"] * 11}, 400, "containerIncludes"),
-        ({"containerImage": "team/app:1", "dryRun": True}, 501, "dryRun"),
+        ({"containerImage": "team/app:1", "dryRun": True}, 501, "targetDigest"),
         ({"containerImage": "team/app:1", "scanMode": "required"}, 501, "scanMode"),
     ],
 )
@@ -498,6 +501,73 @@ def test_credentials_for_a_configured_registry(client: Client) -> None:
     for path, said in (("/validate-creds", flat), ("/validate-creds", wrapped), ("/v1alpha2/validate-creds", flat)):
         answer = client.post(path, said.encode(), JSON)
         assert (answer.status, answer.json()) == (200, True)
+
+
+def inspected(client: Client, server: RoadsteadServer, name: str, reference: str) -> tuple[Any, Any]:
+    """Return what the command says of an image, beside the server, and what the API says."""
+    words = ["inspect", f"{name}:{reference}", str(server.directory / "roadstead.toml"), "--data", str(server.data)]
+    ran = CliRunner().invoke(app, [*words, "--json"])
+    assert ran.exit_code == 0, ran.output
+    answer = client.get(f"/api/v1/image?repository={name}&reference={reference}")
+    assert answer.status == 200, answer.body
+    return json.loads(ran.stdout), answer.json()
+
+
+def test_inspecting_by_token(client: Client, server: RoadsteadServer) -> None:
+    """Below a token an image is shown as its pulls have it, with what was added to it; without one it is as it was."""
+    answer = asked(client, wanted(env=["INSPECTED=yes"]))
+    name = answer["targetImage"].partition("/")[2].rpartition(":")[0]
+
+    for found in inspected(client, server, name, "1"):
+        assert (found["digest"], found["repository"]) == (answer["targetDigest"], "team/app")
+        augmented = found["augmented"]
+        assert augmented["source"] == str(IMAGE.digest)
+        assert augmented["plan"]["env"] == ["INSPECTED=yes"]
+        added = augmented["difference"].get("added_layers") or [
+            one["digest"] for one in augmented["difference"]["addedLayers"]
+        ]
+        assert added == [str(LAYER.digest)]
+        assert augmented["difference"]["env"]["INSPECTED"] == {"before": None, "after": "yes"}
+        assert [one["kind"] for one in found["referrers"]] == ["provenance (SLSA)"]
+    remote = CliRunner().invoke(app, ["inspect", answer["targetImage"], "--json"])
+    assert json.loads(remote.stdout)["digest"] == answer["targetDigest"]
+
+    assert client.delete(f"/container-token/{answer['containerToken']}").status == 200
+    assert client.get(f"/api/v1/image?repository={name}&reference=1").status == 404
+    words = ["inspect", f"{name}:1", str(server.directory / "roadstead.toml"), "--data", str(server.data)]
+    assert isinstance(CliRunner().invoke(app, words).exception, ContainerTokenEndedError)
+
+
+def test_inspecting_an_upstreams_image(client: Client, server: RoadsteadServer, registry_peer: RegistryPeer) -> None:
+    """A name without a host that an upstream has by default is that upstream's image, and is said to be."""
+    there = make_image(seed="not pulled")
+    with Client(registry_peer.host) as peer:
+        push(peer, "library/bare", there, "1")
+    assert client.head("/v2/library/bare/manifests/1", ACCEPT).status == 200
+    by_data, by_api = inspected(client, server, "library/bare", "1")  # first the command: nobody has its config yet
+    assert (by_data["config"], by_data["notes"]) == (
+        None,
+        ["its config is not here, so layers and settings are not shown"],
+    )
+    assert by_api["config"]["digest"] == str(there.config_digest)
+    assert client.get("/v2/library/tokens/manifests/1", ACCEPT).status == 200
+    for name in ("library/tokens", f"{UPSTREAM}/library/tokens", "as-pushed/library/tokens"):
+        for found in inspected(client, server, name, "1"):
+            assert (found["digest"], found["repository"]) == (str(THERE.digest), f"{UPSTREAM}/library/tokens")
+            assert found["origin"] == f"pulled through from {UPSTREAM}"
+    assert client.get("/api/v1/image?repository=library/none&reference=1").status == 404
+
+
+def test_inspecting_a_platform(client: Client) -> None:
+    """Of an index one image is shown, that of the platform that was asked for; 404 names those that there are."""
+    images = [make_image(seed="shown", platform=one) for one in ("linux/amd64", "linux/arm64")]
+    push(client, "team/shown", make_index(images), "1")
+    for query, expected in (("", images[0]), ("&platform=linux/arm64", images[1])):
+        shown = client.get(f"/api/v1/image?repository=team/shown&reference=1{query}").json()
+        assert (shown["manifest"], shown["config"]["digest"]) == (str(expected.digest), str(expected.config_digest))
+        assert [one["platform"] for one in shown["platforms"]] == ["linux/amd64", "linux/arm64"]
+    answer = client.get("/api/v1/image?repository=team/shown&reference=1&platform=linux/s390x")
+    assert (answer.status, "linux/arm64" in answer.json()["detail"]) == (404, True)
 
 
 def test_inspect(client: Client) -> None:

@@ -22,6 +22,7 @@ from roadstead.signatures.keys import PublicKey, SigningKey
 from roadstead.testing.client import Answer, Client
 from roadstead.testing.images import TestImage, TestIndex, make_attestation, make_image, make_index
 from roadstead.testing.server import RoadsteadServer
+from roadstead.upstream.errors import UpstreamDeniedError
 
 ACCEPT = {"Accept": ", ".join(sorted(MANIFESTS))}
 CONFIG = """
@@ -390,7 +391,20 @@ def inspected(*arguments: str) -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize("where", ["registry", "data"])
+def camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def inspected_by_api(client: Client, name: str, reference: object, status: int = 200) -> dict[str, object]:
+    """Ask the API, and return what it says with the command's names."""
+    answer = client.get(f"/api/v1/image?repository={name}&reference={reference}")
+    assert answer.status == status, answer.body
+    found: dict[str, object] = json.loads(answer.body, object_hook=lambda one: {camel(k): v for k, v in one.items()})
+    return found
+
+
+@pytest.mark.parametrize("where", ["registry", "data", "api"])
 def test_inspecting_explains_what_was_added(client: Client, here: RoadsteadServer, where: str) -> None:
     """From the registry and from its data: source, plan, the difference, and what vouches for it."""
     name = name_in("team")
@@ -400,15 +414,62 @@ def test_inspecting_explains_what_was_added(client: Client, here: RoadsteadServe
     arguments = [f"{here.host}/{image}"] if where == "registry" else [image, str(here.directory / "roadstead.toml")]
     arguments += [] if where == "registry" else ["--data", str(here.data)]
 
-    found = inspected(*arguments)
+    found = inspected_by_api(client, name, "added") if where == "api" else inspected(*arguments)
 
     assert found["digest"] == str(digest)
     augmented = found["augmented"]
     assert isinstance(augmented, dict)
     assert augmented["source"] == str(make_image(seed=name).digest)
-    assert augmented["difference"]["env"] == {"ADDED": {"before": None, "after": "yes"}}
+    assert augmented["plan"]["env"] == ["ADDED=yes"]
+    assert list(augmented["difference"]["env"].values()) == [{"before": None, "after": "yes"}]
     assert augmented["difference"]["fields"]["entrypoint"]["after"] == ["/wrapped"]
     assert len(found["referrers"]) == 4  # type: ignore[arg-type]
+
+
+def test_inspecting_what_is_not_served(client: Client, here: RoadsteadServer) -> None:
+    """Which policy refuses it, and what is wrong with each signature; the API tells no more of it than its digest."""
+    name = name_in("signed")
+    image = make_image(seed=name)
+    push(client, name, image)
+    sign(client, name, image.descriptor(), new_key(), "bundle")
+    arguments = [f"{name}:v1", str(here.directory / "roadstead.toml"), "--data", str(here.data)]
+
+    by_data, by_api = inspected(*arguments), inspected_by_api(client, name, "v1")
+    for people in (CliRunner().invoke(app, ["inspect", *arguments]),):
+        assert "refused" in people.stdout
+    refused = CliRunner().invoke(app, ["inspect", f"{here.host}/{name}:v1"])
+
+    for found in (by_data, by_api):
+        assert (found["served"], found["digest"]) == (False, str(image.digest))
+        [verdict] = found["signatures"]  # type: ignore[misc]
+        assert (verdict["policy"], verdict["kind"], verdict["required"], verdict["holds"]) == (
+            "signed/**", "cosign", True, False,
+        )  # fmt: skip
+        assert len(verdict["reasons"]) == 1
+    assert by_data["config"] is not None
+    assert (by_api["config"], by_api["layers"], by_api["platforms"], by_api["referrers"]) == (None, [], [], [])
+    assert isinstance(refused.exception, UpstreamDeniedError)
+    assert verdict["reasons"][0] in str(refused.exception)
+    assert f"cosign sign --key KEY --new-bundle-format=false HOST/as-pushed/{name}@{image.digest}" in (
+        refused.exception.advice()
+    )
+    tagged = name_in("signed")
+    push(client, tagged, image, "added")
+    assert inspected_by_api(client, tagged, "added")["served"] is False  # nothing is made of it, and it is told of
+    assert inspected_by_api(client, f"as-pushed/{name}", "v1")["served"] is True
+
+
+@pytest.mark.parametrize("form", ["tag", "bundle"])
+def test_inspecting_what_is_signed(client: Client, trusted: SigningKey, form: str) -> None:
+    """The policy is said to hold, of an image and of what is made of it."""
+    name = name_in("signed")
+    image = make_image(seed=name)
+    push(client, name, image, "added")
+    sign(client, name, image.descriptor(), trusted, form)
+    for reference in ("added", image.digest):
+        found = inspected_by_api(client, name, reference)
+        assert (found["served"], found["signatures"][0]["holds"]) == (True, True)  # type: ignore[index]
+    assert found["config"] is not None
 
 
 def test_inspecting_for_people(client: Client, here: RoadsteadServer) -> None:

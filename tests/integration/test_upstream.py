@@ -32,7 +32,15 @@ from roadstead.tls.self_signed import self_signed
 from roadstead.upstream import wire
 from roadstead.upstream.address import RegistryAddress
 from roadstead.upstream.client import RegistryClient
-from roadstead.upstream.credentials import Credentials, CredentialSource, DockerConfig, Given, IdentityToken, Password
+from roadstead.upstream.credentials import (
+    BearerKey,
+    Credentials,
+    CredentialSource,
+    DockerConfig,
+    Given,
+    IdentityToken,
+    Password,
+)
 from roadstead.upstream.egress import EgressPolicy
 from roadstead.upstream.errors import (
     AddressForbiddenError,
@@ -510,6 +518,21 @@ async def test_credentials_do_not_go_to_a_strangers_token_service(transport: Tra
         vouched = RegistryClient(address, transport, credentials=ANA, trusted_realms={"localhost"})
         await vouched.manifest(REPOSITORY, Tag("1"))
         assert stranger.requests[-1].headers["authorization"].startswith("Basic ")
+
+
+@pytest.mark.parametrize("auth", ["basic", "bearer"])
+async def test_a_key_goes_to_the_registry_itself(transport: Transport, auth: str) -> None:
+    """One that the registry takes as it is: whichever way it asks, it is sent once, and to no token service."""
+    async with scripted_upstream() as stranger, scripted_upstream(auth=auth) as upstream:
+        upstream.hold("team/app", IMAGE, "1")
+        upstream.realm = f"http://localhost:{stranger.host.rpartition(':')[2]}/token"
+
+        with pytest.raises(UpstreamDeniedError) as caught:
+            await client_of(upstream, transport, Given(BearerKey(Secret("a-key")))).manifest(REPOSITORY, Tag("1"))
+
+        assert [one.headers.get("authorization") for one in upstream.requests] == [None, "Bearer a-key"]
+        assert stranger.requests == []
+        assert not caught.value.anonymous
 
 
 # Redirects

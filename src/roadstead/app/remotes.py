@@ -11,7 +11,7 @@ import structlog
 from roadstead.settings.model import SignIn, UpstreamSettings
 from roadstead.upstream.address import RegistryAddress
 from roadstead.upstream.client import RegistryClient
-from roadstead.upstream.credentials import Credentials, CredentialSource, DockerConfig, Given, Password
+from roadstead.upstream.credentials import BearerKey, Credentials, CredentialSource, DockerConfig, Given, Password
 from roadstead.upstream.egress import EgressPolicy
 from roadstead.upstream.errors import CredentialsError, UnreachableError
 from roadstead.upstream.proxies import Proxies
@@ -74,7 +74,7 @@ class _Ours:
 
     source: CredentialSource
 
-    async def find(self, registry: RegistryAddress, repository: str) -> Credentials | None:
+    async def find(self, registry: RegistryAddress, repository: str) -> Credentials | BearerKey | None:
         """Return what the source knows. Raises UnreachableError."""
         try:
             return await self.source.find(registry, repository)

@@ -9,7 +9,7 @@ from roadstead.app.limits import build_limits, shared_marks
 from roadstead.app.outward import ASKING, OutwardRequests
 from roadstead.app.plugs import CLOCK, Plugs
 from roadstead.app.readiness import check
-from roadstead.app.signing import build_admission, build_derivations
+from roadstead.app.signing import build_admission, build_derivations, build_reading
 from roadstead.app.writing import fence
 from roadstead.augment.containers import Containers
 from roadstead.augment.kept_layers import KeptLayers
@@ -68,7 +68,8 @@ async def build_services(
     )
     images = Images(manifests, blobs)
     layers = KeptLayers(driver, database.layers)
-    admission = build_admission(settings, database, images, proxy)
+    reading = build_reading(database, images, proxy)
+    admission = build_admission(settings, reading)
     augmenter = Augmenter(
         Rules.from_json(handover.rules_json),
         images if proxy is None else ImagesPulledThrough(images, proxy),
@@ -83,6 +84,7 @@ async def build_services(
         uploads=uploads or await build_uploads(plugs, settings),
         proxy=proxy,
         catalog=catalog,
+        reading=reading,
         history=tag_history(plugs, settings),
         administration=_administration(settings, database),
         augmenter=augmenter,

@@ -16,7 +16,7 @@ from roadstead.registry.images import Images
 from roadstead.registry.signed import SignedHere
 from roadstead.settings.model import KeySettings, Settings, SignaturePolicySettings
 from roadstead.signatures.errors import KeyInvalidError
-from roadstead.signatures.ports import Admission
+from roadstead.signatures.ports import Admission, SignedImages
 
 if TYPE_CHECKING:
     # For types alone: it needs the library for keys.
@@ -25,17 +25,20 @@ if TYPE_CHECKING:
 KEY = "signatures.key"
 
 
-def build_admission(
-    settings: Settings, database: Database, images: Images, proxy: PullThrough | None
-) -> Admission | None:
+def build_reading(database: Database, images: Images, proxy: PullThrough | None) -> SignedImages:
+    """Return what reads images with all that is said of them, ours and upstreams'."""
+    here = SignedHere(images, database.catalog, database.lineage)
+    return here if proxy is None else SignedPulledThrough(here, proxy)
+
+
+def build_admission(settings: Settings, reading: SignedImages) -> Admission | None:
     """Return what checks that images are signed; None where none has to be. Raises KeyInvalidError."""
     if not settings.signatures.policies:
         return None
     # As above.
     from roadstead.signatures.verifying import Signatures
 
-    here = SignedHere(images, database.catalog, database.lineage)
-    return Signatures(read_policies(settings), here if proxy is None else SignedPulledThrough(here, proxy), CLOCK)
+    return Signatures(read_policies(settings), reading, CLOCK)
 
 
 def build_derivations(

@@ -93,6 +93,12 @@ class Rules:
             return None
         return self._first_match(repository, tag, also)
 
+    def pattern_of(self, repository: RepositoryName, tag: Tag, also: RepositoryName | None = None) -> str | None:
+        """Return the pattern of the first rule that matches, or None."""
+        names = (repository,) if also is None else (repository, also)
+        found = (rule.match for rule in self.rules if any(rule.match.matches(name, tag) for name in names))
+        return next((str(match) for match in found), None)
+
     def layers(self) -> frozenset[Digest]:
         """Return the digests of all layers that the rules add."""
         return frozenset(layer.gzip_digest for rule in self.rules for layer in rule.plan.layers)

@@ -158,6 +158,10 @@ class Augmenter:
             self._limited[key] = replace(plan, platforms=platforms)
         return self._limited[key]
 
+    def rule_for(self, repository: RepositoryName, tag: Tag, *, also: RepositoryName | None = None) -> str | None:
+        """Return the pattern of the rule that a pull of this tag comes under, if there is one; nothing is read."""
+        return self._rules.pattern_of(repository, tag, also)
+
     async def pull(self, repository: RepositoryName, tag: Tag, plan: Plan) -> Served | None:
         """Return what a pull of this tag under this plan is answered with; None where there is no such tag.
 

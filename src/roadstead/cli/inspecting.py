@@ -5,9 +5,9 @@ import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -15,16 +15,14 @@ from rich.markup import escape
 from rich.text import Text
 
 from roadstead.app.inspecting import image_here
-from roadstead.augment import inspection
+from roadstead.augment.inspecting import Augmented, Inspected, Verdict, inspect, what_it_is
 from roadstead.augment.inspection import Change, Difference, LayerFacts
 from roadstead.cli.copying import credential_files
 from roadstead.cli.existing import load_existing
-from roadstead.errors import InvalidError, NotFoundError
+from roadstead.errors import InvalidError
 from roadstead.oci.descriptor import Descriptor, Platform, PlatformInvalidError
 from roadstead.oci.digest import Digest
 from roadstead.oci.image_config import ImageConfig
-from roadstead.oci.manifest import ImageIndex, ImageManifest, parse_manifest
-from roadstead.oci.mediatypes import SCHEMA1_MANIFESTS
 from roadstead.oci.reference import ImageReference, NameInvalidError, RepositoryName, Tag, parse_reference
 from roadstead.settings.quantity import counted, rounded_size
 from roadstead.upstream.address import RegistryAddress
@@ -32,28 +30,6 @@ from roadstead.upstream.client import RegistryClient
 from roadstead.upstream.credentials import CredentialSource, DockerConfig, Given, parse_given
 from roadstead.upstream.proxies import Proxies
 from roadstead.upstream.transport import Transport
-
-MAX_CONFIG = 8 << 20
-MAX_STATEMENT = 4 << 20
-MAX_DEPTH = 4
-_IN_TOTO = "application/vnd.in-toto+json"
-_KINDS = {
-    "application/vnd.dev.cosign.artifact.sig.v1+json": "signature (cosign)",
-    "application/vnd.cncf.notary.signature": "signature (notation)",
-    "https://sigstore.dev/cosign/sign/v1": "signature (sigstore bundle)",
-    "https://slsa.dev/provenance/v1": "provenance (SLSA)",
-    "https://slsa.dev/provenance/v0.2": "provenance (SLSA)",
-    "https://spdx.dev/Document": "SBOM (SPDX)",
-    "https://cyclonedx.org/bom": "SBOM (CycloneDX)",
-}
-_NAMED_BY = ("dev.sigstore.bundle.predicateType", "in-toto.io/predicate-type")
-
-
-class PlatformMissingError(NotFoundError):
-    """There is no image for the platform that was asked for."""
-
-    def __init__(self, image: str, platform: Platform, there: Sequence[str]) -> None:
-        super().__init__(f"{image} has no image for {platform}; it has {', '.join(there) or 'none at all'}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,65 +39,6 @@ class Reach:
     plain_http: tuple[str, ...]
     ca_file: Path | None
     credentials: str | None
-
-
-class Source(Protocol):
-    """One repository, wherever it is."""
-
-    @property
-    def origin(self) -> str:
-        """Return whose image it is."""
-        ...
-
-    def rule(self, tag: Tag) -> str | None:
-        """Return the pattern of the rule that a pull of this tag comes under, where that is known."""
-        ...
-
-    async def manifest(self, reference: Tag | Digest) -> tuple[str, bytes]:
-        """Return media type and bytes of what a pull is answered with; raises a NotFoundError."""
-        ...
-
-    async def original(self, tag: Tag) -> Digest | None:
-        """Return what was pushed under a tag, where that is known."""
-        ...
-
-    async def blob(self, digest: Digest, *, max_bytes: int) -> bytes:
-        """Return a small blob whole."""
-        ...
-
-    async def referrers(self, digest: Digest) -> Sequence[Descriptor]:
-        """Return what refers to a manifest."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Augmented:
-    """What was added to an image while it was pulled."""
-
-    plan_digest: str
-    source: str | None = None
-    rule: str | None = None
-    plan: Mapping[str, Any] | None = None
-    difference: Difference | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inspected:
-    """Everything that is told of an image."""
-
-    image: str
-    origin: str
-    media_type: str
-    digest: str
-    size: int
-    platforms: Sequence[Descriptor] = ()
-    manifest: ImageManifest | None = None
-    config: ImageConfig | None = None
-    layers: Sequence[LayerFacts] = ()
-    referrers: Sequence[Descriptor] = ()
-    augmented: Augmented | None = None
-    rule: str | None = None
-    notes: Sequence[str] = field(default_factory=list)
 
 
 def wanted_platform(text: str | None) -> Platform | None:
@@ -136,7 +53,7 @@ def wanted_platform(text: str | None) -> Platform | None:
 
 def inspect_here(image: str, config: Path | None, data: Path | None, platform: Platform | None) -> Inspected:
     """Look at an image in the data of a registry."""
-    repository, reference = _named_here(image)
+    name, reference = _named_here(image)
     settings = load_existing(config, data)
     if config is None and data is None:
         # Rules decide what a pull is answered with: without the server's settings another digest may be shown.
@@ -147,8 +64,8 @@ def inspect_here(image: str, config: Path | None, data: Path | None, platform: P
         )
 
     async def run() -> Inspected:
-        async with image_here(repository, settings) as source:
-            return await _inspect(source, image, reference, platform)
+        async with image_here(name, settings) as source:
+            return await inspect(source, image, reference, platform)
 
     return asyncio.run(run())
 
@@ -161,12 +78,12 @@ def inspect_there(image: str, reach: Reach, platform: Platform | None) -> Inspec
 
     async def run() -> Inspected:
         async with _client(named.host, reach) as client:
-            return await _inspect(_There(client, named.repository), str(named), reference, platform)
+            return await inspect(_There(client, named.repository), str(named), reference, platform)
 
     return asyncio.run(run())
 
 
-def _named_here(image: str) -> tuple[RepositoryName, Tag | Digest]:
+def _named_here(image: str) -> tuple[str, Tag | Digest]:
     name, at, digest = image.partition("@")
     first, slash, _ = name.partition("/")
     if slash and ":" in first:
@@ -177,7 +94,7 @@ def _named_here(image: str) -> tuple[RepositoryName, Tag | Digest]:
     if not colon:
         repository, tag = name, "latest"
     try:
-        return RepositoryName.parse(repository), parse_reference(digest if at else tag)
+        return str(RepositoryName.parse(repository)), parse_reference(digest if at else tag)
     except NameInvalidError as error:
         raise typer.BadParameter(f"{error}. {error.advice()}", param_hint="IMAGE") from error
 
@@ -198,6 +115,7 @@ class _There:
     def __init__(self, client: RegistryClient, repository: RepositoryName) -> None:
         self._client = client
         self._repository = repository
+        self.name = str(repository)
         self.origin = f"in {client.host}"
 
     def rule(self, tag: Tag) -> str | None:
@@ -223,128 +141,8 @@ class _There:
     async def referrers(self, digest: Digest) -> Sequence[Descriptor]:
         return (await self._client.referrers(self._repository, digest)).descriptors
 
-
-async def _inspect(source: Source, image: str, reference: Tag | Digest, platform: Platform | None) -> Inspected:
-    media_type, raw = await source.manifest(reference)
-    digest = Digest.of(raw, reference.algorithm) if isinstance(reference, Digest) else Digest.of(raw)
-    rule = source.rule(reference) if isinstance(reference, Tag) else None
-    told: dict[str, Any] = {"image": image, "origin": source.origin, "digest": str(digest), "size": len(raw)}
-    if media_type in SCHEMA1_MANIFESTS:
-        return Inspected(
-            **told, media_type=media_type, notes=["it is in Docker's first format, of which nothing is read"]
-        )
-    parsed = parse_manifest(raw, media_type if media_type.endswith("+json") else None)
-    told["media_type"] = parsed.media_type
-    told["referrers"] = await source.referrers(digest)
-    listed = parsed.manifests if isinstance(parsed, ImageIndex) else ()
-    found = await _one(source, parsed, platform, image)
-    if found is None:
-        return Inspected(**told, platforms=listed, rule=rule, manifest=None)
-    manifest, config = found
-    if config is None:
-        return Inspected(**told, platforms=listed, rule=rule, manifest=manifest)
-    augmented = await _augmented(source, reference, digest, told["referrers"], manifest, config, rule)
-    notes = (
-        ["a rule matches this tag, and nothing was made of it yet: it is at the first pull"]
-        if rule and not augmented
-        else []
-    )
-    return Inspected(
-        **told,
-        platforms=listed,
-        manifest=manifest,
-        config=config,
-        layers=inspection.layers_of(manifest, config),
-        augmented=augmented,
-        rule=rule,
-        notes=notes,
-    )
-
-
-async def _one(
-    source: Source, parsed: ImageManifest | ImageIndex, platform: Platform | None, image: str
-) -> tuple[ImageManifest, ImageConfig | None] | None:
-    """Return one image with its config; for an artifact no config, None for an index without images."""
-    is_alone = isinstance(parsed, ImageManifest)
-    for _ in range(MAX_DEPTH):
-        if isinstance(parsed, ImageManifest):
-            if not parsed.is_image:
-                return parsed, None
-            config = ImageConfig.parse(await source.blob(parsed.config.digest, max_bytes=MAX_CONFIG))
-            if is_alone and platform is not None and _machine(platform) != _machine(config.platform):
-                raise PlatformMissingError(image, platform, [str(config.platform)])
-            return parsed, config
-        entry = inspection.chosen(parsed.manifests, platform)
-        if entry is None:
-            if platform is not None:
-                raise PlatformMissingError(
-                    image, platform, [str(one.platform) for one in parsed.manifests if one.platform]
-                )
-            return None
-        _, raw = await source.manifest(entry.digest)
-        parsed = parse_manifest(raw, entry.media_type)
-    return None
-
-
-def _machine(platform: Platform) -> tuple[str, str]:
-    """Return what a platform is without its variant, which a config seldom says."""
-    return platform.os, platform.architecture
-
-
-async def _augmented(
-    source: Source,
-    reference: Tag | Digest,
-    digest: Digest,
-    referrers: Sequence[Descriptor],
-    manifest: ImageManifest,
-    config: ImageConfig,
-    rule: str | None,
-) -> Augmented | None:
-    """Return what was added to an image that says it was augmented, and the image that it was added to."""
-    plan_digest = inspection.plan_of(config)
-    if plan_digest is None:
-        return None
-    parameters = await _provenance(source, referrers)
-    named = str(parameters.get("source", "")).rpartition("@")[2]
-    original = Digest.parse(named) if named else None
-    if original is None and isinstance(reference, Tag):
-        original = await source.original(reference)
-    plan = parameters.get("plan")
-    told = Augmented(
-        plan_digest=plan_digest,
-        source=None if original is None or original == digest else str(original),
-        rule=rule,
-        plan=plan if isinstance(plan, dict) else None,
-    )
-    if told.source is None or original is None:
-        return told
-    try:
-        media_type, raw = await source.manifest(original)
-        before = await _one(source, parse_manifest(raw, media_type), config.platform, str(original))
-    except NotFoundError:
-        return told  # its source is gone, or somebody copied the image without it
-    if before is None or before[1] is None:
-        return told
-    difference = inspection.difference((before[0], before[1]), (manifest, config))
-    return Augmented(plan_digest=plan_digest, source=told.source, rule=rule, plan=told.plan, difference=difference)
-
-
-async def _provenance(source: Source, referrers: Sequence[Descriptor]) -> dict[str, Any]:
-    """Return the parameters of the statement that we made about an image; empty where there is none."""
-    for referrer in referrers:
-        if referrer.artifact_type != _IN_TOTO:
-            continue
-        try:
-            media_type, raw = await source.manifest(referrer.digest)
-            manifest = parse_manifest(raw, media_type)
-            if isinstance(manifest, ImageManifest) and manifest.layers and manifest.layers[0].size <= MAX_STATEMENT:
-                content = await source.blob(manifest.layers[0].digest, max_bytes=MAX_STATEMENT)
-                definition = json.loads(content)["predicate"]["buildDefinition"]
-                if str(definition["buildType"]).startswith("urn:roadstead:"):
-                    return dict(definition["externalParameters"])
-        except (NotFoundError, InvalidError, ValueError, KeyError, TypeError):
-            continue  # somebody else's, or not what it says
-    return {}
+    async def verdicts(self, digest: Digest) -> Sequence[Verdict]:
+        return ()  # a registry has said already that it refuses an image, where it does
 
 
 # What people and programs see
@@ -366,24 +164,18 @@ def show(found: Inspected, *, as_json: bool) -> None:
         _rows(console, _config_rows(found.config), "config")
     if found.referrers:
         _listed(console, "referrers", [(what_it_is(one), str(one.digest)) for one in found.referrers])
+    if found.verdicts:
+        _listed(console, "signatures", [line for verdict in found.verdicts for line in _verdict_lines(verdict)])
     if found.augmented is not None:
         _show_augmented(console, found.augmented)
     for note in found.notes:
         console.print(f"\n{escape(note)}")
 
 
-def what_it_is(referrer: Descriptor) -> str:
-    """Return a referrer's kind, for people."""
-    named = next((referrer.annotations[name] for name in _NAMED_BY if name in referrer.annotations), None)
-    kind = named or referrer.artifact_type or referrer.media_type
-    told = _KINDS.get(kind, kind)
-    if named is not None and (referrer.artifact_type or "").startswith("application/vnd.dev.sigstore.bundle"):
-        return told if "bundle" in told else f"{told}, signed"
-    return told
-
-
 def _head(found: Inspected) -> list[tuple[str, str]]:
     rows = [("digest", found.digest), ("type", found.media_type), ("origin", found.origin)]
+    if not _is_in(found.repository, found.image):
+        rows.append(("stands for", found.repository))
     if found.manifest is not None and found.platforms:
         rows.append(("shown", str(found.manifest.digest)))
     if found.rule is not None:
@@ -392,6 +184,20 @@ def _head(found: Inspected) -> list[tuple[str, str]]:
         total = sum(layer.descriptor.size for layer in found.layers)
         rows.append(("size", f"{rounded_size(total)} in {counted(len(found.layers), 'layer')}"))
     return rows
+
+
+def _is_in(repository: str, image: str) -> bool:
+    """Say whether an image's name has the repository's in it: then there is nothing more to say of that."""
+    return f"/{image}".partition("@")[0].rpartition(":")[0].endswith(f"/{repository}") or image == repository
+
+
+def _verdict_lines(verdict: Verdict) -> list[tuple[str, str]]:
+    """Return what a policy says, and what is wrong with each signature that was found."""
+    state = "held" if verdict.holds else "refused" if verdict.required else "not held"
+    said = f"{verdict.policy} ({verdict.kind})"
+    if not verdict.holds and not verdict.reasons:
+        said = f"{said}: there is no signature"
+    return [(state, said), *(("", reason) for reason in verdict.reasons if not verdict.holds)]
 
 
 def _platform_line(entry: Descriptor) -> tuple[str, str]:
@@ -460,7 +266,9 @@ def _harmless(text: str) -> str:
 def _described(found: Inspected) -> dict[str, Any]:
     document: dict[str, Any] = {
         "image": found.image,
+        "repository": found.repository,
         "origin": found.origin,
+        "served": not found.is_refused,
         "mediaType": found.media_type,
         "digest": found.digest,
         "size": found.size,
@@ -471,6 +279,16 @@ def _described(found: Inspected) -> dict[str, Any]:
         "config": None if found.config is None else _config(found.config),
         "referrers": [{**one.as_json(), "kind": what_it_is(one)} for one in found.referrers],
         "augmented": None if found.augmented is None else _augmented_json(found.augmented),
+        "signatures": [
+            {
+                "policy": one.policy,
+                "kind": one.kind,
+                "required": one.required,
+                "holds": one.holds,
+                "reasons": list(one.reasons),
+            }
+            for one in found.verdicts
+        ],
         "notes": list(found.notes),
     }
     return document

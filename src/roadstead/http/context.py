@@ -21,7 +21,7 @@ from roadstead.registry.manifests import Manifests
 from roadstead.registry.ports import LineageStore
 from roadstead.registry.quotas import Quotas
 from roadstead.registry.uploads import Uploads
-from roadstead.signatures.ports import Admission
+from roadstead.signatures.ports import Admission, SignedImages
 from roadstead.storage.ports import OpensFile, PresignsUrl
 
 
@@ -37,6 +37,7 @@ class Services:
     blobs: Blobs
     uploads: Uploads
     catalog: Catalog
+    reading: SignedImages  # with all that is said of images
     history: TagHistory
     administration: Administration
     augmenter: Augmenter

@@ -62,6 +62,18 @@ def parse_name(text: str) -> Named:
     return Named(text, RepositoryName.parse(text), original=False)
 
 
+def split(text: str) -> tuple[str, str]:
+    """Return what says how a name is read (``as-pushed/``, ``as-of/TIME/``), empty where nothing does, and the name."""
+    first, slash, rest = text.partition("/")
+    if first == AS_PUSHED and slash:
+        return f"{first}/", rest
+    if first == AS_OF and slash:
+        moment, slash, name = rest.partition("/")
+        if slash:
+            return f"{first}/{moment}/", name
+    return "", text
+
+
 def _own(text: str) -> RepositoryName:
     """Return a repository's name behind what only says how it is read; what tokens have derived isn't read so."""
     name = RepositoryName.parse(text)

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 
 from roadstead.http.asgi import AnyResponse, Request
 from roadstead.http.context import Services
-from roadstead.http.names import AS_PUSHED
+from roadstead.http.names import split
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.proxy.errors import UpstreamReadOnlyError
 from roadstead.proxy.spaces import Place
-from roadstead.registry.history import AS_OF
 
 ASKED = "asked"
 """What a path names an upstream's repository by, where that isn't the name it has here."""
@@ -24,7 +23,7 @@ async def routed(request: Request, found: Mapping[str, str], services: Services)
     text = found.get("name")
     if services.proxy is None or text is None:
         return found
-    before, name = _split(text)
+    before, name = split(text)
     namespace = request.parameter("ns") if request.scope["query_string"] else None
     route = await services.proxy.route(name, namespace, writing=request.method in _WRITES)
     if route.read_only is not None:
@@ -82,15 +81,3 @@ async def freshened(services: Services, repository: RepositoryName, reference: T
     if place is not None:
         await services.proxy.freshen(place, reference)
     return place
-
-
-def _split(text: str) -> tuple[str, str]:
-    """Return what stands before a name, and the name."""
-    first, slash, rest = text.partition("/")
-    if first == AS_PUSHED and slash:
-        return f"{first}/", rest
-    if first == AS_OF and slash:
-        moment, slash, name = rest.partition("/")
-        if slash:
-            return f"{first}/{moment}/", name
-    return "", text

@@ -70,7 +70,4 @@ class ImageUnsignedError(DeniedError):
                 f"sign it with a key that the policy trusts: COSIGN_REPOSITORY=HOST/{self.repository} cosign sign "
                 f"--key KEY --new-bundle-format=false HOST/as-pushed/{self.repository}@{self.digest}"
             )
-        return (
-            "sign it with a certificate that the policy trusts: notation sign --signature-format jws "
-            f"HOST/{self.repository}@{self.digest}"
-        )
+        return f"sign it with a certificate that the policy trusts: notation sign HOST/{self.repository}@{self.digest}"

@@ -1,16 +1,16 @@
 """Signatures of the Notary Project, as `notation sign` makes them (notaryproject/specifications).
 
-A manifest refers to the image; its one blob is an envelope, a JWS (RFC 7515) in JSON with the signer's certificates.
-It counts if its chain of certificates ends at one that we trust, and if it is about this image. COSE envelopes,
-plugins, revocation lists and time stamps aren't read: a certificate has to be valid now.
+A manifest refers to the image; its one blob is an envelope with the signer's certificates: a JWS (RFC 7515) in JSON, or
+a COSE_Sign1 (RFC 9052). It counts if its chain of certificates ends at one that we trust, and if it is about this
+image. Plugins, revocation lists and time stamps aren't read: a certificate has to be valid now.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from roadstead.oci.digest import Digest
-from roadstead.oci.strict_json import JsonObject
 from roadstead.signatures.encoded import base64_bytes, base64url_bytes, document, member
 from roadstead.signatures.errors import KeyInvalidError, SignatureInvalidError, SignatureUnsupportedError
 from roadstead.signatures.keys import LEAST_RSA_BITS, MAX_PEM
@@ -44,6 +43,7 @@ _EC = {
     "secp384r1": ("ES384", hashes.SHA384()),
     "secp521r1": ("ES512", hashes.SHA512()),
 }
+_BROKEN = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
@@ -73,34 +73,106 @@ def check_envelope(
     raw: bytes, media_type: str, subject: Digest, trusted: Sequence[x509.Certificate], now: datetime
 ) -> None:
     """Return if an envelope is a signature of this image by somebody who is trusted. Raises SignatureInvalidError."""
-    if media_type == COSE:
-        raise SignatureUnsupportedError(
-            "its envelope is COSE, which is not read here: notation sign --signature-format jws"
-        )
-    if media_type != JWS:
+    if media_type == JWS:
+        envelope = _jws(raw)
+    elif media_type == COSE:
+        envelope = _cose(raw)
+    else:
         raise SignatureInvalidError(f"its envelope is of the unknown type {media_type[:80]!r}")
-    envelope = document(raw, "the envelope")
-    protected_text, payload_text = (member(envelope, name, str, "the envelope") for name in ("protected", "payload"))
-    protected = document(base64url_bytes(protected_text, "the protected header"), "the protected header")
-    chain = _chain(member(envelope, "header", dict, "the envelope"))
-    signature = base64url_bytes(envelope.get("signature"), "the signature")
-    _check_signature(chain[0], protected.get("alg"), signature, f"{protected_text}.{payload_text}".encode("ascii"))
-    _check_header(protected, now)
-    _check_chain(chain, trusted, now)
-    payload = document(base64url_bytes(payload_text, "the payload"), "the payload")
+    _check_signature(envelope.chain[0], envelope.algorithm, envelope.signature, envelope.signed)
+    _check_header(envelope, now)
+    _check_chain(envelope.chain, trusted, now)
+    payload = document(envelope.payload, "the payload")
     if member(payload, "targetArtifact", dict, "the payload").get("digest") != str(subject):
         raise SignatureInvalidError(f"it signs another image than {subject}")
 
 
-def _chain(header: JsonObject) -> list[x509.Certificate]:
-    """Return the signer's certificates, its own first (RFC 7515 §4.1.6)."""
-    entries = member(header, "x5c", list, "the header")
-    if not 0 < len(entries) <= MAX_CHAIN:
-        raise SignatureInvalidError(f"it comes with {len(entries)} certificates")
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    """An envelope of either form, taken apart; nothing of it was checked yet."""
+
+    chain: Sequence[x509.Certificate]
+    algorithm: object
+    signature: bytes
+    signed: bytes
+    content_type: object
+    critical: Sequence[object]
+    named: Mapping[Any, Any]  # the protected header
+    expiry: Callable[[object], datetime]  # reads the time in it
+    payload: bytes
+
+
+def _jws(raw: bytes) -> _Envelope:
+    """Read a JWS in its JSON form (signature-envelope-jws.md)."""
+    envelope = document(raw, "the envelope")
+    protected_text, payload_text = (member(envelope, name, str, "the envelope") for name in ("protected", "payload"))
+    protected = document(base64url_bytes(protected_text, "the protected header"), "the protected header")
+    entries = member(member(envelope, "header", dict, "the envelope"), "x5c", list, "the header")  # RFC 7515 §4.1.6
+    return _Envelope(
+        chain=_chain([base64_bytes(one, "a certificate") for one in entries[: MAX_CHAIN + 1]], len(entries)),
+        algorithm=protected.get("alg"),
+        signature=base64url_bytes(envelope.get("signature"), "the signature"),
+        signed=f"{protected_text}.{payload_text}".encode("ascii"),
+        content_type=protected.get("cty"),
+        critical=member(protected, "crit", list, "the protected header"),
+        named=protected,
+        expiry=_moment,
+        payload=base64url_bytes(payload_text, "the payload"),
+    )
+
+
+def _cose(raw: bytes) -> _Envelope:
+    """Read a COSE_Sign1 (signature-envelope-cose.md)."""
+    # Who gets no such envelope needs no reader of CBOR.
+    from roadstead.signatures import cose
+
+    envelope = cose.Sign1.parse(raw)
+    protected = envelope.protected
+    if cose.HASHED in protected:
+        raise SignatureUnsupportedError("it signs the hash of a payload that isn't in it, which is not checked here")
+    entries, critical = envelope.unprotected.get(cose.CHAIN), protected.get(cose.CRITICAL)
+    if not isinstance(entries, list) or not all(isinstance(one, bytes) for one in entries):
+        raise SignatureInvalidError("it comes without a list of certificates")
+    if not isinstance(critical, list):
+        raise SignatureInvalidError("its protected header doesn't say what is critical")
+    algorithm = protected.get(cose.ALGORITHM)
+
+    def moment(value: object) -> datetime:
+        try:
+            if isinstance(value, cose.Time):
+                return datetime.fromtimestamp(value.seconds, UTC)
+        except (ValueError, OverflowError, OSError):
+            pass
+        raise SignatureInvalidError(f"{str(value)[:40]!r} is no time")
+
+    return _Envelope(
+        chain=_chain(entries, len(entries)),
+        algorithm=cose.ALGORITHMS.get(algorithm, algorithm) if type(algorithm) is int else algorithm,
+        signature=envelope.signature,
+        signed=envelope.signed,
+        content_type=protected.get(cose.CONTENT_TYPE),
+        critical=critical,
+        named=protected,
+        expiry=moment,
+        payload=envelope.payload,
+    )
+
+
+def _chain(entries: Sequence[bytes], count: int) -> list[x509.Certificate]:
+    """Return the signer's certificates, its own first."""
+    if not 0 < count <= MAX_CHAIN:
+        raise SignatureInvalidError(f"it comes with {count} certificates")
+    return [_certificate(one) for one in entries]
+
+
+def _certificate(der: bytes) -> x509.Certificate:
+    """Return a certificate all of which can be read: the library reads parts when they are asked for."""
     try:
-        return [x509.load_der_x509_certificate(base64_bytes(one, "a certificate")) for one in entries]
-    except (ValueError, UnsupportedAlgorithm) as error:
+        certificate = x509.load_der_x509_certificate(der)
+        _ = certificate.version, certificate.subject, certificate.issuer, certificate.extensions
+    except (ValueError, UnsupportedAlgorithm, *_BROKEN) as error:
         raise SignatureInvalidError("one of its certificates can't be read") from error
+    return certificate
 
 
 def _check_signature(leaf: x509.Certificate, algorithm: object, signature: bytes, signed: bytes) -> None:
@@ -149,12 +221,12 @@ def _key_of(certificate: x509.Certificate) -> rsa.RSAPublicKey | ec.EllipticCurv
     raise SignatureInvalidError("its certificate's key is of a kind that signs no images")
 
 
-def _check_header(protected: JsonObject, now: datetime) -> None:
-    """Refuse what we don't understand (RFC 7515 §4.1.11), and what has expired."""
-    if protected.get("cty") != _PAYLOAD:
-        raise SignatureInvalidError(f"what it signs is {str(protected.get('cty'))[:80]!r}, not an image")
-    critical = member(protected, "crit", list, "the protected header")
-    unknown = [name for name in critical if name not in _UNDERSTOOD]
+def _check_header(envelope: _Envelope, now: datetime) -> None:
+    """Refuse what we don't understand (RFC 7515 §4.1.11, RFC 9052 §3.1), and what has expired."""
+    if envelope.content_type != _PAYLOAD:
+        raise SignatureInvalidError(f"what it signs is {str(envelope.content_type)[:80]!r}, not an image")
+    critical, protected = envelope.critical, envelope.named
+    unknown = [name for name in critical if not isinstance(name, str) or name not in _UNDERSTOOD]
     if unknown:
         raise SignatureUnsupportedError(
             f"it wants {str(unknown[0])[:80]!r} to be understood, which is not checked here"
@@ -163,7 +235,7 @@ def _check_header(protected: JsonObject, now: datetime) -> None:
         raise SignatureInvalidError("its protected header doesn't name its scheme")
     if protected[_SCHEME] != _X509:
         raise SignatureUnsupportedError(f"its scheme is {str(protected[_SCHEME])[:80]!r}; {_X509} is checked here")
-    if _EXPIRY in protected and (_EXPIRY not in critical or _moment(protected[_EXPIRY]) <= now):
+    if _EXPIRY in protected and (_EXPIRY not in critical or envelope.expiry(protected[_EXPIRY]) <= now):
         raise SignatureInvalidError(f"it expired, {str(protected[_EXPIRY])[:40]}")
 
 
@@ -186,7 +258,7 @@ def _check_chain(chain: Sequence[x509.Certificate], trusted: Sequence[x509.Certi
         _check_issuer(issuer, position)
         try:
             certificate.verify_directly_issued_by(issuer)
-        except (InvalidSignature, ValueError, TypeError) as error:
+        except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError) as error:
             raise SignatureInvalidError(
                 f"{_name(issuer)} hasn't issued the certificate of {_name(certificate)}"
             ) from error

@@ -1,6 +1,7 @@
 """What checking signatures needs from outside, and what it gives to those who serve images."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from roadstead.oci.descriptor import Descriptor
@@ -28,6 +29,17 @@ class SignedImages(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a policy says of an image: that it is met, or why no signature that was found holds."""
+
+    policy: str
+    kind: str
+    required: bool  # else an image that doesn't meet it is only noted
+    holds: bool
+    reasons: tuple[str, ...] = ()  # empty, too, where there is no signature
+
+
 class Admission(Protocol):
     """Says which images may be served."""
 
@@ -36,4 +48,10 @@ class Admission(Protocol):
 
         `original`: it was asked for as it was pushed (``as-pushed/``).
         """
+        ...
+
+    async def verdicts(
+        self, repository: RepositoryName, digest: Digest, *, original: bool = False
+    ) -> Sequence[Verdict]:
+        """Return what every policy for this repository says, in their order; nothing is logged, nothing refused."""
         ...

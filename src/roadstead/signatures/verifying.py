@@ -27,7 +27,7 @@ from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.signatures import cosign, dsse, names, notation
 from roadstead.signatures.errors import ImageUnsignedError, SignatureInvalidError
 from roadstead.signatures.policy import Policy, SignatureKind
-from roadstead.signatures.ports import SignedImages
+from roadstead.signatures.ports import SignedImages, Verdict
 
 MAX_DOCUMENT = 1 << 20
 """The largest payload, bundle or envelope that is read: they have some kilobytes."""
@@ -82,6 +82,26 @@ class Signatures:
             if policy.require:
                 raise ImageUnsignedError(repository, digest, policy.name, policy.kind.value, reasons)
             self._note(number, policy, repository, digest, reasons)
+
+    async def verdicts(
+        self, repository: RepositoryName, digest: Digest, *, original: bool = False
+    ) -> Sequence[Verdict]:
+        """Return what every policy for this repository says, in their order; nothing is logged, nothing refused."""
+        found = []
+        for number, policy in enumerate(self._policies):
+            if not policy.covers(repository) or (original and not policy.originals):
+                continue
+            reasons = await self._unmet(number, policy, repository, digest)
+            found.append(
+                Verdict(
+                    policy=policy.name,
+                    kind=policy.kind.value,
+                    required=policy.require,
+                    holds=reasons is None,
+                    reasons=tuple(reasons or ()),
+                )
+            )
+        return found
 
     async def _unmet(
         self, number: int, policy: Policy, repository: RepositoryName, digest: Digest

@@ -43,12 +43,20 @@ class IdentityToken:
 
 
 Credentials: TypeAlias = Password | IdentityToken
+"""What is exchanged for tokens, or sent as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class BearerKey:
+    """A key that the registry itself takes as a Bearer token, as Roadstead does its API keys: never exchanged."""
+
+    secret: Secret
 
 
 class CredentialSource(Protocol):
     """Knows who we are at a registry."""
 
-    async def find(self, registry: RegistryAddress, repository: str) -> Credentials | None:
+    async def find(self, registry: RegistryAddress, repository: str) -> Credentials | BearerKey | None:
         """Return what to sign in with for a repository there, None to stay anonymous. Raises CredentialsError."""
         ...
 
@@ -57,9 +65,9 @@ class CredentialSource(Protocol):
 class Given:
     """Credentials that somebody gave for the registry at hand; None: anonymous, whatever others know."""
 
-    credentials: Credentials | None = None
+    credentials: Credentials | BearerKey | None = None
 
-    async def find(self, registry: RegistryAddress, repository: str) -> Credentials | None:
+    async def find(self, registry: RegistryAddress, repository: str) -> Credentials | BearerKey | None:
         """Return them."""
         return self.credentials
 

@@ -39,15 +39,20 @@ class UpstreamNotFoundError(UpstreamError, NotFoundError):
 class UpstreamDeniedError(UpstreamError, DeniedError):
     """The registry wants other credentials, or forbids the request (401, 403)."""
 
-    def __init__(self, host: str, what: str, reason: str, *, anonymous: bool) -> None:
+    def __init__(self, host: str, what: str, reason: str, *, anonymous: bool, advised: str = "") -> None:
         super().__init__(host, f"{what} was denied{f': {reason}' if reason else ''}")
         self.what = what
         self.reason = reason
         self.anonymous = anonymous
         """Whether we sent no credentials."""
 
+        self.advised = advised
+        """What the registry itself advises, where it does so in words (as a Roadstead does)."""
+
     def advice(self) -> str:
-        """Say where credentials come from, or that they may be the wrong ones."""
+        """Say what the registry does, where credentials come from, or that they may be the wrong ones."""
+        if self.advised:
+            return self.advised
         if self.anonymous:
             return f"No credentials were sent. If there are some: docker login {self.host}"
         return "The credentials are refused, or don't reach that far; some registries say so of names that don't exist."

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from roadstead.secret import Secret
 from roadstead.upstream.address import RegistryAddress
 from roadstead.upstream.challenge import Challenge, parse_challenges, preferred
-from roadstead.upstream.credentials import Credentials, CredentialSource, Password
+from roadstead.upstream.credentials import BearerKey, Credentials, CredentialSource, Password
 from roadstead.upstream.errors import (
     BadAnswerError,
     OtherProtocolError,
@@ -164,6 +164,8 @@ class Session:
             return _SignedIn()
         credentials = await self.source.find(self.address, call.repository)
         self._anonymous = credentials is None
+        if isinstance(credentials, BearerKey):  # whichever scheme it asks for: it is the registry's own key
+            return _SignedIn(f"Bearer {credentials.secret.reveal()}")
         if self._challenge.scheme == "basic":
             return _SignedIn(basic(credentials) if isinstance(credentials, Password) else None)
         self._check_may_have(self._challenge, credentials)
@@ -176,7 +178,7 @@ class Session:
 
     async def _error(self, call: Call, answer: "Answer") -> UpstreamError:
         body = await answer.read_start(_MESSAGE)
-        code, message = _told(body)
+        code, message, advised = _told(body)
         status = answer.status
         if status == 400 and answer.url.startswith("http:") and b"HTTPS" in body:
             # Go's server and nginx say so in plain HTTP; others send a TLS alert, which isn't HTTP at all.
@@ -191,7 +193,8 @@ class Session:
         if status == 404:
             return UpstreamNotFoundError(self.host, call.what)
         if status in {401, 403}:
-            return UpstreamDeniedError(self.host, call.what, message, anonymous=self._anonymous)
+            advised = "" if status == 401 else advised  # of how to sign in we know more
+            return UpstreamDeniedError(self.host, call.what, message, anonymous=self._anonymous, advised=advised)
         if status >= 400:
             return UpstreamRefusedError(self.host, call.what, status, code, message)
         return BadAnswerError(self.host, f"{call.what}: it answered {status}, which isn't among the answers to that")
@@ -201,14 +204,17 @@ def _is_streamed(call: Call) -> bool:
     return call.body is not None and not isinstance(call.body, bytes)
 
 
-def _told(body: bytes) -> tuple[str, str]:
-    """Return the code and the message of an error's body, made fit for one line; empty texts if it has none. Pure."""
+def _told(body: bytes) -> tuple[str, str, str]:
+    """Return code, message and detail of an error's body, each made fit for one line; empty if it has none. Pure.
+
+    The detail may be anything; only words count. What a Roadstead says of signatures that don't hold is long.
+    """
     try:
         first = json.loads(body)["errors"][0]
-        code, message = first.get("code", ""), first.get("message", "")
+        code, message, detail = first.get("code", ""), first.get("message", ""), first.get("detail")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return "", ""
-    return _line(code, 60), _line(message, 300)
+        return "", "", ""
+    return _line(code, 60), _line(message, 1500), _line(detail, 500) if isinstance(detail, str) else ""
 
 
 def _line(text: object, length: int) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import cbor2
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
@@ -26,6 +27,7 @@ _ES = {
     "secp384r1": ("ES384", hashes.SHA384()),
     "secp521r1": ("ES512", hashes.SHA512()),
 }
+_COSE = {"ES256": -7, "ES384": -35, "ES512": -36, "PS256": -37, "PS384": -38, "PS512": -39}
 
 
 def pem(key: Any) -> str:
@@ -108,7 +110,7 @@ def jws(
     without: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return an envelope as `notation sign` writes it; `protected` replaces members of its header."""
-    name, digest = _PS[signer.key.key_size] if isinstance(signer.key, rsa.RSAPrivateKey) else _ES[signer.key.curve.name]
+    name, digest = _algorithm(signer.key)
     header = {
         "alg": name,
         "cty": "application/vnd.cncf.notary.payload.v1+json",
@@ -118,17 +120,9 @@ def jws(
         **(protected or {}),
     }
     header = {member: value for member, value in header.items() if member not in without}
-    artifact = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": str(subject), "size": 8}
-    payload = base64url(json.dumps({"targetArtifact": artifact}).encode())
+    payload = base64url(_payload(subject))
     text = base64url(json.dumps(header).encode())
-    signed = f"{text}.{payload}".encode()
-    if isinstance(signer.key, rsa.RSAPrivateKey):
-        how = padding.PSS(padding.MGF1(digest), salt_length=digest.digest_size)
-        signature = signer.key.sign(signed, how, digest)
-    else:
-        size = (signer.key.curve.key_size + 7) // 8
-        numbers = decode_dss_signature(signer.key.sign(signed, ec.ECDSA(digest)))
-        signature = b"".join(number.to_bytes(size, "big") for number in numbers)
+    signature = _signature(signer.key, f"{text}.{payload}".encode(), digest)
     certificates = [
         base64.b64encode(one.certificate.public_bytes(serialization.Encoding.DER)).decode() for one in (signer, *chain)
     ]
@@ -138,3 +132,46 @@ def jws(
         "header": {"x5c": certificates, "io.cncf.notary.signingAgent": "notation-go/1.3.0"},
         "signature": base64url(signature),
     }
+
+
+def cose(
+    signer: Holder,
+    *chain: Holder,
+    subject: Digest = IMAGE,
+    protected: Mapping[Any, Any] | None = None,
+    unprotected: Mapping[Any, Any] | None = None,
+    without: Sequence[Any] = (),
+) -> bytes:
+    """Return an envelope as `notation sign --signature-format cose` writes it; the maps replace headers."""
+    name, digest = _algorithm(signer.key)
+    header = {
+        1: _COSE[name],
+        2: ["io.cncf.notary.signingScheme"],
+        3: "application/vnd.cncf.notary.payload.v1+json",
+        "io.cncf.notary.signingScheme": "notary.x509",
+        "io.cncf.notary.signingTime": cbor2.CBORTag(1, 1777550400),
+        **(protected or {}),
+    }
+    head = cbor2.dumps({label: value for label, value in header.items() if label not in without})
+    payload = _payload(subject)
+    signature = _signature(signer.key, cbor2.dumps(["Signature1", head, b"", payload]), digest)
+    certificates = [one.certificate.public_bytes(serialization.Encoding.DER) for one in (signer, *chain)]
+    more = {33: certificates, "io.cncf.notary.signingAgent": "notation-go/1.3.0", **(unprotected or {})}
+    return cbor2.dumps(cbor2.CBORTag(18, [head, more, payload, signature]))
+
+
+def _payload(subject: Digest) -> bytes:
+    artifact = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": str(subject), "size": 8}
+    return json.dumps({"targetArtifact": artifact}).encode()
+
+
+def _algorithm(key: AnyKey) -> tuple[str, hashes.HashAlgorithm]:
+    return _PS[key.key_size] if isinstance(key, rsa.RSAPrivateKey) else _ES[key.curve.name]
+
+
+def _signature(key: AnyKey, signed: bytes, digest: hashes.HashAlgorithm) -> bytes:
+    if isinstance(key, rsa.RSAPrivateKey):
+        return key.sign(signed, padding.PSS(padding.MGF1(digest), salt_length=digest.digest_size), digest)
+    size = (key.curve.key_size + 7) // 8
+    numbers = decode_dss_signature(key.sign(signed, ec.ECDSA(digest)))
+    return b"".join(number.to_bytes(size, "big") for number in numbers)

@@ -5,16 +5,17 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import cbor2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.signatures.making import IMAGE, NOW, OTHER, Holder, base64url, holder, jws
+from tests.unit.signatures.making import IMAGE, NOW, OTHER, Holder, base64url, cose, holder, jws
 
 from roadstead.oci.digest import Digest
 from roadstead.signatures import notation
-from roadstead.signatures.errors import KeyInvalidError, SignatureInvalidError, SignatureUnsupportedError
+from roadstead.signatures.errors import KeyInvalidError, SignatureInvalidError
 
 ROOT = holder("root", ca=True)
 MIDDLE = holder("middle", ROOT, ca=True, path_length=0)
@@ -132,18 +133,141 @@ def test_a_chain_is_not_longer_than_its_issuers_allow() -> None:
 
 
 def test_another_envelope_is_named() -> None:
-    """COSE is not read, and the error says what to sign with."""
-    with pytest.raises(SignatureUnsupportedError, match="--signature-format jws"):
-        notation.check_envelope(b"", notation.COSE, IMAGE, [ROOT.certificate], NOW)
+    """What is neither JWS nor COSE isn't read."""
     with pytest.raises(SignatureInvalidError, match="unknown type"):
         notation.check_envelope(b"", "text/plain", IMAGE, [ROOT.certificate], NOW)
 
 
-@given(st.binary(max_size=200))
-def test_any_bytes_are_refused_in_words(raw: bytes) -> None:
+@given(st.binary(max_size=200), st.sampled_from([notation.JWS, notation.COSE]))
+def test_any_bytes_are_refused_in_words(raw: bytes, media_type: str) -> None:
     """Whatever comes, the answer is that it doesn't hold."""
     with pytest.raises(SignatureInvalidError):
-        notation.check_envelope(raw, notation.JWS, IMAGE, [ROOT.certificate], NOW)
+        notation.check_envelope(raw, media_type, IMAGE, [ROOT.certificate], NOW)
+
+
+# COSE
+
+
+def check_cose(envelope: bytes, *trusted: Holder, subject: Digest = IMAGE) -> None:
+    """Check an envelope against certificates."""
+    certificates = [one.certificate for one in trusted or (ROOT,)]
+    notation.check_envelope(envelope, notation.COSE, subject, certificates, NOW)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ec.generate_private_key(ec.SECP256R1()),
+        ec.generate_private_key(ec.SECP384R1()),
+        ec.generate_private_key(ec.SECP521R1()),
+        rsa.generate_private_key(65537, 2048),
+    ],
+    ids=["ES256", "ES384", "ES512", "PS256"],
+)
+def test_a_cose_envelope_holds_under_a_trusted_root(key: Any) -> None:
+    """The chain ends at what is trusted, whichever key signs; one that expires later holds until then."""
+    expiring = {2: ["io.cncf.notary.signingScheme", EXPIRY], EXPIRY: cbor2.CBORTag(1, int(NOW.timestamp()) + 1)}
+    check_cose(cose(holder("leaf", MIDDLE, key=key), MIDDLE, ROOT))
+    check_cose(cose(holder("leaf", MIDDLE, key=key), MIDDLE, ROOT, protected=expiring))
+
+
+def parts(envelope: bytes) -> list[Any]:
+    """Return an envelope's four parts."""
+    return list(cbor2.loads(envelope).value)
+
+
+def wrapped(*members: Any) -> bytes:
+    """Return an envelope of these parts."""
+    return cbor2.dumps(cbor2.CBORTag(18, list(members)))
+
+
+EXPIRY = "io.cncf.notary.expiry"
+MADE = cose(LEAF, MIDDLE, ROOT)
+HEAD, MORE, PAYLOAD, SIGNATURE = parts(MADE)
+TWICE = b"\xa2\x01\x26\x01\x26"  # {1: -7, 1: -7}
+
+
+@pytest.mark.parametrize(
+    ("envelope", "reason"),
+    [
+        (cose(LEAF, MIDDLE, ROOT, subject=OTHER), "another image"),
+        (wrapped(HEAD, MORE, parts(cose(LEAF, subject=OTHER))[2], SIGNATURE), "isn't that of its certificate"),
+        (wrapped(parts(cose(LEAF, protected={"x": 1}))[0], MORE, PAYLOAD, SIGNATURE), "isn't that of its certificate"),
+        (wrapped(HEAD, MORE, PAYLOAD, b"\0" * 64), "isn't that of its certificate"),
+        (wrapped(HEAD, MORE, PAYLOAD, b"\1" * 63), "63 bytes"),
+        (wrapped(HEAD, MORE, None, SIGNATURE), "four parts"),
+        (wrapped(HEAD, MORE, PAYLOAD), "four parts"),
+        (wrapped(HEAD, MORE, PAYLOAD, SIGNATURE, b""), "four parts"),
+        (wrapped(cbor2.dumps([]), MORE, PAYLOAD, SIGNATURE), "isn't a map"),
+        (wrapped(b"", MORE, PAYLOAD, SIGNATURE), "the protected header isn't CBOR"),
+        (wrapped(TWICE, MORE, PAYLOAD, SIGNATURE), "the protected header isn't CBOR"),
+        (wrapped(HEAD + b"\x01", MORE, PAYLOAD, SIGNATURE), "more follows"),
+        (wrapped(b"\xbf\x01\x26\xff", MORE, PAYLOAD, SIGNATURE), "isn't CBOR"),
+        (wrapped(HEAD, {**MORE, 1: -7}, PAYLOAD, SIGNATURE), "both protected and not"),
+        (wrapped(cbor2.dumps({b"1": 2}), MORE, PAYLOAD, SIGNATURE), "neither a number nor a text"),
+        (MADE + b"\x00", "more follows"),
+        (MADE[1:], "with its tag"),
+        (b"\xd8\x12" + MADE[1:], "with its tag"),
+        (b"\xd2" * 9 + MADE, "isn't CBOR"),
+        (b"\xd2" + b"\x81" * 4000 + b"\x01", "isn't CBOR"),
+        (cose(LEAF, MIDDLE, ROOT, unprotected={33: []}), "0 certificates"),
+        (cose(LEAF, MIDDLE, ROOT, unprotected={33: MORE[33] * 4}), "12 certificates"),
+        (cose(LEAF, MIDDLE, ROOT, unprotected={33: [b"AAAA"]}), "can't be read"),
+        (cose(LEAF, MIDDLE, ROOT, unprotected={33: MORE[33][0]}), "without a list of certificates"),
+        (cose(LEAF, MIDDLE, ROOT, unprotected={33: [MORE[33][1], *MORE[33][1:]]}), "certificate"),
+        (cose(LEAF, MIDDLE, ROOT, protected={1: 5}), "'5'"),
+        (cose(LEAF, MIDDLE, ROOT, protected={1: -35}), "'ES384'"),
+        (cose(LEAF, MIDDLE, ROOT, protected={1: "ES256K"}), "'ES256K'"),
+        (cose(LEAF, MIDDLE, ROOT, without=[1]), "'None'"),
+        (cose(LEAF, MIDDLE, ROOT, protected={3: "text/plain"}), "text/plain"),
+        (cose(LEAF, MIDDLE, ROOT, protected={258: -16}, without=[3]), "the hash of a payload"),
+        (cose(LEAF, MIDDLE, ROOT, without=[2]), "what is critical"),
+        (cose(LEAF, MIDDLE, ROOT, protected={2: []}), "scheme"),
+        (cose(LEAF, MIDDLE, ROOT, protected={2: ["io.cncf.notary.signingScheme", 15], 15: {}}), "'15'"),
+        (cose(LEAF, MIDDLE, ROOT, protected={2: ["io.cncf.notary.signingScheme", [1]]}), "to be understood"),
+        (
+            cose(LEAF, MIDDLE, ROOT, protected={"io.cncf.notary.signingScheme": "notary.x509.signingAuthority"}),
+            "scheme",
+        ),
+        *[
+            (
+                cose(LEAF, MIDDLE, ROOT, protected={2: ["io.cncf.notary.signingScheme", EXPIRY], EXPIRY: value}),
+                reason,
+            )
+            for value, reason in (
+                (cbor2.CBORTag(1, int(NOW.timestamp())), "expired"),
+                (int(NOW.timestamp()) + 60, "no time"),
+                ("2027-01-01T00:00:00Z", "no time"),
+                (cbor2.CBORTag(1, 1 << 60), "no time"),
+                (cbor2.CBORTag(1, float("inf")), "no time"),
+                (cbor2.CBORTag(1, "soon"), "isn't CBOR"),
+            )
+        ],
+        (cose(LEAF, MIDDLE, ROOT, protected={EXPIRY: cbor2.CBORTag(1, int(NOW.timestamp()) + 60)}), "expired"),
+        (cose(LEAF, MIDDLE), "none of the trusted"),
+        (cose(LEAF, ROOT), "hasn't issued"),
+        (cose(holder("x", MIDDLE, purposes=[ExtendedKeyUsageOID.SERVER_AUTH]), MIDDLE, ROOT), "signing code"),
+        (cose(holder("x", MIDDLE, lasts=timedelta(hours=1)), MIDDLE, ROOT), "valid now"),
+    ],
+)
+def test_a_cose_envelope_that_was_tampered_with(envelope: bytes, reason: str) -> None:
+    """What is no such envelope, algorithm, chain, validity, critical headers, image: each is refused by its reason."""
+    with pytest.raises(SignatureInvalidError, match=reason):
+        check_cose(envelope)
+
+
+@given(st.integers(0, len(MADE) - 1), st.integers(1, 255))
+@pytest.mark.filterwarnings("ignore:Parsed a serial number")
+def test_no_byte_of_what_is_signed_may_change(position: int, change: int) -> None:
+    """Wherever a byte is another one, it is refused in words; or it is one that nobody has signed."""
+    changed = bytearray(MADE)
+    changed[position] ^= change
+    try:
+        check_cose(bytes(changed))
+    except SignatureInvalidError:
+        return
+    spans = [(MADE.index(part), len(part)) for part in (HEAD, PAYLOAD, SIGNATURE)]
+    assert not any(start <= position < start + length for start, length in spans)
 
 
 def test_certificates_of_settings() -> None:

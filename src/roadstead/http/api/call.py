@@ -3,6 +3,7 @@
 import ipaddress
 
 from roadstead.acts import Asked
+from roadstead.augment.inspecting import Source
 from roadstead.auth.caller import Action, Caller
 from roadstead.auth.own_keys import OwnKeys, comes_in_person
 from roadstead.auth.policies import Policies
@@ -14,7 +15,12 @@ from roadstead.http.asgi import Request
 from roadstead.http.causes import asked_by, deliberate
 from roadstead.http.context import Services
 from roadstead.http.health import is_local
-from roadstead.oci.reference import RepositoryName
+from roadstead.http.inspecting import ImageOfToken, ImageServed
+from roadstead.http.names import parse_name
+from roadstead.http.upstreams import ASKED, routed
+from roadstead.http.wave import pulls
+from roadstead.http.wave.door import TokenRights
+from roadstead.oci.reference import CONTAINER_TOKENS, RepositoryName
 
 
 class Call:
@@ -38,6 +44,23 @@ class Call:
             await self.services.guard.admit_to(self.request, action, name, caller=caller)
         if self.services.limits is not None:
             self.services.limits.admit_user(self.request)
+
+    async def image(self, text: str) -> Source:
+        """Return what a name stands for in a pull, once the caller may pull it.
+
+        Raises as `needs` does, NameInvalidError, MomentInvalidError, and for what begins with a container token the
+        errors of `ContainerDoor.open`, ContainerPathError.
+        """
+        if text.partition("/")[0] == CONTAINER_TOKENS:
+            token, containers = await pulls.token_of(self.request, text, self.services)
+            self.request.rights = TokenRights(token, text)
+            self.admit_user()
+            return ImageOfToken(self.services, containers, token)
+        found = await routed(self.request, {"name": text}, self.services)
+        named = parse_name(found["name"])
+        await self.needs(Action.PULL, named.repository)
+        asked = found.get(ASKED)
+        return ImageServed(self.services, named, None if asked is None else parse_name(asked).repository)
 
     async def needs_admin(self) -> None:
         """Let administrators through; where access isn't controlled, this machine alone. Raises NotAtHomeError too."""

@@ -6,18 +6,27 @@ from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import JSONBody, QueryParameter
 
+from roadstead.augment.inspecting import inspect
 from roadstead.auth.caller import Action
 from roadstead.http.api import wire
 from roadstead.http.api.call import Call
 from roadstead.http.api.documented import PAGE, problems
 from roadstead.http.api.errors import ParametersInvalidError
-from roadstead.http.names import parse_name
+from roadstead.http.names import parse_name, parse_wanted
 from roadstead.http.upstreams import check_writable, routed
+from roadstead.oci.descriptor import Platform
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.errors import ManifestUnknownError, ReadOnlyError
 
 RepositoryQuery = Annotated[str, QueryParameter(pattern=wire.REPOSITORY, max_length=255, description="The repository.")]
 TagQuery = Annotated[str, QueryParameter(pattern=wire.TAG, max_length=128, description="The tag.")]
+ReferenceQuery = Annotated[str, QueryParameter(pattern=wire.REFERENCE, description="A tag, or a digest.")]
+PlatformQuery = Annotated[
+    str,
+    QueryParameter(
+        pattern=f"^$|{wire.PLATFORM}", description="Which image of an index is shown: by default linux/amd64, or any."
+    ),
+]
 Last = Annotated[str, QueryParameter(max_length=255, description="Begin behind this one: `next` of the page before.")]
 Number = Annotated[int, QueryParameter(ge=1, le=PAGE, description="How many at the most.")]
 Before = Annotated[
@@ -70,6 +79,22 @@ async def history(
     return wire.History(str(name), str(of), changes, changes[-1].position if len(found) > n else None)
 
 
+@get("/image", tags=["images"], summary="Show an image", responses=problems(404))
+async def image(
+    call: NamedDependency[Call], repository: RepositoryQuery, reference: ReferenceQuery, platform: PlatformQuery = ""
+) -> wire.Image:
+    """Show what a pull of an image gets: layers and config, where it comes from, what was added, who has signed it.
+
+    Names mean what they do in a pull: a default name is its upstream's, `as-pushed/…`, `as-of/TIME/…`, and
+    `wt/TOKEN/…` for who has the token. Needs `pull` on the repository. An image that isn't here yet is fetched from
+    its upstream, and made by the rule that matches.
+    """
+    wanted = Platform.parse(platform) if platform else None
+    source = await call.image(repository)
+    found = await inspect(source, repository, parse_wanted(reference), wanted, discreet=True)
+    return wire.image(found, reference)
+
+
 @post("/tags/restore", tags=["images"], summary="Put a tag back", status_code=200,
       responses=problems(404, 405, 413, 415))  # fmt: skip
 async def restore(call: NamedDependency[Call], data: JSONBody[wire.RestoreTag]) -> wire.Restored:
@@ -91,4 +116,4 @@ async def restore(call: NamedDependency[Call], data: JSONBody[wire.RestoreTag]) 
     return wire.Restored(data.repository, str(tag), str(digest))
 
 
-HANDLERS = (repositories, repository, tags, history, restore)
+HANDLERS = (repositories, repository, tags, history, restore, image)

@@ -1,5 +1,6 @@
 """What the API sends and takes, as its document shows it."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -7,9 +8,12 @@ import msgspec
 from msgspec import Meta
 
 from roadstead.acts import ActKind, Line, Outcome
+from roadstead.augment.inspecting import Augmented, Inspected, what_it_is
+from roadstead.augment.inspection import Change as ValueChange
 from roadstead.auth.caller import Action
 from roadstead.auth.ports import Account, ApiKey
 from roadstead.events.ports import Letter, LetterState
+from roadstead.oci.image_config import ImageConfig
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.history import as_of
 from roadstead.registry.ports import ChangeOrigin, TagChange
@@ -17,6 +21,8 @@ from roadstead.registry.ports import ChangeOrigin, TagChange
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$"
 KEY_ID = r"^[a-z2-7]{16}$"
 REPOSITORY = r"^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(\/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$"
+REFERENCE = r"^([A-Za-z0-9_][A-Za-z0-9._-]{0,127}|sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
+PLATFORM = r"^[a-z0-9]{1,32}/[a-z0-9_]{1,32}(/[a-z0-9]{1,16})?$"
 TAG = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"
 MAX_POSITION = 2**53 - 1  # what every reader of JSON holds exactly (RFC 8259 §6)
 
@@ -94,6 +100,110 @@ class Restored(msgspec.Struct):
     repository: str
     tag: str
     digest: str
+
+
+class Platform(msgspec.Struct):
+    """One entry of an index; ``platform`` is null where none is said, as of attestations."""
+
+    platform: str | None
+    media_type: str
+    digest: str
+    size: int
+
+
+class ImageLayer(msgspec.Struct):
+    """A layer, and the command that left it, where the history tells; ``size`` in bytes, as it is stored."""
+
+    media_type: str
+    digest: str
+    size: int
+    created_by: str | None
+
+
+class ImageSettings(msgspec.Struct):
+    """What the image's config says of running it."""
+
+    digest: str
+    platform: str
+    env: list[str]
+    entrypoint: list[str] | None
+    cmd: list[str] | None
+    workdir: str | None
+    user: str | None
+    labels: dict[str, str]
+
+
+class Referrer(msgspec.Struct):
+    """A manifest that refers to the image; ``kind`` is what it is, in words."""
+
+    kind: str
+    artifact_type: str | None
+    media_type: str
+    digest: str
+    size: int
+    annotations: dict[str, str]
+
+
+class Value(msgspec.Struct):
+    """What a value was and is; null: it wasn't there, or isn't any more."""
+
+    before: str | list[str] | None
+    after: str | list[str] | None
+
+
+class ImageDifference(msgspec.Struct):
+    """What sets the image apart from the one that it was made of."""
+
+    added_layers: list[str]
+    removed_layers: list[str]
+    env: dict[str, Value]
+    labels: dict[str, Value]
+    fields: dict[str, Value]
+
+
+class ImageAugmented(msgspec.Struct):
+    """What was added: by which rule and plan, and to which digest, as far as that is known."""
+
+    plan_digest: str
+    plan: dict[str, Any] | None
+    rule: str | None
+    source: str | None
+    difference: ImageDifference | None
+
+
+class SignatureVerdict(msgspec.Struct):
+    """What a policy says; ``reasons`` are of the signatures that were found, where none holds."""
+
+    policy: str
+    kind: str
+    required: bool
+    holds: bool
+    reasons: list[str]
+
+
+class Image(msgspec.Struct):
+    """What a pull of this name gets. Of one that isn't ``served`` only its digest is told, and why.
+
+    ``repository`` is the name that the image has here: one without a host may be an upstream's. ``manifest`` is the
+    digest of the one image of an index that layers and config are of.
+    """
+
+    repository: str
+    reference: str
+    origin: str
+    media_type: str
+    digest: str
+    size: int
+    served: bool
+    rule: str | None
+    platforms: list[Platform]
+    manifest: str | None
+    layers: list[ImageLayer]
+    config: ImageSettings | None
+    referrers: list[Referrer]
+    augmented: ImageAugmented | None
+    signatures: list[SignatureVerdict]
+    notes: list[str]
 
 
 class User(msgspec.Struct):
@@ -256,6 +366,86 @@ def change(found: TagChange, repository: RepositoryName, tag: Tag) -> Change:
         previous=None if found.previous is None else str(found.previous),
         pull=None if found.digest is None else as_of(found.at, repository, tag),
     )
+
+
+def image(found: Inspected, reference: str) -> Image:
+    """Return what was found of an image."""
+    return Image(
+        repository=found.repository,
+        reference=reference,
+        origin=found.origin,
+        media_type=found.media_type,
+        digest=found.digest,
+        size=found.size,
+        served=not found.is_refused,
+        rule=found.rule,
+        platforms=[
+            Platform(None if one.platform is None else str(one.platform), one.media_type, str(one.digest), one.size)
+            for one in found.platforms
+        ],
+        manifest=None if found.manifest is None else str(found.manifest.digest),
+        layers=[
+            ImageLayer(one.descriptor.media_type, str(one.descriptor.digest), one.descriptor.size, one.created_by)
+            for one in found.layers
+        ],
+        config=None if found.config is None else _settings(found.config),
+        referrers=[
+            Referrer(
+                kind=what_it_is(one),
+                artifact_type=one.artifact_type,
+                media_type=one.media_type,
+                digest=str(one.digest),
+                size=one.size,
+                annotations=dict(one.annotations),
+            )
+            for one in found.referrers
+        ],
+        augmented=None if found.augmented is None else _augmented(found.augmented),
+        signatures=[
+            SignatureVerdict(str(one.policy), str(one.kind), one.required, one.holds, list(one.reasons))
+            for one in found.verdicts
+        ],
+        notes=list(found.notes),
+    )
+
+
+def _settings(config: ImageConfig) -> ImageSettings:
+    return ImageSettings(
+        digest=str(config.digest),
+        platform=str(config.platform),
+        env=list(config.env),
+        entrypoint=None if config.entrypoint is None else list(config.entrypoint),
+        cmd=None if config.cmd is None else list(config.cmd),
+        workdir=config.workdir,
+        user=config.user,
+        labels=dict(config.labels),
+    )
+
+
+def _augmented(found: Augmented) -> ImageAugmented:
+    difference = found.difference
+    return ImageAugmented(
+        plan_digest=found.plan_digest,
+        plan=None if found.plan is None else dict(found.plan),
+        rule=found.rule,
+        source=found.source,
+        difference=None
+        if difference is None
+        else ImageDifference(
+            added_layers=[str(one.digest) for one in difference.added_layers],
+            removed_layers=[str(one.digest) for one in difference.removed_layers],
+            env=_values(difference.env),
+            labels=_values(difference.labels),
+            fields=_values(difference.fields),
+        ),
+    )
+
+
+def _values(changes: Mapping[str, ValueChange]) -> dict[str, Value]:
+    def plain(value: str | tuple[str, ...] | None) -> str | list[str] | None:
+        return list(value) if isinstance(value, tuple) else value
+
+    return {name: Value(plain(change.before), plain(change.after)) for name, change in changes.items()}
 
 
 def user(account: Account) -> User:

@@ -35,13 +35,7 @@ async def read(request: Request, found: Mapping[str, str], services: Services) -
     if services.lineage is not None and isinstance(asked, Tag):
         reference = await signature_made_here(services, services.lineage, name.repository, asked) or asked
     by = found.get(ASKED)
-    try:
-        served = await _found(services, name, reference, by)
-    except ManifestUnknownError:
-        # Engines pin the digest that they were served for months, and by then it may have been collected.
-        if not isinstance(reference, Digest) or not await services.augmenter.revive(name.repository, reference):
-            raise
-        served = await resolve(services, name, reference, asked=by)
+    served = await found_served(services, name, reference, by)
     if services.strict_accept:
         served = await _negotiated(request, services, name, reference, served)
     if services.admission is not None and not (request.method == "HEAD" and isinstance(asked, Digest)):
@@ -66,10 +60,16 @@ async def answered(
     return Response(200, headers, await services.manifests.content(served.digest))
 
 
-async def _found(services: Services, name: Named, reference: Tag | Digest, asked: str | None) -> Served:
-    """Return what answers a pull, had from its upstream first where it comes from one."""
-    place = None if name.at is not None else await freshened(services, name.repository, reference)
-    return await resolve(services, name, reference, asked=asked, place=place)
+async def found_served(services: Services, name: Named, reference: Tag | Digest, asked: str | None) -> Served:
+    """Return what answers a pull, had from its upstream first where it comes from one, made again where it was here."""
+    try:
+        place = None if name.at is not None else await freshened(services, name.repository, reference)
+        return await resolve(services, name, reference, asked=asked, place=place)
+    except ManifestUnknownError:
+        # Engines pin the digest that they were served for months, and by then it may have been collected.
+        if not isinstance(reference, Digest) or not await services.augmenter.revive(name.repository, reference):
+            raise
+        return await resolve(services, name, reference, asked=asked)
 
 
 async def signature_made_here(

@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from roadstead.augment.container_token import ContainerPathError
+from roadstead.augment.container_token import ContainerPathError, ContainerToken
+from roadstead.augment.containers import Containers
 from roadstead.augment.ports import Served
 from roadstead.auth.caller import Action
 from roadstead.http.asgi import AnyResponse, Request, Response
@@ -27,12 +28,19 @@ async def admitted(request: Request, route: Route, found: Mapping[str, str], ser
     named = found["name"]
     if route.needs is not Action.PULL:
         raise ReadOnlyNameError(f"{CONTAINER_TOKENS}/…")
-    text, _, path = named.removeprefix(BEGINNING).partition("/")
-    token = await _door(services, request).open(text, request.client or "")
-    if path != token.path:
-        raise ContainerPathError(path, token.path)
+    token, _ = await token_of(request, named, services)
     request.rights = TokenRights(token, named)
     return {**found, "name": str(token.repository)}
+
+
+async def token_of(request: Request, named: str, services: Services) -> tuple[ContainerToken, Containers]:
+    """Return the token that a name begins with, and what resolves it; raises the same."""
+    door = _door(services, request)
+    text, _, path = named.removeprefix(BEGINNING).partition("/")
+    token = await door.open(text, request.client or "")
+    if path != token.path:
+        raise ContainerPathError(path, token.path)
+    return token, door.containers
 
 
 async def handled(request: Request, route: Route, found: Mapping[str, str], services: Services) -> AnyResponse:

@@ -37,6 +37,12 @@ MAX_INCLUDES = 10
 OMITTED = "data:DATA+OMITTED"
 """What stands for a layer's bytes where a request is shown again (as Wave writes it)."""
 
+# Wave tells the name that a build would get, which follows from what is built. That of an augmented image holds its
+# token, which is random: one that was told without being kept could never be pulled, and one that is kept is no trial.
+_NO_REHEARSAL = (
+    "Leave it out: a name holds a random token, so none can be told beforehand. The answer has the digest that the "
+    "image gets (targetDigest), DELETE /container-token/TOKEN ends a token, and one that nobody uses ends by itself."
+)
 _BUILDS = "Build the image elsewhere, push it here, and ask for a token for that."
 
 T = TypeVar("T")
@@ -143,7 +149,7 @@ def _check_offer(body: ContainerBody, *, second: bool) -> None:
             "Leave it out: the answer then names an image that is augmented as it is pulled.",
         ),
         ("mirror", bool(body.mirror), "roadstead copy copies images."),
-        ("dryRun", bool(body.dry_run), "Leave it out; a token that nobody uses ends by itself."),
+        ("dryRun", bool(body.dry_run), _NO_REHEARSAL),
         (f"format {body.format}", body.format not in (None, "docker", "oci"), "Leave it out."),
         ("scanMode required", body.scan_mode == "required", "Leave it out: nothing is scanned here."),
     )
