@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 from tests.e2e.containers import Containers
-from tests.integration.test_proxy import push
+from tests.integration.test_proxy import ACCEPT, push
 
 from roadstead.testing.containerd import Containerd
 from roadstead.testing.dockerd import DockerEngine, open_own_engine
@@ -44,6 +44,15 @@ class Hub:
         """Return the image of a platform."""
         return self.images[PLATFORMS.index(platform)]
 
+    def config_digest(self, tag: str, platform: str) -> str:
+        """Return the digest of the config that a platform's image is served with."""
+        path = f"/v2/docker.io/library/{self.name}/manifests"
+        client = self.server.client()
+        for entry in client.get(f"{path}/{tag}", ACCEPT).json()["manifests"]:
+            if entry["platform"]["architecture"] == platform.partition("/")[2]:
+                return str(client.get(f"{path}/{entry['digest']}", ACCEPT).json()["config"]["digest"])
+        raise AssertionError(f"{tag} has no {platform}")
+
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory, registry_peer: RegistryPeer) -> Iterator[RoadsteadServer]:
@@ -77,6 +86,9 @@ def test_containerd_by_its_mirrors(hub: Hub, containerd: Containerd, tmp_path: P
         held = containerd.ctr("content", "ls", "--quiet").stdout.split()
         assert str(hub.image("linux/arm64").layers[0].digest) in held, tag
         assert str(hub.image("linux/amd64").layers[0].digest) not in held, tag
+        config = hub.config_digest(tag, "linux/arm64")
+        assert config in held, tag
+        assert ('"ADDED=yes"' in containerd.ctr("content", "get", config).stdout) is (tag == "added"), tag
         containerd.ctr("images", "rm", "--sync", image)
 
 
@@ -86,10 +98,12 @@ def test_podman_by_its_mirrors(hub: Hub, containers: Containers, tmp_path: Path)
         'unqualified-search-registries = []\n[[registry]]\nprefix = "docker.io"\nlocation = "docker.io"\n'
         f'[[registry.mirror]]\nlocation = "{hub.server.host}/docker.io"\ninsecure = true\n'
     )
-    image = f"docker.io/library/{hub.name}:1"
-    containers.run("podman", "pull", "--arch", "arm64", image)
-    seen = json.loads(containers.run("podman", "image", "inspect", image))
-    assert (seen[0]["Architecture"], seen[0]["RepoTags"]) == ("arm64", [image])
+    for tag in ("1", "added"):
+        image = f"docker.io/library/{hub.name}:{tag}"
+        containers.run("podman", "pull", "--arch", "arm64", image)
+        [seen] = json.loads(containers.run("podman", "image", "inspect", image))
+        assert (seen["Architecture"], seen["RepoTags"]) == ("arm64", [image])
+        assert ("ADDED=yes" in (seen["Config"].get("Env") or [])) is (tag == "added")
 
 
 def test_docker_by_its_mirrors(hub: Hub) -> None:

@@ -22,6 +22,7 @@ from tests.integration.token_service import token_service
 
 from roadstead.oci.digest import Digest
 from roadstead.oci.mediatypes import MANIFESTS
+from roadstead.storage import keys
 from roadstead.testing.client import Answer, Client, ConnectionBrokenError
 from roadstead.testing.components import require
 from roadstead.testing.images import TestImage, TestIndex, make_artifact, make_image, make_index
@@ -349,7 +350,9 @@ async def test_many_clients_cost_one_download(tmp_path: Path, workers: int) -> N
 
 
 async def test_bytes_come_as_they_arrive(tmp_path: Path) -> None:
-    """A client has the beginning of a layer while the upstream still holds back its end."""
+    """A client has the beginning of a layer while the upstream still holds back its end; what arrives is the very file
+    that the blob is afterwards.
+    """
     image = make_image(layers=1, size=LARGE, seed="tail")
     layer = image.layers[0]
     data = image.blobs[layer.digest]
@@ -376,11 +379,15 @@ async def test_bytes_come_as_they_arrive(tmp_path: Path) -> None:
             begun = await reader.readexactly(500_000)
             streams.append((reader, writer, begun))
         assert not go_on.is_set()
+        [arriving] = [path.stat().st_ino for path in (server.data / "arriving").glob("*.part")]
         go_on.set()
         for reader, writer, begun in streams:
             assert begun + await reader.readexactly(len(data) - len(begun)) == data
             writer.close()
         assert len(upstream.seen("GET", "/blobs/")) == 1
+        blob = server.data / keys.blob(layer.digest)
+        assert await asyncio.to_thread(wait_until, blob.exists, timeout=timedelta(seconds=20))
+        assert blob.stat().st_ino == arriving
 
 
 # An upstream that misbehaves

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from roadstead.app.plugs import CLOCK
 from roadstead.augment.containers import CallersLayers
 from roadstead.augment.ports import LayerStore, ReadableRegistry
+from roadstead.augment.turns import Shares
 from roadstead.augment.wanted_layers import MAX_LAYER_BYTES, MAX_RATIO, MAX_TAR_BYTES
 from roadstead.settings.model import Settings
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     # For their types only, see above.
     from roadstead.augment.layer_sources import LayerSources
     from roadstead.augment.layers import Elsewhere
+
+_HERE = Shares(waiting=1000, patience_s=600)
+"""Layers that come in requests wait for nobody else: who asks for many gets them all, four at a time."""
 
 
 class LayersOfCallers:
@@ -48,7 +52,7 @@ class LayersOfCallers:
 
             bounds = LayerBounds(max_bytes=MAX_LAYER_BYTES, max_unpacked_bytes=MAX_TAR_BYTES, max_ratio=MAX_RATIO)
             self._within = LayerSources(
-                {"data": InlineLayers()}, self._layers, self._directory / "layers", CLOCK, bounds=bounds
+                {"data": InlineLayers()}, self._layers, self._directory / "layers", CLOCK, bounds=bounds, shares=_HERE
             )
         return self._within
 

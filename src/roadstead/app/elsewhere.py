@@ -65,6 +65,7 @@ async def open_elsewhere(
             bounds=LayerBounds(
                 max_bytes=settings.augment.max_layer_bytes,
                 max_unpacked_bytes=settings.augment.max_layer_unpacked_bytes,
+                patience_s=settings.augment.layer_patience.total_seconds(),
             ),
         )
         yield Elsewhere(sources, Includes(registries, layers))

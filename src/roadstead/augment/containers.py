@@ -143,20 +143,22 @@ class Containers:
         *,
         platforms: Sequence[Platform] = (),
         may_pull: MayPull,
+        who: str = "",
         own_hosts: Collection[str] = (),
     ) -> tuple[PlannedLayer, ...]:
         """Have all layers of a request stored, verified, and return them as a plan has them: included images' on top.
 
         Of these the layers for `platforms`, for all where there are none. `own_hosts` mean this registry. Nothing is
         fetched before all that can be judged was judged. `may_pull` decides about repositories that we can read and
-        the caller perhaps can't. Raises LayerRefusedError, IncludeRefusedError, LayerForbiddenError,
-        LayerTooSlowError, and the errors of upstreams that may pass.
+        the caller perhaps can't; `who` that is counts where many want layers at once. Raises LayerRefusedError,
+        IncludeRefusedError, LayerForbiddenError, LayerTooSlowError, TurnsTakenError, and the errors of upstreams that
+        may pass.
         """
         check_wanted(wanted)
         meant = [replace(layer, location=named_here(layer.location, own_hosts)) for layer in wanted]
-        layers = tuple([await self._layer(position, layer, may_pull) for position, layer in enumerate(meant)])
+        layers = tuple([await self._layer(position, layer, may_pull, who) for position, layer in enumerate(meant)])
         for image in includes:
-            layers += await self._included(image, named_here(image, own_hosts), layers, platforms, may_pull)
+            layers += await self._included(image, named_here(image, own_hosts), layers, platforms, may_pull, who)
         return layers
 
     async def _included(
@@ -166,12 +168,13 @@ class Containers:
         below: Sequence[PlannedLayer],
         platforms: Sequence[Platform],
         may_pull: MayPull,
+        who: str,
     ) -> tuple[PlannedLayer, ...]:
         elsewhere = await self._callers.elsewhere()
         try:
             return await elsewhere.includes.layers(
                 meant,
-                partial(elsewhere.sources.fetch_claimed, may_pull=may_pull),
+                partial(elsewhere.sources.fetch_claimed, may_pull=may_pull, who=who),
                 below=below,
                 platforms=platforms,
                 may_pull=may_pull,
@@ -186,10 +189,10 @@ class Containers:
         except (InvalidError, NotFoundError, UpstreamDeniedError) as error:
             raise IncludeRefusedError(image, str(error), error.advice()) from error
 
-    async def _layer(self, position: int, layer: LayerClaim, may_pull: MayPull) -> PlannedLayer:
+    async def _layer(self, position: int, layer: LayerClaim, may_pull: MayPull, who: str) -> PlannedLayer:
         sources = self._callers.within() if is_inline(layer.location) else (await self._callers.elsewhere()).sources
         try:
-            return await sources.fetch_claimed(layer, may_pull=may_pull)
+            return await sources.fetch_claimed(layer, may_pull=may_pull, who=who)
         except (LocationInvalidError, LayerMismatchError, LayerInvalidError) as error:
             raise LayerRefusedError(position, error.reason, error.advice()) from error
         except (AddressForbiddenError, UnreachableError) as error:

@@ -18,6 +18,7 @@ from pathlib import Path
 from roadstead.augment.locations import LayerClaim, LayerMismatchError, kind_of, shown
 from roadstead.augment.plan import PlannedLayer
 from roadstead.augment.ports import LayerSource, LayerStore, MayPull
+from roadstead.augment.turns import Shares, Turns
 from roadstead.augment.zstd import unzstd
 from roadstead.clock import Clock
 from roadstead.errors import UnavailableError
@@ -26,9 +27,6 @@ from roadstead.oci.digest import Digest, Hasher
 from roadstead.oci.layer import DEFAULT_MAX_BYTES, PackedLayer, measure
 from roadstead.upstream.errors import ContentMismatchError, RateLimitedError, UnreachableError
 from roadstead.upstream.retry import Backoff
-
-AT_ONCE = 4
-"""Layers that are fetched at once by one process; those beyond wait for their turn."""
 
 _IN_THREAD = 256 << 10  # bytes from which writing and hashing are worth a thread
 
@@ -72,6 +70,7 @@ class LayerSources:
         clock: Clock,
         *,
         bounds: LayerBounds | None = None,
+        shares: Shares | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._sources = sources  # by the kind of location
@@ -80,7 +79,7 @@ class LayerSources:
         self._clock = clock
         self._bounds = bounds or LayerBounds()
         self._sleep = sleep
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._turns = Turns(shares)
 
     async def fetch(
         self,
@@ -91,12 +90,14 @@ class LayerSources:
         *,
         platform: Platform | None = None,
         may_pull: MayPull = nothing,
+        who: str = "",
     ) -> PlannedLayer:
         """Return the layer that lies at a location, stored durably, leased and just as described.
 
         `may_pull` decides about repositories here and of configured upstreams, which we can read and the caller
-        perhaps can't. Raises LocationInvalidError, LayerMismatchError, LayerInvalidError for what is no tar or
-        unpacks to too much, LayerForbiddenError, LayerTooSlowError, and the errors of upstreams.
+        perhaps can't; `who` they are matters for their turn alone. Raises LocationInvalidError, LayerMismatchError,
+        LayerInvalidError for what is no tar or unpacks to too much, LayerForbiddenError, LayerTooSlowError,
+        TurnsTakenError, and the errors of upstreams.
         """
         claim = LayerClaim(
             location=location,
@@ -105,9 +106,9 @@ class LayerSources:
             tar_digest=tar_digest,
             platform=platform,
         )
-        return await self.fetch_claimed(claim, may_pull=may_pull)
+        return await self.fetch_claimed(claim, may_pull=may_pull, who=who)
 
-    async def fetch_claimed(self, claim: LayerClaim, *, may_pull: MayPull = nothing) -> PlannedLayer:
+    async def fetch_claimed(self, claim: LayerClaim, *, may_pull: MayPull = nothing, who: str = "") -> PlannedLayer:
         """As `fetch`, of a description that may say less."""
         kind = kind_of(claim.location)
         if claim.gzip_size is not None and not 0 < claim.gzip_size <= self._bounds.max_bytes:
@@ -115,7 +116,7 @@ class LayerSources:
                 claim.location, f"a layer has 1 to {self._bounds.max_bytes} bytes, and {claim.gzip_size} are declared"
             )
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        async with self._turns:
+        async with self._turns.turn(who):
             with tempfile.TemporaryDirectory(prefix="layer-", dir=self._directory) as scratch:
                 try:
                     async with asyncio.timeout(self._bounds.patience_s):

@@ -18,6 +18,7 @@ from roadstead.augment.container_token import (
 )
 from roadstead.augment.containers import NotDoneHereError
 from roadstead.augment.service import LegacyImageError
+from roadstead.augment.turns import TurnsTakenError
 from roadstead.auth.errors import AttemptsTooManyError, SignInNeededError
 from roadstead.errors import ConflictError, DeniedError, InvalidError, NotFoundError, RoadsteadError, UnavailableError
 from roadstead.http.asgi import ParametersTooManyError, Response
@@ -102,6 +103,7 @@ ANSWERS: Mapping[type[BaseException], Answer] = {
     ContainerTokenEndedError: Answer(404, "MANIFEST_UNKNOWN"),
     ContainerTokenStoppedError: Answer(404, "MANIFEST_UNKNOWN"),
     ContainerPathError: Answer(400, "NAME_INVALID"),
+    TurnsTakenError: Answer(429, "TOOMANYREQUESTS"),
     # Upstreams.
     UpstreamReadOnlyError: Answer(405, "UNSUPPORTED"),
     RateLimitedError: Answer(429, "TOOMANYREQUESTS"),

@@ -1,9 +1,10 @@
 """Blobs on their way from an upstream: one download, however many wait for it, in whichever process of this machine.
 
 What arrives is written to a file that has the digest in its name and is locked while it grows. Whoever wants the same
-blob meanwhile reads that file behind the writer; other processes look at its size. The file's first byte says whether
-what follows is whole: length and digest were right. Before that nobody gets the last byte of what they asked for, the
-blob or a part of it. Once whole it goes into the store like any upload, verified anew, and the file goes.
+blob meanwhile reads that file behind the writer; other processes look at its size. The file's mode says whether it is
+whole: length and digest were right. Before that nobody gets the last byte of what they asked for, the blob or a part of
+it. Once whole the store takes it: as it lies there where it can, else as a copy that is verified anew. Then its name
+here goes.
 
 A process that is killed leaves a file without a lock; the background process removes it (``locks.remove_abandoned``).
 docs/decisions/0027-pull-through.md tells what else was weighed.
@@ -11,6 +12,7 @@ docs/decisions/0027-pull-through.md tells what else was weighed.
 
 import asyncio
 import os
+import stat
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, suppress
@@ -25,17 +27,16 @@ from roadstead.oci.reference import RepositoryName
 from roadstead.proxy.errors import FillBrokenError, SpoolFailedError
 from roadstead.proxy.locks import PAUSE_S, claim, disown, is_abandoned
 from roadstead.registry.ports import BlobRecord
-from roadstead.registry.pump import PIECE_BYTES, Body
+from roadstead.registry.pump import PIECE_BYTES
 
 _log = structlog.get_logger()
 
 Download = Callable[[], AsyncGenerator[bytes, None]]
-Store = Callable[[Body], Awaitable[BlobRecord]]
+Store = Callable[["Spooled"], Awaitable[BlobRecord]]
 Find = Callable[[], Awaitable[BlobRecord | None]]
 
-_ARRIVING, _WHOLE = b"\0", b"\1"
-_HEAD = len(_WHOLE)
-"""Bytes before the blob's own."""
+_ARRIVING, _WHOLE = 0o700, 0o600
+"""The file's modes. Nobody runs it: the bit is one that a stored blob never has."""
 
 _PIECE = 256 << 10
 _SMALLEST_PIECE = 32 << 10
@@ -96,6 +97,7 @@ class _OwnFill:
         # A reader whose answer was never begun doesn't let go: then it is closed with the last who knows of it.
         self._close = weakref.finalize(self, os.close, descriptor)
         self._written = 0
+        self._latest = b""  # what was written last: whoever is right behind needn't read it
         self._moved = asyncio.Event()
 
     async def run(self, download: Download, store: Store, find: Find) -> None:
@@ -103,23 +105,29 @@ class _OwnFill:
         try:
             if await find() is None:
                 await self._download(download)
-                await store(_Spooled(self))
+                await store(Spooled(self))
         finally:
+            self._latest = b""
             self._wake()
 
     async def _download(self, download: Download) -> None:
-        await self._write(_ARRIVING)
         async with aclosing(download()) as pieces:
             async for piece in pieces:
                 await self._write(piece)
                 self._written += len(piece)
+                self._latest = piece
                 self._wake()
         try:
-            os.pwrite(self.descriptor, _WHOLE, 0)
+            os.fchmod(self.descriptor, _WHOLE)
         except OSError as error:
             raise SpoolFailedError(error) from error
         self.size = self._written
         self._wake()
+
+    def at_hand(self, position: int, size: int) -> bytes:
+        """Return up to so many bytes from there on, if they are in memory."""
+        start = position - (self._written - len(self._latest))
+        return self._latest[start : start + size] if start >= 0 else b""
 
     async def _write(self, piece: bytes) -> None:
         writing = asyncio.ensure_future(asyncio.to_thread(_write, self.descriptor, piece))
@@ -188,16 +196,17 @@ class _OwnFill:
             self._close()
 
 
-class _Spooled:
-    """A download that is whole, as the body of an upload."""
+class Spooled:
+    """A download that is whole, and right: a file that nobody writes to any more, and the body of an upload."""
 
     def __init__(self, fill: _OwnFill) -> None:
+        self.path = fill.path
         self.announced = fill.size
         self._fill = fill
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield what was written."""
-        position = _HEAD
+        position = 0
         while piece := await asyncio.to_thread(os.pread, self._fill.descriptor, PIECE_BYTES, position):
             position += len(piece)
             yield piece
@@ -214,13 +223,17 @@ class _ForeignFill:
 
     async def reach(self, position: int) -> None:
         """Return when so many bytes are here."""
-        await self._comes(lambda: os.fstat(self._descriptor).st_size >= _HEAD + position)
+        await self._comes(lambda: os.fstat(self._descriptor).st_size >= position)
 
     async def whole(self, size: int) -> None:
         """Return when all of it is here and right."""
-        await self._comes(lambda: os.pread(self._descriptor, _HEAD, 0) == _WHOLE)
-        if os.fstat(self._descriptor).st_size != _HEAD + size:
+        await self._comes(lambda: stat.S_IMODE(os.fstat(self._descriptor).st_mode) == _WHOLE)
+        if os.fstat(self._descriptor).st_size != size:
             raise FillBrokenError(self.digest)
+
+    def at_hand(self, position: int, size: int) -> bytes:
+        """Return nothing: what there is lies in another process's memory."""
+        return b""
 
     async def _comes(self, happened: Callable[[], bool]) -> None:
         while not happened():
@@ -254,7 +267,7 @@ async def _read(
         while position < end:
             await fill.reach(position + 1)
             wanted = min(reading.piece(), end - position)
-            piece = await asyncio.to_thread(os.pread, descriptor, wanted, _HEAD + position)
+            piece = fill.at_hand(position, wanted) or await asyncio.to_thread(os.pread, descriptor, wanted, position)
             if not piece:
                 raise FillBrokenError(fill.digest)
             position += len(piece)
@@ -319,7 +332,7 @@ class Fills:
         """Return a descriptor, and whether it is for us to write."""
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         while True:
-            descriptor = claim(path)
+            descriptor = claim(path, _ARRIVING)
             if descriptor is not None:
                 return descriptor, True
             with suppress(FileNotFoundError):  # its writer was done with it in this very moment

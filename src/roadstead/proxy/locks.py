@@ -17,16 +17,20 @@ PAUSE_S = 0.02
 """Between two looks at what another process holds."""
 
 
-def claim(path: Path) -> int | None:
+def claim(path: Path, mode: int = 0o600) -> int | None:
     """Return the descriptor of the file, locked for us and empty; None where another holds it. Raises OSError."""
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         if not try_lock(descriptor):
             os.close(descriptor)
             return None
         if _is_still_at(descriptor, path):
-            os.ftruncate(descriptor, 0)  # a process that was killed may have left something in it
-            return descriptor
+            if os.fstat(descriptor).st_size == 0:
+                os.fchmod(descriptor, mode)
+                return descriptor
+            # A process that was killed has left it. Its bytes may be in the store under another name, so they stay as
+            # they are, and this name alone goes.
+            path.unlink()
         os.close(descriptor)
 
 

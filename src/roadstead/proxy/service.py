@@ -22,14 +22,13 @@ from roadstead.oci.descriptor import Descriptor
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.proxy.errors import FillBrokenError
-from roadstead.proxy.fills import Fill, Fills
+from roadstead.proxy.fills import Fill, Fills, Spooled
 from roadstead.proxy.locks import alone
 from roadstead.proxy.ports import PulledStore, PulledTag, Remote, Tally
 from roadstead.proxy.slots import Slots
 from roadstead.proxy.spaces import Place, Routed, Spaces, Upstream
 from roadstead.registry.errors import BlobUnknownError, ManifestUnknownError, RepositoryUnknownError
 from roadstead.registry.ports import BlobRecord, BlobStore, ManifestStore, NewManifest
-from roadstead.registry.pump import Body
 from roadstead.registry.uploads import Uploads
 from roadstead.registry.validation import check_manifest
 from roadstead.upstream.errors import (
@@ -391,8 +390,9 @@ class PullThrough:
                     self._tally.received(place.upstream.host, len(piece))
                     yield piece
 
-        async def store(body: Body) -> BlobRecord:
-            return await self._uploads.push(place.repository, body, digest)
+        async def store(spooled: Spooled) -> BlobRecord:
+            taken = await self._uploads.take(place.repository, spooled.path, digest, size=spooled.announced or 0)
+            return taken or await self._uploads.push(place.repository, spooled, digest)
 
         async def find() -> BlobRecord | None:
             return await self._blobs.find(place.repository, digest)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from roadstead.clock import Clock
 from roadstead.events.event import UNPROMPTED, Cause
@@ -29,6 +30,7 @@ from roadstead.storage.ports import (
     StagedLostError,
     StagedUnreadableError,
     StagingHandle,
+    TakesFiles,
 )
 
 SMALL_BLOB_BYTES = 64 << 10
@@ -206,6 +208,21 @@ class Uploads:
         except BodyBrokenError:
             await self.cancel(await self.get(repository, record.upload_id))
             raise
+
+    async def take(self, repository: RepositoryName, path: Path, verified: Digest, *, size: int) -> BlobRecord | None:
+        """Store a file as it lies there, of which the digest and the size were verified as it was written.
+
+        It has to be one that nobody writes to any more. Its name there stays, for the caller to remove. None where
+        storage can't have it so.
+        """
+        if not isinstance(self._driver, TakesFiles) or size <= SMALL_BLOB_BYTES:
+            return None
+        record = self.start(repository, verified.algorithm)
+        arrival = await self._blobs.expect(verified, now=self._clock.now())
+        key = keys.blob(verified)
+        if not await self._driver.take_file(path, key, size=size):
+            return None
+        return await self._commit(record, BlobRecord(verified, size, key), arrival)
 
     async def _commit_whole(self, record: UploadRecord, body: Body, expected: Digest, size: int | None) -> BlobRecord:
         """Take a blob in one request: its row is written once, at the end."""

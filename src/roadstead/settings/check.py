@@ -301,6 +301,7 @@ def _limits(settings: Settings) -> Iterator[Finding]:
     for key, duration in (
         ("registry.upload_max_age", registry.upload_max_age),
         ("registry.upload_purge_interval", registry.upload_purge_interval),
+        ("augment.layer_patience", settings.augment.layer_patience),
         ("gc.interval", settings.gc.interval),
         ("gc.sweep_interval", settings.gc.sweep_interval),
     ):

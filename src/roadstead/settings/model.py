@@ -656,6 +656,11 @@ class AugmentSettings:
     max_layer_unpacked_bytes: ByteSize = setting(
         ByteSize(64 << 30), "To how much a layer from elsewhere may unpack, as a size."
     )
+    layer_patience: timedelta = setting(
+        timedelta(minutes=10),
+        "How long a layer from elsewhere may take to arrive, all tries together. Until then it keeps one of the eight "
+        "places that each worker has for such layers; one caller gets half of them at the most.",
+    )
     token_lifetime: timedelta = setting(
         timedelta(hours=36),
         "How long a container token is good (`POST /container-token`). What was derived for it goes some hours later.",

@@ -297,6 +297,18 @@ class OpensFile(Protocol):
 
 
 @runtime_checkable
+class TakesFiles(Protocol):
+    """A driver that can have a file for an object as it lies there, without copying it."""
+
+    async def take_file(self, path: Path, key: Key, *, size: int) -> bool:
+        """Make the file an object under the key, too, whole and durable; False where it can't: it lies too far away.
+
+        Nobody may write to it any more. Its own name stays. Raises ``StorageFailedError`` if it hasn't that size.
+        """
+        ...
+
+
+@runtime_checkable
 class PurgesTemporary(Protocol):
     """A driver in which a killed writer leaves something behind."""
 

@@ -42,10 +42,13 @@ class Answer:
 
 
 class Client:
-    """One kept-alive connection to one server; reconnects by itself when the server closed it between requests."""
+    """One kept-alive connection to one server; reconnects by itself when the server closed it between requests.
 
-    def __init__(self, host: str, *, timeout_s: float = 30) -> None:
-        self._connection = http.client.HTTPConnection(host, timeout=timeout_s)
+    `source` is the address that it comes from: all of 127.0.0.0/8 are this machine's.
+    """
+
+    def __init__(self, host: str, *, timeout_s: float = 30, source: str = "") -> None:
+        self._connection = http.client.HTTPConnection(host, timeout=timeout_s, source_address=(source, 0))
 
     def __enter__(self) -> Self:
         return self

@@ -332,17 +332,17 @@ def gives(data: bytes) -> Misdeed:
 
 @asynccontextmanager
 async def scripted_upstream(
-    *, tls: ssl.SSLContext | None = None, port: int = 0, **options: object
+    *, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1", port: int = 0, **options: object
 ) -> AsyncIterator[ScriptedUpstream]:
-    """Run a scripted registry on 127.0.0.1, on a free port if none is named, until the block is left."""
+    """Run a scripted registry on this machine, on a free port if none is named, until the block is left."""
     upstream = ScriptedUpstream(**options)  # type: ignore[arg-type]
     application = web.Application(client_max_size=1 << 30)
     application.router.add_route("*", "/{path:.*}", upstream.answer)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port, ssl_context=tls)
+    site = web.TCPSite(runner, address, port, ssl_context=tls)
     await site.start()
-    upstream.host = f"127.0.0.1:{runner.addresses[0][1]}"
+    upstream.host = f"{address}:{runner.addresses[0][1]}"
     try:
         yield upstream
     finally:

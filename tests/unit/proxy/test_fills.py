@@ -10,10 +10,9 @@ import pytest
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
 from roadstead.proxy.errors import FillBrokenError
-from roadstead.proxy.fills import Fill, Fills
+from roadstead.proxy.fills import Fill, Fills, Spooled
 from roadstead.proxy.locks import alone, claim, release, remove_abandoned
 from roadstead.registry.ports import BlobRecord
-from roadstead.registry.pump import Body
 from roadstead.storage.ports import Key
 
 APP = RepositoryName("up.example/app")
@@ -40,7 +39,7 @@ class Upstream:
                 raise piece
             yield piece
 
-    async def store(self, body: Body) -> BlobRecord:
+    async def store(self, body: Spooled) -> BlobRecord:
         """Keep it."""
         data = b"".join([piece async for piece in body.chunks()])
         self.stored.append(data)
@@ -183,6 +182,26 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["held.part"]
     release(tmp_path / "held.part", held)
     assert remove_abandoned(tmp_path / "nowhere") == 0
+
+
+def test_what_was_left_may_be_a_blob_by_now(tmp_path: Path) -> None:
+    """A process that is killed after the store took its file leaves one with two names: whoever comes next, to download
+    or to tidy up, makes a file of its own, and doesn't touch the blob's bytes.
+    """
+    left, blob = tmp_path / "left.part", tmp_path / "blob"
+    for tidy in (False, True):
+        left.write_bytes(DATA)
+        blob.unlink(missing_ok=True)
+        blob.hardlink_to(left)
+        if tidy:
+            blob = blob.rename(tmp_path.parent / "blob-elsewhere")
+            assert remove_abandoned(tmp_path) == 1
+        else:
+            held = claim(left, 0o700)
+            assert held is not None
+            assert (os.fstat(held).st_size, os.fstat(held).st_mode & 0o777) == (0, 0o700)
+            release(left, held)
+        assert blob.read_bytes() == DATA
 
 
 async def test_one_at_a_time(tmp_path: Path) -> None:

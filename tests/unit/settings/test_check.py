@@ -82,6 +82,7 @@ def test_what_a_database_that_is_built_anew_needs(tmp_path: Path, more: dict[str
         ("database.pool_size", -1, "expected 1 or more, got -1"),
         ("registry.catalog_page", 1001, "larger than registry.catalog_page_max"),
         ("registry.upload_purge_interval", "0s", "expected more than 0s"),
+        ("augment.layer_patience", "0s", "expected more than 0s"),
         ("server.public_url", "registry.example", "expected http(s)://HOST"),
         ("server.public_url", "https://registry.example/path", "without a path"),
         ("server.offload", "x-accel", "needs a secret of 16 or more"),

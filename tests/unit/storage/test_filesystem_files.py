@@ -430,3 +430,44 @@ async def test_staged_bytes_that_nobody_knows_are_removed_after_their_time(tmp_p
     assert not lost.exists()
     assert (tmp_path / keys.upload("going-on")).exists()
     await driver.close()
+
+
+async def test_a_file_is_taken_as_it_lies(
+    driver: FilesystemDriver, tmp_path: Path, calls: list[tuple[str, str]]
+) -> None:
+    """It is flushed, then it has the object's name, too, and the folders are flushed; its own name stays."""
+    file = tmp_path / "arrived"
+    file.write_bytes(sample(100_000))
+
+    assert await driver.take_file(file, KEY, size=100_000)
+
+    assert await collect(driver.read(KEY)) == sample(100_000)
+    assert driver.path(KEY).samefile(file)
+    done = [name for name, _ in calls]
+    assert done.index("fsync") < done.index("rename") < len(done) - 1 - done[::-1].index("fsync")
+    assert not list((tmp_path / "store" / keys.TEMPORARY).iterdir())
+
+
+async def test_a_file_of_another_size_is_not_taken(driver: FilesystemDriver, tmp_path: Path) -> None:
+    """Whoever wrote it said another size, so something is wrong with it; nothing is left behind."""
+    file = tmp_path / "arrived"
+    file.write_bytes(b"short")
+    with pytest.raises(StorageFailedError, match="100 bytes"):
+        await driver.take_file(file, KEY, size=100)
+    with pytest.raises(KeyUnknownError):
+        await collect(driver.read(KEY))
+    assert not list((tmp_path / "store" / keys.TEMPORARY).iterdir())
+
+
+@pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM])
+async def test_a_file_that_lies_too_far_away_is_not_taken(
+    driver: FilesystemDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """On another file system, or on one without second names: then it has to be copied."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "arrived").write_bytes(b"data")
+    assert not await driver.take_file(tmp_path / "arrived", KEY, size=4)

@@ -30,6 +30,7 @@ from roadstead.http.wave.errors import ImageMissingError, RequestInvalidError
 from roadstead.http.wave.images import Meant, meant
 from roadstead.http.wave.requests import MAX_BODY, Wish, decode, redacted, wished
 from roadstead.http.wave.wire import ContainerAnswer, ContainerBody, CredentialsBody, Described, JsonObject
+from roadstead.limits.rates import source
 from roadstead.oci.digest import Digest
 from roadstead.upstream.errors import UpstreamDeniedError
 
@@ -93,6 +94,7 @@ async def _plan(request: Request, door: ContainerDoor, services: Services, wish:
         wish.includes,
         platforms=platforms,
         may_pull=partial(_may_pull, request.rights),
+        who=request.rights.holder or source(request.client or ""),
         own_hosts=own_hosts(request, door),
     )
     plan = wish.plan(layers, door.profile)

@@ -39,6 +39,7 @@ from roadstead.storage.ports import (
     StorageFailedError,
     StorageFullError,
     TakesBytes,
+    TakesFiles,
     TruncatedError,
     WriteHandle,
 )
@@ -60,6 +61,7 @@ _DELETED_AT_ONCE: Final = 250  # How many files one thread call removes.
 _PUT_AT_ONCE: Final = 64  # How many small files are open at the same time.
 _INSTALL_ATTEMPTS: Final = 100  # How often a folder may be pruned from under a rename before we give up.
 _FILE_MODE: Final = 0o600
+_NO_LINKS: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 
 # O_NOFOLLOW: a link planted in the tree leads nowhere. O_NONBLOCK: nor does a named pipe hold a thread for ever.
 _READ: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -216,6 +218,11 @@ class FilesystemDriver:
         """Return where the object lies or would lie."""
         return Path(self._checked_path(key))
 
+    async def take_file(self, path: Path, key: Key, *, size: int) -> bool:
+        """Give a file of this file system a further name, that of the object; False for one of another."""
+        target = self._checked_path(key)
+        return await self._call(self._take_file, str(path), key, target, size)
+
     async def purge_temporary(self, older_than: datetime) -> int:
         """Remove what writers left behind when they were killed before ``older_than``; return how many files.
 
@@ -368,6 +375,31 @@ class FilesystemDriver:
                 break
             folder = _parent(folder)
         return folder
+
+    def _take_file(self, source: str, key: Key, target: str, size: int) -> bool:
+        with _translated(key):
+            temporary = self._new_temporary()
+            try:
+                os.link(source, temporary, follow_symlinks=False)
+            except OSError as error:
+                if error.errno in _NO_LINKS:
+                    return False
+                raise
+            try:
+                # By the new name, so that it is that file and no other which is looked at and flushed.
+                descriptor = os.open(temporary, _READ)
+                try:
+                    if os.fstat(descriptor).st_size != size:
+                        raise StorageFailedError(f"{key}: the file to take isn't of {size} bytes")
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+                self._install(temporary, target)
+            except BaseException:
+                with suppress(FileNotFoundError):  # It failed after the rename.
+                    os.unlink(temporary)  # noqa: PTH108
+                raise
+            return True
 
     def _publish(self, upload_id: str, at: Staged, key: Key, target: str) -> None:
         source = self._upload_path(upload_id)
@@ -779,6 +811,6 @@ def _next_batch(found: Iterator[KeyInfo]) -> list[KeyInfo]:
     return list(islice(found, _LISTED_AT_ONCE))
 
 
-def _claims(driver: FilesystemDriver) -> tuple[Driver, OpensFile]:
+def _claims(driver: FilesystemDriver) -> tuple[Driver, OpensFile, TakesFiles]:
     """Tell the type checker what the driver is."""
-    return driver, driver
+    return driver, driver, driver
