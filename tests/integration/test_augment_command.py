@@ -6,13 +6,17 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from tests.integration.container_api import pulled, push
 
+from roadstead.cli.augment import measured
+from roadstead.cli.pushing_layers import LayerChangedError, push_layers
 from roadstead.db.engine import open_database
+from roadstead.oci.reference import RepositoryName
 from roadstead.registry.gc import CONDEMNED_FOR, Collector, Policy, Untagged
 from roadstead.storage.drivers.filesystem import FilesystemDriver
 from roadstead.testing.clock import FrozenClock
@@ -106,6 +110,22 @@ def test_a_large_layer_is_pushed_first(server: RoadsteadServer, tmp_path: Path) 
         _, layers = pulled(server.client(), done.stdout.strip())
         assert layers[str(LARGE.digest)] == LARGE.raw
     assert server.client().head(f"/v2/team/layers/blobs/{LARGE.digest}").status == 200
+
+
+@pytest.mark.parametrize(
+    ("size", "error"), [(1 << 20, LayerChangedError), (0, LayerChangedError), ((2 << 20) + 4096, None)]
+)
+def test_a_layer_that_changes_while_it_is_pushed(
+    server: RoadsteadServer, tmp_path: Path, size: int, error: type[Exception] | None
+) -> None:
+    """Cut short it is told; what somebody adds at the end wasn't measured, and isn't sent."""
+    home = RepositoryName(f"team/changed-{size}")
+    with ExitStack() as kept:
+        layer = measured(large_layer(tmp_path), kept)
+        os.truncate(layer.given, size)
+        with nullcontext() if error is None else pytest.raises(error, match=r"large\.tar\.gz has changed"):
+            push_layers([layer], server.url, home, None, None)
+    assert server.client().head(f"/v2/{home}/blobs/{LARGE.digest}").status == (404 if error else 200)
 
 
 @pytest.mark.parametrize(

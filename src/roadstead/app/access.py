@@ -9,6 +9,7 @@ from roadstead.acts import ActKind
 from roadstead.app.plugs import CLOCK
 from roadstead.auth.access import Access
 from roadstead.auth.challenges import BasicChallenge, NoWayIn
+from roadstead.auth.errors import SourceUnreadableError
 from roadstead.auth.limiter import FailureLimiter, Marks
 from roadstead.auth.own_keys import OwnKeys
 from roadstead.auth.passwords import Passwords
@@ -193,7 +194,13 @@ def edition_of(database: Database, htpasswd: HtpasswdFile | None) -> Callable[[]
 
     def edition() -> Hashable | None:
         count = changes()
-        return None if count is None else (count, htpasswd.edition())
+        if count is None:
+            return None
+        try:
+            file = htpasswd.edition()
+        except SourceUnreadableError:  # whoever goes by it is told so; a key doesn't
+            return None
+        return None if file is None else (count, file)
 
     return edition
 

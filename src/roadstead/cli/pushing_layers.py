@@ -12,7 +12,7 @@ import typer
 import uvloop
 
 from roadstead.cli.augment import Layer
-from roadstead.errors import DeniedError
+from roadstead.errors import ConflictError, DeniedError
 from roadstead.oci.reference import RepositoryName
 from roadstead.secret import Secret
 from roadstead.settings.quantity import rounded_size
@@ -26,6 +26,17 @@ from roadstead.upstream.tokens import Tokens
 from roadstead.upstream.transport import Transport
 
 _PIECE = 1 << 20
+
+
+class LayerChangedError(ConflictError):
+    """A layer isn't any longer what it was when it was measured."""
+
+    def __init__(self, layer: Layer, reason: str) -> None:
+        super().__init__(f"the layer {layer.given} has changed while it was pushed: {reason}")
+
+    def advice(self) -> str:
+        """Say what to do."""
+        return "Run it again once nobody writes to the file."
 
 
 class LayerNotPushedError(DeniedError):
@@ -51,7 +62,7 @@ def push_layers(
 ) -> Mapping[Layer, Layer]:
     """Have layers in a repository of the service, and return each with its location there; what is there isn't sent.
 
-    Raises LayerNotPushedError, and the errors of upstreams.
+    Raises LayerNotPushedError, LayerChangedError, and the errors of upstreams.
     """
     return uvloop.run(_pushed(layers, url, home, key, ca))
 
@@ -73,7 +84,7 @@ async def _push(client: RegistryClient, layer: Layer, url: str, home: Repository
     assert layer.file is not None  # noqa: S101 (`too_large` returns local ones alone)
     packed = layer.packed
     try:
-        outcome = await client.push_blob(home, packed.gzip_digest, packed.gzip_size, _source(layer.file))
+        outcome = await client.push_blob(home, packed.gzip_digest, packed.gzip_size, _source(layer, layer.file))
     except (UpstreamDeniedError, UpstreamRefusedError, UpstreamNotFoundError) as error:
         raise LayerNotPushedError(layer, home, str(error)) from error
     done = "pushed" if outcome is PushOutcome.PUSHED else "found, and not sent again"
@@ -81,11 +92,21 @@ async def _push(client: RegistryClient, layer: Layer, url: str, home: Repository
     return replace(layer, location=f"docker://{urlsplit(url).netloc}/{home}@{packed.gzip_digest}")
 
 
-def _source(file: BinaryIO) -> Source:
-    """Return what reads a file from an offset on, without moving where anybody else reads it."""
+def _source(layer: Layer, file: BinaryIO) -> Source:
+    """Return what reads a file from an offset on, as far as it was measured, without moving where others read it.
+
+    What it gives raises LayerChangedError where the file has become shorter, or can't be read any longer.
+    """
+    end = layer.packed.gzip_size
 
     async def pieces(start: int) -> AsyncGenerator[bytes, None]:
-        while piece := await asyncio.to_thread(os.pread, file.fileno(), _PIECE, start):
+        while start < end:
+            try:
+                piece = await asyncio.to_thread(os.pread, file.fileno(), min(_PIECE, end - start), start)
+            except OSError as error:
+                raise LayerChangedError(layer, str(error.strerror)) from error
+            if not piece:
+                raise LayerChangedError(layer, f"it ends after {start} bytes of {end}")
             start += len(piece)
             yield piece
 

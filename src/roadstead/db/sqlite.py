@@ -353,6 +353,7 @@ class SqliteAccess:
     async def close(self) -> None:
         """Finish the writes that wait and close the file."""
         self._reader.close()
+        self._count.close()
         await asyncio.to_thread(self._writer.close)
 
 

@@ -55,6 +55,15 @@ class Manners:
         return longest if over > 16 else min(self.backoff * 2**over, longest)
 
 
+@dataclass(slots=True)
+class _Part:
+    """How far one has come with a letter, which may tell of many pulls."""
+
+    events: int = 0  # that were taken, or given up
+    failures: int = 0  # the letter's before its next event, which is given up for its own alone
+    refused: str = ""  # why the last that was given up wasn't taken
+
+
 class Courier:
     """The delivery to one endpoint. One courier of an endpoint at a time keeps the order."""
 
@@ -69,7 +78,7 @@ class Courier:
         self._manners = manners
         self._woken = asyncio.Event()
         self._delivered: list[int] = []  # told, and not marked yet
-        self._taken: dict[int, int] = {}  # of letters that were taken in part, how many events
+        self._parts: dict[int, _Part] = {}  # of letters that are being told of
         self._failures = 0  # in a row
 
     def wake(self) -> None:
@@ -145,41 +154,50 @@ class Courier:
     async def _deliver(self, letter: Letter) -> bool:
         """Make one attempt; False where the repository's later ones have to wait."""
         events = letter.events
-        if letter.attempts == 0 and letter.position not in self._taken:
+        if letter.attempts == 0 and letter.position not in self._parts:
             self._tally.taken_up(self.endpoint, len(events))
-        while some := events[self._taken.get(letter.position, 0) :][: self._manners.pulls_at_once]:
+        part = self._parts.setdefault(letter.position, _Part())
+        while some := events[part.events :][: self._manners.pulls_at_once]:
             try:
                 answer = await self._sink.deliver(some)
             except DeliveryError as error:
-                return await self._failed(letter, error)
-            self._failures = 0
-            self._tally.delivered(self.endpoint, answer, len(some))
-            self._taken[letter.position] = self._taken.get(letter.position, 0) + len(some)
-        self._settled(letter)
-        self._delivered.append(letter.position)
+                if not await self._failed(letter, part, error, len(some)):
+                    return False
+            else:
+                self._failures = 0
+                self._tally.delivered(self.endpoint, answer, len(some))
+            part.events += len(some)
+            part.failures = letter.attempts
+            if self._is_down and part.events < len(events):
+                return False  # the others have their turn at the pace of an endpoint that is down
+        await self._settled(letter, part)
         return True
 
-    def _settled(self, letter: Letter) -> None:
-        """Forget how much of a letter was taken: all of it, or it is given up."""
-        self._taken.pop(letter.position, None)
+    async def _settled(self, letter: Letter, part: _Part) -> None:
+        """Take note that all of a letter was taken, or give up what wasn't: whoever replays it sends all of it."""
+        if part.refused:
+            await self._outbox.bury(letter.position, error=part.refused, now=self._clock.now())
+        else:
+            self._delivered.append(letter.position)
+        del self._parts[letter.position]
 
-    async def _failed(self, letter: Letter, error: DeliveryError) -> bool:
+    async def _failed(self, letter: Letter, part: _Part, error: DeliveryError, events: int) -> bool:
+        """Take note of a failed attempt with some events; True where they are given up."""
         self._failures += 1
         self._tally.failed(self.endpoint, error.answer)
-        attempts = letter.attempts + 1
-        now = self._clock.now()
+        attempts = letter.attempts - part.failures + 1
         facts = {"endpoint": self.endpoint, "id": letter.event_id, "repository": letter.repository}
         if self._manners.max_attempts is not None and attempts >= self._manners.max_attempts:
-            await self._outbox.bury(letter.position, error=error.reason, now=now)
-            self._settled(letter)
-            self._tally.buried(self.endpoint)
+            part.refused = error.reason
+            for _ in range(events):
+                self._tally.buried(self.endpoint)
             _log.error("event given up", **facts, attempts=attempts, error=error.reason)
             return True
         # Said at first and when it begins to last: an endpoint that is down for a night fills no log.
         say = _log.warning if attempts == 1 or self._failures == self._manners.threshold else _log.debug
         say("event not taken", **facts, attempts=attempts, error=error.reason)
-        hold = self._manners.hold(attempts)
-        await self._outbox.hold(letter.position, error=error.reason, until=now + hold)
+        until = self._clock.now() + self._manners.hold(attempts)
+        await self._outbox.hold(letter.position, error=error.reason, until=until)
         return False
 
     async def _mark_until(self, over: asyncio.Event) -> None:

@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from heapq import merge
+from operator import itemgetter
 from typing import TypeAlias
 
 import structlog
@@ -122,7 +124,7 @@ class PullBuffer:
         async with self._flushing:  # two at once would write the same twice
             waiting, self._waiting = self._waiting, []
             self._bundled, self._noted = self._bundled + self._noted, 0
-            for line in waiting:
+            for line in _in_order(waiting):
                 pulls, line.pulls = line.pulls, Pulls()
                 self._bundles.extend(_bundles(line, pulls))
             try:
@@ -138,6 +140,39 @@ class PullBuffer:
             await self._outbox.add(some)
             for _ in some:
                 self._bundles.popleft()
+
+
+def _in_order(waiting: Sequence[_Line]) -> Iterator[_Line]:
+    """Yield lines so that each endpoint is told of a repository's pulls in the order they came.
+
+    Where endpoints want different ones of its pulls, or what is known of them was forgotten meanwhile, a repository has
+    several lines: they are put together for each endpoint.
+    """
+    by_repository: dict[RepositoryName, list[_Line]] = {}
+    for line in waiting:
+        by_repository.setdefault(line.repository, []).append(line)
+    for repository, lines in by_repository.items():
+        if len(lines) == 1:
+            yield lines[0]
+            continue
+        for endpoint in dict.fromkeys(endpoint for line in lines for endpoint in line.endpoints):
+            yield _merged(endpoint, repository, [line for line in lines if endpoint in line.endpoints])
+        for line in lines:
+            line.pulls = Pulls()
+
+
+def _merged(endpoint: str, repository: RepositoryName, lines: Sequence[_Line]) -> _Line:
+    """Return one line of several, for one endpoint."""
+    merged = _Line((endpoint,), repository)
+    columns = []
+    for line in lines:
+        before = len(merged.kinds)
+        merged.kinds += line.kinds
+        pulls = line.pulls
+        columns.append(zip([before + place for place in pulls.places], pulls.micros, pulls.addresses, strict=True))
+    for place, micros, address in merge(*columns, key=itemgetter(1)):  # of one moment: the line's that began earlier
+        merged.pulls.add(place, micros, address)
+    return merged
 
 
 def _bundles(line: _Line, pulls: Pulls) -> Iterator[Bundle]:

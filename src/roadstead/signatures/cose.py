@@ -24,6 +24,11 @@ ALGORITHMS = {-7: "ES256", -35: "ES384", -36: "ES512", -37: "PS256", -38: "PS384
 _TAG = b"\xd2"  # 18, in its one byte
 _TIME = 1  # RFC 8949 §3.4.2
 _MAX_DEPTH = 8
+MAX_ITEMS = 1024
+"""Items that are read, of whatever kind: an envelope has some thirty, and each takes its time."""
+
+_BYTES, _TEXT = 2, 3  # RFC 8949 §3.1
+_IN_HEAD, _LONGEST = 24, 27  # §3: below, the argument stands in the first byte; above, nothing that is allowed here
 _LABELS = (int, str)
 # What the library would make something of: nothing of it belongs into an envelope.
 _FOREIGN_TAGS = (0, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 100, 256, 258, 260, 261, 1004, 43000, 55799)
@@ -69,6 +74,9 @@ class Sign1:
 
 def _decoded(raw: bytes, what: str) -> Any:
     """Return the one item that bytes hold."""
+    # First: keys that are lists of -1 and -2 all have one hash, and a map of some thousand takes the library minutes.
+    if not _has_few_items(raw):
+        raise SignatureInvalidError(f"{what} has more than {MAX_ITEMS:,} items")
     stream = BytesIO(raw)
     decoder = cbor2.CBORDecoder(
         stream,
@@ -85,6 +93,25 @@ def _decoded(raw: bytes, what: str) -> Any:
     if stream.tell() != len(raw):
         raise SignatureInvalidError(f"more follows behind {what}")
     return found
+
+
+def _has_few_items(raw: bytes) -> bool:
+    """Say whether bytes hold no more items than are read, as far as they are what is read at all."""
+    at = 0
+    for _ in range(MAX_ITEMS):
+        if at >= len(raw):
+            return True
+        kind, argument = raw[at] >> 5, raw[at] & 0x1F
+        at += 1
+        if argument > _LONGEST:
+            return True  # the library comes as far as this, and refuses it
+        if argument >= _IN_HEAD:
+            size = 1 << (argument - _IN_HEAD)
+            argument = int.from_bytes(raw[at : at + size], "big")
+            at += size
+        if kind in (_BYTES, _TEXT):
+            at += argument
+    return at >= len(raw)
 
 
 def _time(value: Any, _: object) -> Time:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from time import time_ns
 
 import bcrypt
 import pytest
@@ -13,7 +14,8 @@ from roadstead.auth.errors import SourceUnreadableError
 from roadstead.auth.limiter import FailureLimiter
 from roadstead.auth.passwords import Passwords
 from roadstead.auth.principal import Principal, PrincipalKind
-from roadstead.auth.providers.htpasswd import HtpasswdFile, parse_htpasswd
+from roadstead.auth.providers import htpasswd
+from roadstead.auth.providers.htpasswd import GRAIN_NS, HtpasswdFile, parse_htpasswd
 from roadstead.secret import Secret
 
 APR1 = "$apr1$a$OcJUzCxbrtRGJvhZd1gRm/"  # openssl passwd -apr1 -salt a secret
@@ -92,6 +94,35 @@ async def test_a_changed_file_counts_at_once(file: HtpasswdFile, path: Path) -> 
 
     path.write_text("")
     assert await file.authenticate(of("ana", "b")) is None
+
+
+async def test_a_change_behind_the_old_time_counts_at_once(file: HtpasswdFile, path: Path) -> None:
+    """Written in place, as long as before, and the time set back, as copies do; at once, and long after the last."""
+    for age in (0, 2 * GRAIN_NS):
+        path.write_text(line("ana", "a"))
+        kept = path.stat()
+        while time_ns() - kept.st_ctime_ns < age:
+            pass
+        assert await file.authenticate(of("ana", "a")) is not None
+
+        with path.open("r+") as opened:
+            opened.write(line("ana", "b"))
+        os.utime(path, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+
+        assert await file.authenticate(of("ana", "a")) is None
+        assert await file.authenticate(of("ana", "b")) is not None
+
+
+async def test_a_file_that_has_just_changed_has_no_edition(
+    file: HtpasswdFile, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kernel whose clock ticks gives the next change the same time: until the tick is over, the file is read."""
+    path.write_text(line("ana", "a"))
+    changed = path.stat().st_ctime_ns
+    monkeypatch.setattr(htpasswd, "time_ns", lambda: changed + GRAIN_NS - 1)
+    assert file.edition() is None
+    monkeypatch.setattr(htpasswd, "time_ns", lambda: changed + GRAIN_NS)
+    assert file.edition() is not None
 
 
 async def test_a_file_that_is_gone_lets_nobody_in(file: HtpasswdFile, path: Path) -> None:

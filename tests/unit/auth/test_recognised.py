@@ -8,12 +8,13 @@ from pathlib import Path
 import bcrypt
 import pytest
 
+from roadstead.app.access import edition_of
 from roadstead.auth import recognised
 from roadstead.auth.access import Access
 from roadstead.auth.api_keys import make_key
 from roadstead.auth.caller import Action, Caller, RepositoryGlob, Scope
 from roadstead.auth.credentials import Credentials
-from roadstead.auth.errors import CredentialsWrongError
+from roadstead.auth.errors import CredentialsWrongError, SourceUnreadableError
 from roadstead.auth.limiter import FailureLimiter
 from roadstead.auth.passwords import Passwords
 from roadstead.auth.policies import Policies
@@ -22,6 +23,7 @@ from roadstead.auth.principal import Principal, PrincipalKind
 from roadstead.auth.providers.accounts import Accounts, ApiKeys
 from roadstead.auth.providers.htpasswd import HtpasswdFile
 from roadstead.auth.recognised import READ_AGAIN_S, REMEMBERED_S, Recognised
+from roadstead.db.engine import open_database
 from roadstead.secret import Secret
 from roadstead.testing.clock import FrozenClock
 from roadstead.testing.memory_accounts import MemoryAccounts
@@ -212,3 +214,27 @@ async def test_what_has_not_changed_is_not_read_again() -> None:
     reads.now = "another"
     edition.append(3)
     assert await known.find(mark) is None
+
+
+async def test_a_file_of_passwords_that_is_gone_keeps_no_key_out(house: House, tmp_path: Path) -> None:
+    """Whoever has a key is known again without it; whoever has a line in it is told that it can't be read."""
+    database = await open_database(f"sqlite:///{tmp_path}/roadstead.db", migrate=True)
+    try:
+        file = HtpasswdFile(house.file, house.passwords)
+        ways = [ApiKeys(house.store, house.clock), file]
+        access = Access(Policies(), ways, FailureLimiter(), None, Recognised(edition=edition_of(database, file)))
+        key = make_key(ANA, SCOPE, now=NOW, expires_at=None)
+        await house.put(ANA, "right")
+        await house.store.put_key(key.row)
+        house.file.write_text(f"bob:{hashed('right').reveal()}\n")
+        headers = f"Bearer {key.text.reveal()}", basic("bob", "right")
+        for header in headers:
+            assert [await access.identify(header, "c") for _ in range(3)]
+
+        house.file.unlink()
+
+        assert [await access.identify(headers[0], "c") for _ in range(3)]
+        with pytest.raises(SourceUnreadableError):
+            await access.identify(headers[1], "c")
+    finally:
+        await database.close()

@@ -9,7 +9,7 @@ import pytest
 
 import roadstead
 from roadstead.db.engine import open_database
-from roadstead.db.errors import DatabaseUrlError, DriverMissingError
+from roadstead.db.errors import DatabaseUrlError, DriverMissingError, StoreFailedError
 from roadstead.db.migrating import configuration
 from roadstead.db.schema import HEAD, REVISIONS
 
@@ -102,3 +102,16 @@ def test_the_code_knows_the_last_migration() -> None:
 
     assert scripts.get_heads() == [HEAD]
     assert tuple(script.revision for script in reversed(list(scripts.walk_revisions()))) == REVISIONS
+
+
+@pytest.mark.parametrize("migrate", [True, False])
+async def test_a_file_of_turns_that_cannot_be_opened_is_named(tmp_path: Path, *, migrate: bool) -> None:
+    """As one that a command of root's made first is for the server's user."""
+    url = f"sqlite:///{tmp_path}/roadstead.db"
+    await (await open_database(url, migrate=True)).close()
+    lock = tmp_path / "roadstead.db.lock"
+    lock.unlink()
+    lock.mkdir()
+
+    with pytest.raises(StoreFailedError, match=r"roadstead\.db\.lock: Is a directory"):
+        await open_database(url, migrate=migrate)

@@ -156,12 +156,62 @@ async def test_a_turn_that_cannot_be_noted_writes_nothing(
 def test_the_count_is_never_the_same_again(turns: list[bool], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whoever looks between turns sees a new even number after each, of whichever process; in a turn an odd one."""
     database = tmp_path_factory.mktemp("count") / "roadstead.db"
-    with closing(Turns(database)) as one, closing(Turns(database)) as other:
-        count = open_count(database)
-        seen = [count.read()]
+    with closing(Turns(database)) as one, closing(Turns(database)) as other, closing(open_count(database)) as count:
+        seen = []
         for is_one in turns:
             with (one if is_one else other).turn():
                 assert count.read() % 2 == 1
             seen.append(count.read())
     assert all(number % 2 == 0 for number in seen)
     assert len({*seen}) == len(seen)
+
+
+async def test_a_count_that_is_cut_short_ends_nobody(path: Path, two: tuple[SqliteAccess, SqliteAccess]) -> None:
+    """``: > roadstead.db.lock`` beside a running server: everybody reads, and after the next turn all is as it was."""
+    lock = path.with_name(path.name + ".lock")
+    await two[0].write(put, b"before")
+    before = two[1].change_count()
+    assert await value(two[1]) == b"before"
+
+    os.truncate(lock, 0)
+
+    assert [each.change_count() for each in two] == [None, None]
+    with closing(sqlite3.connect(path)) as other, other:
+        other.execute("UPDATE instance SET value = x'01' WHERE name = 'it'")
+    assert [await value(each) for each in two] == [b"\x01"] * 2
+    await two[0].write(put, b"after")
+    assert [await value(each) for each in two] == [b"after"] * 2
+    count = two[1].change_count()
+    assert before is not None
+    assert count is not None
+    assert count > before  # one that there was would have rows that were remembered by it
+
+
+async def test_a_count_cut_short_in_a_turn_is_there_after_it(path: Path) -> None:
+    """And whoever opens the file in between makes none of its own."""
+    lock = path.with_name(path.name + ".lock")
+    with closing(Turns(path)) as turns, closing(open_count(path)) as count:
+        with turns.turn():
+            before = count.read()
+            os.truncate(lock, 3)
+            with closing(open_count(path)) as late:
+                assert late.read() % 2 == 1
+            assert lock.stat().st_size == 3
+        assert count.read() == before + 1
+
+
+async def test_a_file_of_turns_that_is_removed_delays_what_is_seen(
+    path: Path, two: tuple[SqliteAccess, SqliteAccess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes later takes turns of their own: their writes are seen as those of a program without any are."""
+    path.with_name(path.name + ".lock").unlink()
+    other = SqliteAccess.open(path)
+    try:
+        assert [await value(each) for each in (*two, other)] == [None] * 3
+        await other.write(put, b"theirs")
+        await two[0].write(put, b"ours")
+        monkeypatch.setattr(seen_rows, "SEEN_FOR_S", 0.0)
+        await asyncio.sleep(SEEN_FOR_S)
+        assert [await value(each) for each in (*two, other)] == [b"ours"] * 3
+    finally:
+        await other.close()

@@ -1,7 +1,7 @@
 """Pulls that are told together, on their way to a receiver that doesn't take all of them."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from roadstead.db.moments import to_micros
 from roadstead.events.bundle import Bundle, Pulls
 from roadstead.events.courier import Courier, Manners
 from roadstead.events.event import BLOB_TYPE, Action, Cause, Event, Source, Subject
-from roadstead.events.ports import DeliveryError
+from roadstead.events.ports import DeliveryError, LetterState
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
 from roadstead.telemetry.metrics import EventMetrics, Metrics
@@ -97,3 +97,34 @@ async def test_what_was_taken_of_a_bundle_does_not_come_again(database: Database
 
     assert sink.requests == [["0", "1"], ["2", "3"], ["2", "3"], ["2", "3"], ["4"]]
     assert await database.outbox.pending() == {}
+
+
+async def test_failures_of_one_pull_are_not_counted_for_the_next(database: Database, tmp_path: Path) -> None:
+    """A receiver that refuses each once takes all of them, though an event is given up at its second failure."""
+    sink = Refusing(1, 3, 5, 7, 9)
+    metrics = EventMetrics(Metrics(tmp_path, "background"))
+    courier = Courier("a", sink, database.outbox, FrozenClock(NOW), metrics, Manners(max_attempts=2))
+
+    for _ in range(6):
+        await courier.deliver_due()
+
+    assert sink.requests == [[str(number // 2)] for number in range(10)]
+    assert await database.outbox.letters(endpoint=None, state=None, before=None, limit=9) == []
+
+
+@pytest.mark.parametrize("threshold", [10, 1], ids=["up", "down"])
+async def test_a_pull_that_is_given_up_takes_no_others_with_it(
+    database: Database, tmp_path: Path, threshold: int
+) -> None:
+    """The rest of its bundle is told; what is given up is found among the dead, and can be sent again."""
+    sink, numbers = Refusing(2, 3), Metrics(tmp_path, "background")
+    manners = Manners(max_attempts=2, threshold=threshold, backoff=timedelta())
+    courier = Courier("a", sink, database.outbox, FrozenClock(NOW), EventMetrics(numbers), manners)
+
+    for _ in range(4):
+        await courier.deliver_due()
+
+    assert sink.requests == [["0"], ["1"], ["1"], ["2"], ["3"], ["4"]]
+    [dead] = await database.outbox.letters(endpoint="a", state=LetterState.DEAD, before=None, limit=9)
+    assert dead.error == "the receiver answered 503"
+    assert 'roadstead_events_given_up_total{endpoint="a"} 1.0' in numbers.render().decode()

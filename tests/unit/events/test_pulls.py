@@ -10,6 +10,7 @@ import pytest
 
 from roadstead.db.engine import Database, open_database
 from roadstead.db.moments import to_micros
+from roadstead.events import pulls
 from roadstead.events.bundle import MAX_BYTES, MOST, Bundle, unbundled
 from roadstead.events.event import Action, Cause, Event, Source, Subject
 from roadstead.events.pulls import PullBuffer
@@ -199,3 +200,40 @@ async def test_they_are_written_each_second(database: Database, tmp_path: Path) 
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.parametrize("kinds", [1024, 1], ids=["known", "forgotten at each"])
+async def test_endpoints_that_want_different_pulls_hear_them_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kinds: int
+) -> None:
+    """Of each repository, whatever others hear of it, and whatever is learnt anew meanwhile."""
+    monkeypatch.setattr(pulls, "_KINDS", kinds)
+    outbox, of_pulls = Taking(), frozenset({Action.PULL})
+    both = Interests(
+        endpoints=(
+            Interest(endpoint="all", actions=of_pulls, heads=True),
+            Interest(endpoint="gets", actions=of_pulls),
+        )
+    )
+    buffer = PullBuffer(both, outbox, EventMetrics(Metrics(tmp_path, "worker-1")))  # type: ignore[arg-type]
+    for number in range(200):
+        note(buffer, pull("HEAD" if number % 3 else "GET"), number)
+        note(buffer, pull(repository="b"), number)
+
+    await buffer.flush()
+    await buffer.flush()
+
+    def told(endpoint: str, repository: str) -> list[tuple[str, str]]:
+        return [
+            (event["request"]["method"], event["request"]["addr"])
+            for bundle in outbox.taken
+            if (bundle.endpoint, bundle.repository.value) == (endpoint, repository)
+            for event in unbundled(bundle.id, bundle.as_plain(Source("", "")))
+        ]
+
+    everyone = [("HEAD" if number % 3 else "GET", f"192.0.2.1:{number}") for number in range(200)]
+    gets = [("GET", f"192.0.2.1:{number}") for number in range(200)]
+    assert told("all", "a") == everyone
+    assert told("gets", "a") == [one for one in everyone if one[0] == "GET"]
+    assert told("all", "b") == told("gets", "b") == gets
+    assert max(len(bundle.pulls) for bundle in outbox.taken) == MOST

@@ -1,5 +1,6 @@
 """The Notary Project's envelopes: what `notation sign` writes holds, and what was tampered with doesn't."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from datetime import timedelta
@@ -209,7 +210,10 @@ TWICE = b"\xa2\x01\x26\x01\x26"  # {1: -7, 1: -7}
         (MADE[1:], "with its tag"),
         (b"\xd8\x12" + MADE[1:], "with its tag"),
         (b"\xd2" * 9 + MADE, "isn't CBOR"),
-        (b"\xd2" + b"\x81" * 4000 + b"\x01", "isn't CBOR"),
+        (b"\xd2" + b"\x81" * 400 + b"\x01", "isn't CBOR"),
+        (b"\xd2" + b"\x81" * 4000 + b"\x01", "more than 1,024 items"),
+        (wrapped(HEAD, {**MORE, 34: list(range(1024))}, PAYLOAD, SIGNATURE), "the envelope has more than 1,024 items"),
+        (wrapped(cbor2.dumps({1: -7, 34: [b""] * 1024}), MORE, PAYLOAD, SIGNATURE), "header has more than 1,024 items"),
         (cose(LEAF, MIDDLE, ROOT, unprotected={33: []}), "0 certificates"),
         (cose(LEAF, MIDDLE, ROOT, unprotected={33: MORE[33] * 4}), "12 certificates"),
         (cose(LEAF, MIDDLE, ROOT, unprotected={33: [b"AAAA"]}), "can't be read"),
@@ -253,6 +257,19 @@ TWICE = b"\xa2\x01\x26\x01\x26"  # {1: -7, 1: -7}
 def test_a_cose_envelope_that_was_tampered_with(envelope: bytes, reason: str) -> None:
     """What is no such envelope, algorithm, chain, validity, critical headers, image: each is refused by its reason."""
     with pytest.raises(SignatureInvalidError, match=reason):
+        check_cose(envelope)
+
+
+def test_keys_that_hash_alike_are_not_compared() -> None:
+    """Hashes of -1 and -2 are the same, and so are those of lists of them: a map of such keys takes minutes to build.
+
+    A part of it in the place of an envelope's certificates, which no signature covers.
+    """
+    keys = itertools.islice(itertools.product((-1, -2), repeat=16), 3000)
+    headers = b"\xb9" + (3000).to_bytes(2, "big") + b"".join(cbor2.dumps(list(key)) + b"\x00" for key in keys)
+    envelope = b"\xd2\x84" + cbor2.dumps(HEAD) + headers + cbor2.dumps(PAYLOAD) + cbor2.dumps(SIGNATURE)
+
+    with pytest.raises(SignatureInvalidError, match="more than 1,024 items"):
         check_cose(envelope)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from time import time_ns
 from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
@@ -27,7 +28,10 @@ _log = structlog.get_logger()
 _FALLBACK = "$2b$10$9FZ6Jr0u3kV4NHG7p1RjTeTqEKGhFX2bnXYyuO/6YQS5QWkK/vGnO"
 """What an unknown name is checked against where the file has no hash at all."""
 
-Edition: TypeAlias = tuple[int, int, int]
+Edition: TypeAlias = tuple[int, int, int, int]
+
+GRAIN_NS = 20_000_000
+"""A file that has just changed may change again and say the same time: kernels take it from a clock that ticks."""
 
 _BCRYPT_COST = re.compile(r"\$2.\$(\d\d)\$")
 
@@ -101,6 +105,7 @@ class HtpasswdFile:
         self._passwords = passwords
         self._seen: Edition | None = None
         self._entries = HtpasswdEntries({}, ())
+        self._told: HtpasswdEntries | None = None
 
     async def authenticate(self, credentials: Credentials) -> Caller | None:
         """Return who it is; a file that isn't there lets nobody in (SourceUnreadableError)."""
@@ -130,23 +135,26 @@ class HtpasswdFile:
         if hashed is None or _cost(hashed) < _cost(costliest):
             await self._passwords.waste(costliest, credentials)
 
-    def edition(self) -> Edition:
-        """Return what tells the file as it is now from any other: inode, time of change in nanoseconds, bytes.
+    def edition(self) -> Edition | None:
+        """Return what tells the file as it is now from any other: inode, times of change in nanoseconds, bytes.
 
-        Raises SourceUnreadableError.
+        None where it has changed so lately that it can't be told. Raises SourceUnreadableError.
         """
         try:
             status = os.stat(self._name)  # noqa: PTH116 -- Path takes as long again, and each request looks
         except OSError as error:
             self._seen = None
             raise _unreadable(error) from error
-        return status.st_ino, status.st_mtime_ns, status.st_size
+        if time_ns() - status.st_ctime_ns < GRAIN_NS:
+            return None
+        # Copies and editors set the one time to what it was before; nobody sets the other.
+        return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
     def read(self) -> HtpasswdEntries:
         """Return what the file says now; it is read if it isn't the one that was read last."""
         seen = self.edition()
         try:
-            if seen != self._seen:
+            if seen is None or seen != self._seen:
                 self._entries = parse_htpasswd(self._path.read_text(encoding="utf-8", errors="replace"))
                 self._seen = seen
                 self._tell()
@@ -156,6 +164,9 @@ class HtpasswdFile:
         return self._entries
 
     def _tell(self) -> None:
+        if self._entries == self._told:  # it may be read often within a moment
+            return
+        self._told = self._entries
         for finding in self._entries.findings:
             _log.warning("a line of htpasswd isn't used", path=str(self._path), line=finding.number,
                          reason=finding.message)  # fmt: skip
