@@ -133,7 +133,7 @@ def test_a_layer_that_changes_while_it_is_pushed(
     [
         (("quay.io/org/img:1",), 1, "--layers-to"),
         (("team/app:1", "--layers-to", "Team"), 2, "--layers-to"),
-        (("team/app:1", "--layers-to", "as-pushed/team/app"), 1, "can't be pushed to as-pushed/team/app"),
+        (("team/app:1", "--layers-to", "as-pushed/no/app"), 1, "can't be pushed to as-pushed/no/app"),
     ],
 )
 def test_where_a_large_layer_can_not_go(
