@@ -164,7 +164,8 @@ def test_an_event_holds_back_its_repository_alone(receiver: Receiver, tmp_path: 
 def test_one_after_another(receiver: Receiver, tmp_path: Path) -> None:
     """With `parallel = 1` events of all repositories come in the order in which they happened."""
     receiver.stop()
-    with RoadsteadServer(tmp_path, config=endpoint(receiver, parallel=1)) as server:
+    # One that isn't taken in time has its own repository wait, and no other: here none is to be late.
+    with RoadsteadServer(tmp_path, config=endpoint(receiver, parallel=1, timeout="15s")) as server:
         client = server.client()
         for number in range(12):
             push_image(client, f"team/app{number % 4}", f"v{number}")

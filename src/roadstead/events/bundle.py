@@ -67,7 +67,7 @@ class Bundle:
     def first(self) -> Event:
         """Return the first pull as an event of its own."""
         like = self.likes[self.pulls.places[0]]
-        cause = replace(like.cause, id=_request_id(self.id, 0), address=self.pulls.addresses[0])
+        cause = replace(like.cause, id=_request_id(self.id), address=self.pulls.addresses[0])
         return replace(like, id=self.id, at=_moment(self.pulls.micros[0]), cause=cause)
 
     def as_plain(self, source: Source) -> dict[str, Any]:
@@ -82,22 +82,23 @@ class Bundle:
 
 def unbundled(bundle_id: str, plain: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Return the events of a bundle in the form of `Event.as_plain`, in order; one or more."""
+    request_id = _request_id(bundle_id)
     return [
-        _event(bundle_id, number, plain["likes"][like], micros, address)
+        _event(_numbered(bundle_id, number), _numbered(request_id, number), plain["likes"][like], micros, address)
         for number, (like, micros, address) in enumerate(
             zip(plain["places"], plain["micros"], plain["addresses"], strict=True)
         )
     ]
 
 
-def _event(bundle_id: str, number: int, like: Mapping[str, Any], micros: int, address: str) -> Mapping[str, Any]:
+def _event(event_id: str, request_id: str, like: Mapping[str, Any], micros: int, address: str) -> Mapping[str, Any]:
     said = {name: value for name, value in like["request"].items() if name not in ("id", "addr")}
     where = {"addr": address} if address else {}
     return {
         **like,
-        "id": bundle_id if number == 0 else str(uuid5(UUID(bundle_id), str(number))),
+        "id": event_id,
         "timestamp": timestamp(_moment(micros)),
-        "request": {"id": _request_id(bundle_id, number), **where, **said},
+        "request": {"id": request_id, **where, **said},
     }
 
 
@@ -105,8 +106,17 @@ def _moment(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
 
 
-def _request_id(bundle_id: str, number: int) -> str:
-    return str(uuid5(UUID(bundle_id), f"request {number}"))
+def _request_id(bundle_id: str) -> str:
+    """Return the id of the first pull's request."""
+    return str(uuid5(UUID(bundle_id), "request"))
+
+
+def _numbered(first: str, number: int) -> str:
+    """Return the id that is so many behind the first: its last sixteen bits count on, the others are the bundle's own.
+
+    There are fewer in a bundle, and what is random in the rest tells bundles apart.
+    """
+    return f"{first[:-4]}{(int(first[-4:], 16) + number) & 0xFFFF:04x}"
 
 
 def subject_of(plain: Mapping[str, Any]) -> Subject:
