@@ -21,7 +21,7 @@ from roadstead.db.access import Query, Row, Upsert
 from roadstead.db.errors import StoreFailedError
 from roadstead.db.schema import instance
 from roadstead.db.seen_rows import SEEN_FOR_S, SEEN_ROWS, SeenRows
-from roadstead.db.sqlite import SqliteAccess, migrate
+from roadstead.db.sqlite import SqliteAccess
 from roadstead.db.turns import Turns, open_count
 
 VALUE = Query(select(instance.c.value).where(instance.c.name == bindparam("name")), "name", hot=True)
@@ -30,14 +30,6 @@ PUT = Upsert(
     lambda insert: insert.on_conflict_do_update(index_elements=["name"], set_={"value": insert.excluded.value}),
 )
 SOURCES = str(Path(roadstead.__path__[0]).parent)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A migrated database."""
-    path = tmp_path / "roadstead.db"
-    migrate(path)
-    return path
 
 
 @pytest.fixture

@@ -23,14 +23,6 @@ SOURCES = str(Path(roadstead.__path__[0]).parent)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A migrated database."""
-    path = tmp_path / "roadstead.db"
-    migrate(path)
-    return path
-
-
-@pytest.fixture
 async def access(path: Path) -> AsyncIterator[SqliteAccess]:
     """A process's way to it, with little patience."""
     access = SqliteAccess.open(path, busy_timeout=timedelta(seconds=0.2))
