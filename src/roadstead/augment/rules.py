@@ -91,13 +91,13 @@ class Rules:
         """
         if not self.rules:
             return None
-        return self._first_match(repository, tag, also)
+        rule = self._first_match(repository, tag, also)
+        return None if rule is None else rule.plan
 
     def pattern_of(self, repository: RepositoryName, tag: Tag, also: RepositoryName | None = None) -> str | None:
         """Return the pattern of the first rule that matches, or None."""
-        names = (repository,) if also is None else (repository, also)
-        found = (rule.match for rule in self.rules if any(rule.match.matches(name, tag) for name in names))
-        return next((str(match) for match in found), None)
+        rule = self._first_match(repository, tag, also)
+        return None if rule is None else str(rule.match)
 
     def layers(self) -> frozenset[Digest]:
         """Return the digests of all layers that the rules add."""
@@ -129,6 +129,6 @@ class Rules:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return type(self).from_json, (self.to_json(),)
 
-    def _search(self, repository: RepositoryName, tag: Tag, also: RepositoryName | None) -> Plan | None:
+    def _search(self, repository: RepositoryName, tag: Tag, also: RepositoryName | None) -> Rule | None:
         names = (repository,) if also is None else (repository, also)
-        return next((rule.plan for rule in self.rules if any(rule.match.matches(name, tag) for name in names)), None)
+        return next((rule for rule in self.rules if any(rule.match.matches(name, tag) for name in names)), None)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from roadstead.auth.challenges import quoted
-from roadstead.auth.ports import Challenges
+from roadstead.auth.ports import Challenges, Occasion
 from roadstead.auth.principal import Grant
 from roadstead.auth.scope import format_scope
 
@@ -20,24 +20,16 @@ class BearerChallenge:
         self._realm = realm
         self._service = service
 
-    def values(
-        self,
-        wanted: Sequence[Grant],
-        *,
-        host: str,
-        scheme: str = "http",
-        error: str | None = None,
-        said: str | None = None,
-    ) -> Sequence[str]:
+    def values(self, occasion: Occasion) -> Sequence[str]:
         """Return the one value."""
-        realm = self._realm if isinstance(self._realm, str) else self._realm(scheme, host)
+        realm = self._realm if isinstance(self._realm, str) else self._realm(occasion.scheme, occasion.host)
         parts = [f'realm="{quoted(realm)}"', f'service="{quoted(self._service)}"']
-        if wanted:
-            parts.append(f'scope="{quoted(" ".join(map(_scope, wanted)))}"')
-        if error is not None:
-            parts.append(f'error="{error}"')
-        if said is not None:  # docker, podman and skopeo show it in place of their own words
-            parts.append(f'error_description="{quoted(said)}"')
+        if occasion.wanted:
+            parts.append(f'scope="{quoted(" ".join(map(_scope, occasion.wanted)))}"')
+        if occasion.error is not None:
+            parts.append(f'error="{occasion.error}"')
+        if occasion.said is not None:  # docker, podman and skopeo show it in place of their own words
+            parts.append(f'error_description="{quoted(occasion.said)}"')
         return (f"Bearer {','.join(parts)}",)
 
 

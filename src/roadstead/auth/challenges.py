@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from roadstead.auth.ports import Challenges
-from roadstead.auth.principal import Grant
+from roadstead.auth.ports import Challenges, Occasion
 
 
 class BasicChallenge:
@@ -15,15 +14,7 @@ class BasicChallenge:
     def __init__(self, realm: str) -> None:
         self._value = f'Basic realm="{quoted(realm)}", charset="UTF-8"'
 
-    def values(
-        self,
-        wanted: Sequence[Grant],
-        *,
-        host: str,
-        scheme: str = "http",
-        error: str | None = None,
-        said: str | None = None,
-    ) -> Sequence[str]:
+    def values(self, occasion: Occasion) -> Sequence[str]:
         """Return the one value; Basic asks for everything alike."""
         return (self._value,)
 
@@ -33,15 +24,7 @@ class NoWayIn:
 
     asks_everybody = False
 
-    def values(
-        self,
-        wanted: Sequence[Grant],
-        *,
-        host: str,
-        scheme: str = "http",
-        error: str | None = None,
-        said: str | None = None,
-    ) -> Sequence[str]:
+    def values(self, occasion: Occasion) -> Sequence[str]:
         """Return nothing: a client that was asked would look for credentials in vain."""
         return ()
 

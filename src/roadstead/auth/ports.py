@@ -65,6 +65,22 @@ class TakesItsTime(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """A request whose client is told how to sign in.
+
+    ``wanted`` is what a token would have to grant, ``host`` the request's Host header, ``scheme`` its own, ``error``
+    why a token that came isn't enough (RFC 6750 §3.1), and ``said`` the same for people: a text that holds nothing
+    which a client or an issuer could have chosen freely.
+    """
+
+    host: str
+    wanted: Sequence[Grant] = ()
+    scheme: str = "http"
+    error: str | None = None
+    said: str | None = None
+
+
 class Challenges(Protocol):
     """How a client is told to sign in here: the values of WWW-Authenticate, the one to be tried first first.
 
@@ -74,18 +90,8 @@ class Challenges(Protocol):
 
     asks_everybody: bool
 
-    def values(
-        self,
-        wanted: Sequence[Grant],
-        *,
-        host: str,
-        scheme: str = "http",
-        error: str | None = None,
-        said: str | None = None,
-    ) -> Sequence[str]:
-        """Return a value for each scheme. `wanted` is what a token would have to grant, `host` the request's Host
-        header, `scheme` its own, `error` why a token that came isn't enough (RFC 6750 §3.1), and `said` the same for
-        people: a text that holds nothing which a client or an issuer could have chosen freely."""
+    def values(self, occasion: Occasion) -> Sequence[str]:
+        """Return a value for each scheme."""
         ...
 
 

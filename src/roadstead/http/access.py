@@ -18,7 +18,7 @@ from roadstead.auth.caller import Action, Caller
 from roadstead.auth.credentials import Password, parse_authorization
 from roadstead.auth.errors import AccessDeniedError, CredentialsWrongError, SignInNeededError
 from roadstead.auth.policies import Decision, Policies, needed
-from roadstead.auth.ports import Challenges
+from roadstead.auth.ports import Challenges, Occasion
 from roadstead.auth.principal import Grant
 from roadstead.http.asgi import Request
 from roadstead.http.names import parse_name
@@ -210,4 +210,4 @@ def _values(
     said: str | None = None,
 ) -> tuple[str, ...]:
     host = request.header(b"host") or ""
-    return tuple(challenges.values(wanted, host=host, scheme=request.scheme, error=error, said=said))
+    return tuple(challenges.values(Occasion(host, wanted, request.scheme, error, said)))

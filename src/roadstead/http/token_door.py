@@ -12,7 +12,7 @@ import msgspec
 
 from roadstead.auth.credentials import MAX_PASSWORD, Credentials, Password, parse_authorization
 from roadstead.auth.errors import CredentialsWrongError, SignInNeededError
-from roadstead.auth.ports import Challenges
+from roadstead.auth.ports import Challenges, Occasion
 from roadstead.auth.scope import format_scope, parse_scopes
 from roadstead.auth.signing_keys import SigningKeys
 from roadstead.auth.token_desk import Handed, TokenDesk
@@ -101,7 +101,7 @@ class TokenDoor:
 
     def _tell(self, request: Request, error: SignInNeededError) -> None:
         """Add to an error how to sign in; what came was wrong."""
-        error.challenges = tuple(self._challenges.values((), host=request.header(b"host") or ""))
+        error.challenges = tuple(self._challenges.values(Occasion(request.header(b"host") or "")))
 
 
 def _basic(credentials: Credentials | None) -> Credentials | None:
