@@ -4,12 +4,20 @@ A few rounds of what ``tests/soak/test_consistency.py`` does by the thousand; th
 remembered where tags point would be caught.
 """
 
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
+from tests.conformance.documents import push_image
 from tests.soak.consistency import Ring, ring
 
+from roadstead.testing.client import Client, ConnectionBrokenError
 from roadstead.testing.server import RoadsteadServer
+from roadstead.testing.servers import wait_until
 
 ROUNDS = 10
 
@@ -45,6 +53,38 @@ def test_every_worker_sees_a_change_at_once_on_postgres(tmp_path: Path, postgres
         together = Ring(ring(server), "consistent/app")
         for number in range(ROUNDS):
             together.round(number)
+
+
+def test_a_count_of_changes_cut_short_under_load_is_made_good(tmp_path: Path) -> None:
+    """Of the workers that look at it meanwhile others take the place, as after any death, and all see what is new."""
+    with RoadsteadServer(tmp_path) as server, Client(server.host) as client:
+        push_image(client, "short/app", "1")
+        before = {*server.workers}
+        changes = server.data / "roadstead.db.changes"
+        with ThreadPoolExecutor(4) as readers:
+            reading = [readers.submit(read_for, server.host, 1.0) for _ in range(4)]
+            time.sleep(0.4)
+            os.truncate(changes, 0)
+            statuses = {status for each in reading for status in each.result()}
+        assert statuses <= {200, 0}  # 0: no answer
+        assert wait_until(lambda: len({*server.workers}) == len(before), timeout=timedelta(seconds=30))
+        together = Ring(ring(server), "short/app")
+        for number in range(ROUNDS):
+            together.round(number)
+        assert changes.stat().st_size == 8
+
+
+def read_for(host: str, seconds: float) -> set[int]:
+    """Ask for a manifest again and again; return the statuses, 0 for no answer."""
+    found, until = set(), time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            with Client(host) as client:
+                while time.monotonic() < until:
+                    found.add(client.get("/v2/short/app/manifests/1").status)
+        except (OSError, HTTPException, ConnectionBrokenError):
+            found.add(0)
+    return found
 
 
 def test_a_worker_that_remembers_tags_is_caught(tmp_path: Path) -> None:

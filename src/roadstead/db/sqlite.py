@@ -30,7 +30,7 @@ from roadstead.db.access import Access, P, Query, Row, T
 from roadstead.db.errors import StoreFailedError
 from roadstead.db.migrating import upgrade
 from roadstead.db.seen_rows import SeenRows
-from roadstead.db.turns import ChangeCount, Turns, open_count
+from roadstead.db.turns import ChangeCount, Turns
 from roadstead.errors import RoadsteadError
 from roadstead.registry.errors import StoreBusyError
 from roadstead.storage.folders import make_folder
@@ -294,7 +294,7 @@ class SqliteAccess:
         writer = Writer(path, max_batch=max_batch)
         writer.start()
         try:
-            return cls(connect_for_reading(path), writer, open_count(path), busy_timeout)
+            return cls(connect_for_reading(path), writer, ChangeCount(path), busy_timeout)
         except sqlite3.Error as error:
             writer.close()
             raise our_error(error) from error

@@ -1,15 +1,17 @@
-"""Whose turn it is to write to an SQLite file, and whether anybody has written: one file beside the database.
+"""Whose turn it is to write to an SQLite file, and whether anybody has written: two files beside the database.
 
 SQLite's own lock is polled for, and says nothing of what happened before. Programs that know nothing of turns still
 meet SQLite's lock; they don't change the count.
 """
 
 import fcntl
+import mmap
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import time_ns
+from time import monotonic, time_ns
 from typing import Final
 
 from roadstead.db.errors import StoreFailedError
@@ -17,35 +19,59 @@ from roadstead.db.errors import StoreFailedError
 UNKNOWN: Final = 1
 """What is read where there is no count; odd, so nobody remembers anything by it."""
 
+LOOKED_AT_S: Final = 0.02
+"""How long the file is taken to be as long as it was."""
+
 _SIZE: Final = 8
-_ORDER: Final = "little"
 
 
 class ChangeCount:
     """A number that the processes of one database share: even and the same for as long as nobody writes.
 
     It is odd from before a transaction begins until after it ended, and stays so where a writer was killed in between,
-    until the next one has had its turn. It is the first eight bytes of the turns' file; whoever has the turn changes
-    it, and whoever is told of a commit is told after it was changed.
+    until the next one has had its turn. It is all that is in its file; whoever has the turn changes it, and whoever is
+    told of a commit is told after it was changed.
 
-    It is read, and not mapped: to look at a mapping of a file that somebody has cut short (``: > roadstead.db.lock``, a
-    backup copied over it) is a signal that ends the process.
+    It is mapped, as SQLite maps the index of its log (``-shm``) beside it, with the same consequence: to look at a file
+    that somebody cuts short is a signal that ends the process, and the supervisor starts another. What was cut short
+    `LOOKED_AT_S` before, while nobody looked, is noticed (docs/decisions/0039-seen-rows.md).
     """
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, database: Path) -> None:
+        """Raises StoreFailedError where the file can't be opened."""
+        self._descriptor = _open(database, ".changes")
+        self._memory: memoryview | None = None
+        self._looked_at_until = 0.0
 
     def read(self) -> int:
-        """Return the number now, half a microsecond later; an odd one where there is none."""
-        try:
-            found = os.pread(self._descriptor, _SIZE, 0)
-        except OSError:
-            return UNKNOWN
-        return int.from_bytes(found, _ORDER) if len(found) == _SIZE else UNKNOWN
+        """Return the number now, without asking the kernel for it; an odd one where there is none."""
+        now = monotonic()
+        if now >= self._looked_at_until:
+            self._look(now)
+        return UNKNOWN if self._memory is None else self._memory[0]
+
+    def ask(self) -> int:
+        """Return what `read` does, asking the kernel: so whoever writes never meets a file that was cut short."""
+        found = os.pread(self._descriptor, _SIZE, 0)
+        return int.from_bytes(found, sys.byteorder) if len(found) == _SIZE else UNKNOWN
+
+    def write(self, number: int) -> None:
+        """Let everybody see another number. Raises OSError where the file can't be written to."""
+        os.pwrite(self._descriptor, number.to_bytes(_SIZE, sys.byteorder), 0)
+
+    def _look(self, now: float) -> None:
+        """Map the file where there is a number in it, and don't where there isn't (any more)."""
+        self._looked_at_until = now + LOOKED_AT_S
+        if self._descriptor < 0 or os.fstat(self._descriptor).st_size < _SIZE:
+            self._memory = None  # with the last view of it the mapping goes
+        elif self._memory is None:
+            with suppress(OSError):  # a file system that maps nothing: everybody reads
+                self._memory = memoryview(mmap.mmap(self._descriptor, _SIZE, prot=mmap.PROT_READ)).cast("Q")
 
     def close(self) -> None:
         """Let go of the file; from then on there is no number."""
         descriptor, self._descriptor = self._descriptor, -1
+        self._memory = None
         os.close(descriptor)
 
 
@@ -53,49 +79,46 @@ class Turns:
     """The turn to write, among processes. The kernel wakes whoever waits, in the order they came."""
 
     def __init__(self, database: Path) -> None:
-        """Raises StoreFailedError where the file can't be opened: it is somebody else's, or the disk is read-only."""
-        self._descriptor = _open(database)
-        self._count = ChangeCount(self._descriptor)
+        """Raises StoreFailedError where a file can't be opened: it is somebody else's, or the disk is read-only."""
+        self._descriptor = _open(database, ".lock")
+        try:
+            self._count = ChangeCount(database)
+        except StoreFailedError:
+            os.close(self._descriptor)
+            raise
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Wait for the turn and keep it while inside. Blocks the thread; a process that dies gives its turn up.
 
-        Raises OSError where the file can't be written to.
+        Raises OSError where the count can't be read or written.
         """
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         try:
             writing = self._begun()
-            self._write(writing)
+            self._count.write(writing)
             try:
                 yield
             finally:
                 with suppress(OSError):  # it stays odd: everybody reads until the next turn
-                    self._write((writing + 1) % (1 << 64))
+                    self._count.write((writing + 1) % (1 << 64))
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def _begun(self) -> int:
         """Return the odd number of a turn that begins."""
-        count = self._count.read()
+        count = self._count.ask()
         # Where there is none a new one begins, at one that there never was: somebody may remember rows by the last.
         return (time_ns() if count == UNKNOWN else count) | 1
 
-    def _write(self, count: int) -> None:
-        os.pwrite(self._descriptor, count.to_bytes(_SIZE, _ORDER), 0)
-
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the files."""
         self._count.close()
+        os.close(self._descriptor)
 
 
-def open_count(database: Path) -> ChangeCount:
-    """Return the count of a database, to be read; raises as `Turns` does."""
-    return ChangeCount(_open(database))
-
-
-def _open(database: Path) -> int:
-    path = database.with_name(database.name + ".lock")
+def _open(database: Path, ending: str) -> int:
+    path = database.with_name(database.name + ending)
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:

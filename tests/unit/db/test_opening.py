@@ -60,7 +60,7 @@ async def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
     await database.close()
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "a" / "b").iterdir()}
-    assert modes == {"roadstead.db": 0o600, "roadstead.db.lock": 0o600}
+    assert modes == {"roadstead.db": 0o600, "roadstead.db.lock": 0o600, "roadstead.db.changes": 0o600}
 
 
 async def test_names_of_files_are_taken_as_they_are(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from roadstead.db.errors import StoreFailedError
 from roadstead.db.schema import instance
 from roadstead.db.seen_rows import SEEN_FOR_S, SEEN_ROWS, SeenRows
 from roadstead.db.sqlite import SqliteAccess
-from roadstead.db.turns import Turns, open_count
+from roadstead.db.turns import LOOKED_AT_S, ChangeCount, Turns
 
 VALUE = Query(select(instance.c.value).where(instance.c.name == bindparam("name")), "name", hot=True)
 PUT = Upsert(
@@ -76,7 +76,7 @@ async def test_every_write_is_seen_at_once(two: tuple[SqliteAccess, SqliteAccess
 def test_nothing_is_read_twice_while_nobody_writes(path: Path) -> None:
     """One look for each row, until somebody had a turn or the time is over."""
     now, reading = [0.0], Reading()
-    rows = SeenRows(open_count(path), clock=lambda: now[-1])
+    rows = SeenRows(ChangeCount(path), clock=lambda: now[-1])
 
     def find(name: str) -> Row | None:
         return rows.find(VALUE, (name,), reading.read)
@@ -93,7 +93,7 @@ def test_only_so_many_are_remembered(path: Path, monkeypatch: pytest.MonkeyPatch
     """Those that came first; the others are read as ever."""
     monkeypatch.setattr(seen_rows, "SEEN_ROWS", 2)
     reading = Reading()
-    rows = SeenRows(open_count(path), clock=lambda: 0.0)
+    rows = SeenRows(ChangeCount(path), clock=lambda: 0.0)
 
     for name in "abcabc":
         rows.find(VALUE, (name,), reading.read)
@@ -148,7 +148,7 @@ async def test_a_turn_that_cannot_be_noted_writes_nothing(
 def test_the_count_is_never_the_same_again(turns: list[bool], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whoever looks between turns sees a new even number after each, of whichever process; in a turn an odd one."""
     database = tmp_path_factory.mktemp("count") / "roadstead.db"
-    with closing(Turns(database)) as one, closing(Turns(database)) as other, closing(open_count(database)) as count:
+    with closing(Turns(database)) as one, closing(Turns(database)) as other, closing(ChangeCount(database)) as count:
         seen = []
         for is_one in turns:
             with (one if is_one else other).turn():
@@ -158,14 +158,15 @@ def test_the_count_is_never_the_same_again(turns: list[bool], tmp_path_factory: 
     assert len({*seen}) == len(seen)
 
 
-async def test_a_count_that_is_cut_short_ends_nobody(path: Path, two: tuple[SqliteAccess, SqliteAccess]) -> None:
-    """``: > roadstead.db.lock`` beside a running server: everybody reads, and after the next turn all is as it was."""
-    lock = path.with_name(path.name + ".lock")
+async def test_a_count_that_is_cut_short_is_noticed(path: Path, two: tuple[SqliteAccess, SqliteAccess]) -> None:
+    """By whoever hasn't looked for a moment: everybody reads, and after the next turn all is as it was."""
     await two[0].write(put, b"before")
+    await asyncio.sleep(LOOKED_AT_S)
     before = two[1].change_count()
     assert await value(two[1]) == b"before"
+    await asyncio.sleep(LOOKED_AT_S)
 
-    os.truncate(lock, 0)
+    os.truncate(changes_of(path), 0)
 
     assert [each.change_count() for each in two] == [None, None]
     with closing(sqlite3.connect(path)) as other, other:
@@ -173,6 +174,7 @@ async def test_a_count_that_is_cut_short_ends_nobody(path: Path, two: tuple[Sqli
     assert [await value(each) for each in two] == [b"\x01"] * 2
     await two[0].write(put, b"after")
     assert [await value(each) for each in two] == [b"after"] * 2
+    await asyncio.sleep(LOOKED_AT_S)
     count = two[1].change_count()
     assert before is not None
     assert count is not None
@@ -181,15 +183,34 @@ async def test_a_count_that_is_cut_short_ends_nobody(path: Path, two: tuple[Sqli
 
 async def test_a_count_cut_short_in_a_turn_is_there_after_it(path: Path) -> None:
     """And whoever opens the file in between makes none of its own."""
-    lock = path.with_name(path.name + ".lock")
-    with closing(Turns(path)) as turns, closing(open_count(path)) as count:
+    changes = changes_of(path)
+    with closing(Turns(path)) as turns, closing(ChangeCount(path)) as count:
         with turns.turn():
-            before = count.read()
-            os.truncate(lock, 3)
-            with closing(open_count(path)) as late:
+            before = count.ask()
+            os.truncate(changes, 3)
+            with closing(ChangeCount(path)) as late:
                 assert late.read() % 2 == 1
-            assert lock.stat().st_size == 3
-        assert count.read() == before + 1
+            assert changes.stat().st_size == 3
+        assert count.read() == count.ask() == before + 1
+
+
+def test_turns_are_taken_whatever_becomes_of_the_file(path: Path) -> None:
+    """Who writes asks the kernel: a file that is cut short while they look ends none of them."""
+    with closing(Turns(path)) as turns:
+        seen = []
+        for _ in range(50):
+            os.truncate(changes_of(path), 0)
+            with turns.turn():
+                pass
+            with closing(ChangeCount(path)) as count:
+                seen.append(count.read())
+    assert len({*seen}) == len(seen)
+    assert all(number % 2 == 0 for number in seen)
+
+
+def changes_of(database: Path) -> Path:
+    """Return the file with the count."""
+    return database.with_name(f"{database.name}.changes")
 
 
 async def test_a_file_of_turns_that_is_removed_delays_what_is_seen(
@@ -197,6 +218,7 @@ async def test_a_file_of_turns_that_is_removed_delays_what_is_seen(
 ) -> None:
     """Who comes later takes turns of their own: their writes are seen as those of a program without any are."""
     path.with_name(path.name + ".lock").unlink()
+    changes_of(path).unlink()
     other = SqliteAccess.open(path)
     try:
         assert [await value(each) for each in (*two, other)] == [None] * 3
