@@ -32,6 +32,15 @@ class Access:
         self._refusals = refusals
         self._recognised = recognised or Recognised()
 
+    def known(self, authorization: bytes | None) -> Caller | None:
+        """Return who sent a request, from its Authorization header as it came: NOBODY where it says nothing.
+
+        None where that isn't known without looking anything up: `identify` finds it out.
+        """
+        if not authorization or not self._authenticators:
+            return NOBODY
+        return self._recognised.at_once(self._recognised.mark(authorization))
+
     async def identify(self, authorization: str | None, client: str) -> Caller:
         """Return who sent a request, from its Authorization header; NOBODY where it says nothing.
 
@@ -40,8 +49,8 @@ class Access:
         """
         if authorization is None or not self._authenticators:
             return NOBODY
-        mark = self._recognised.mark(authorization)
-        caller = await self._recognised.find(mark)
+        mark = self._recognised.mark(_octets(authorization))
+        caller = self._recognised.at_once(mark) or await self._recognised.find(mark)
         if caller is not None:
             return caller
         credentials = parse_authorization(authorization, client)
@@ -97,3 +106,11 @@ class Access:
     def decide(self, caller: Caller, action: Action, repository: str | None) -> Decision:
         """Return whether the caller may do that to the repository, or to the registry as a whole (None)."""
         return self.policies.decide(caller, action, repository)
+
+
+def _octets(authorization: str) -> bytes:
+    """Return a header as it came; what can't have come in one isn't taken for one that did."""
+    try:
+        return authorization.encode("latin-1")
+    except UnicodeEncodeError:
+        return b"\0" + authorization.encode("utf-8", "surrogatepass")

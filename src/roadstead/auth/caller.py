@@ -26,6 +26,8 @@ class Action(StrEnum):
     WATCH = "watch"
     ADMIN = "admin"
 
+    __hash__ = str.__hash__  # an enumeration's own is written in Python, and each request asks for it
+
     @property
     def of_repository(self) -> bool:
         """Say whether it is done to a repository, and not to the registry as a whole."""
@@ -115,6 +117,13 @@ class Caller:
     via: str = ""
     expires_at: datetime | None = field(default=None, compare=False)
     proof: Proof | None = field(default=None, compare=False, repr=False)
+    _hash: int = field(init=False, compare=False, repr=False)  # each request finds by it what was decided
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.principal, self.grants, self.scope, self.via)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @property
     def is_anonymous(self) -> bool:

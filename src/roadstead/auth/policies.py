@@ -130,13 +130,13 @@ class Decision:
 class Policies:
     """All policies; where none was written, whoever signed in may do what distribution lets them do.
 
-    What they come to is remembered, by everything that it depends on: who asks with which groups, what, and where. It
-    is arithmetic; who somebody is, and what narrows them, is found out anew each time.
+    What they come to is remembered, by everything that it depends on: who asks with which groups, what narrows them,
+    what, and where. It is arithmetic; who somebody is, and what narrows them, is found out anew each time.
     """
 
     def __init__(self, written: Sequence[Policy] = ()) -> None:
         self.written = tuple(written)
-        self._decided: dict[tuple[Principal, Action, str | None], Decision] = {}
+        self._decided: dict[tuple[Caller, Action, str | None], Decision] = {}
 
     @property
     def all(self) -> Sequence[Policy]:
@@ -145,11 +145,7 @@ class Policies:
 
     def decide(self, caller: Caller, action: Action, repository: str | None) -> Decision:
         """Decide whether the caller may; `repository` is None for what isn't done to one."""
-        if caller.grants is not None or caller.scope is not None:
-            narrowed = _narrowed(caller, action, repository)
-            if narrowed is not None:
-                return narrowed
-        asked = (caller.principal, action, repository)
+        asked = (caller, action, repository)
         decision = self._decided.get(asked)
         if decision is None:
             if len(self._decided) >= _REMEMBERED:
@@ -157,7 +153,11 @@ class Policies:
             decision = self._decided[asked] = self._decide(*asked)
         return decision
 
-    def _decide(self, principal: Principal, action: Action, repository: str | None) -> Decision:
+    def _decide(self, caller: Caller, action: Action, repository: str | None) -> Decision:
+        narrowed = _narrowed(caller, action, repository)
+        if narrowed is not None:
+            return narrowed
+        principal = caller.principal
         if principal.kind is PrincipalKind.ISSUED and not self.written:
             return Decision(allowed=True, because="the token grants it, and no policies are written")
         place = ANYWHERE if repository is None else repository

@@ -9,6 +9,7 @@ manifest or the blob exists or not: the guard has decided before anybody looked.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import structlog
 
@@ -55,7 +56,9 @@ class Guard:
         name = found.get("name")
         repository = None if name is None else str(parse_name(name).repository)
         challenges = self._elsewhere if route.needs is Action.ADMIN else self._challenges
-        await self._admit(request, route.needs, repository, challenges, asked=asked)
+        wish = _Wish(request, route.needs, repository, repository if asked is None else asked, challenges)
+        caller = self._access.known(request.octets(b"authorization"))
+        self._settle(wish, await self._found_out(wish) if caller is None else caller)
 
     def refusal(self, request: Request, what: str) -> SignInNeededError | AccessDeniedError:
         """Return the error for somebody who may not do what no policy is about."""
@@ -85,36 +88,31 @@ class Guard:
         is what the request says of who sends it elsewhere than in its header, which counts first.
         Raises SignInNeededError, AccessDeniedError, AttemptsTooManyError.
         """
-        await self._admit(request, action, repository, self._elsewhere, caller=caller, authorization=authorization)
+        wish = _Wish(request, action, repository, repository, self._elsewhere)
+        if caller is None and (request.octets(b"authorization") or authorization is None):
+            caller = self._access.known(request.octets(b"authorization"))
+        self._settle(wish, await self._found_out(wish, authorization) if caller is None else caller)
 
-    async def _admit(
-        self,
-        request: Request,
-        action: Action,
-        repository: str | None,
-        challenges: Challenges,
-        *,
-        asked: str | None = None,
-        caller: Caller | None = None,
-        authorization: str | None = None,
-    ) -> None:
-        named = repository if asked is None else asked
+    async def _found_out(self, wish: "_Wish", authorization: str | None = None) -> Caller:
+        """Return who wishes it; who can't be told is asked to sign in for it (SignInNeededError)."""
+        request = wish.request
         try:
-            if caller is None:
-                said = request.header(b"authorization") or authorization
-                caller = await self._access.identify(said, request.client or "")
+            return await self._access.identify(request.header(b"authorization") or authorization, request.client or "")
         except SignInNeededError as error:
-            self._ask_again(request, action, named, error, challenges)
+            self._ask_again(wish, error)
             raise
-        if asked is not None and repository is not None:
-            caller = caller.known_as(asked, repository)
-        request.rights = DecidedRights(caller, self._access)
-        if action.of_repository and repository is None:
-            self._admit_at_the_door(request, caller)
+
+    def _settle(self, wish: "_Wish", caller: Caller) -> None:
+        """Note in a request who sent it, and see whether they may."""
+        if wish.named != wish.repository and wish.named is not None and wish.repository is not None:
+            caller = caller.known_as(wish.named, wish.repository)
+        wish.request.rights = DecidedRights(caller, self._access)
+        if wish.repository is None and wish.action.of_repository:
+            self._admit_at_the_door(wish.request, caller)
             return
-        decision = self._access.decide(caller, action, repository)
+        decision = self._access.decide(caller, wish.action, wish.repository)
         if not decision.allowed:
-            raise self._refusal(request, caller, action, repository, decision, named, challenges)
+            raise self._refusal(wish, caller, decision)
 
     async def identify(self, request: Request) -> Caller:
         """Return who sent a request by its Authorization header, NOBODY where it has none, and note it there.
@@ -124,7 +122,7 @@ class Guard:
         try:
             caller = await self._access.identify(request.header(b"authorization"), request.client or "")
         except SignInNeededError as error:
-            self._ask_again(request, Action.ADMIN, None, error, self._elsewhere)
+            self._ask_again(_Wish(request, Action.ADMIN, None, None, self._elsewhere), error)
             raise
         self.recognise(request, caller)
         return caller
@@ -142,16 +140,8 @@ class Guard:
             if values:
                 raise SignInNeededError(challenges=values)
 
-    def _refusal(
-        self,
-        request: Request,
-        caller: Caller,
-        action: Action,
-        repository: str | None,
-        decision: Decision,
-        named: str | None,
-        challenges: Challenges,
-    ) -> Exception:
+    def _refusal(self, wish: "_Wish", caller: Caller, decision: Decision) -> Exception:
+        request, action, repository = wish.request, wish.action, wish.repository
         _log.info(
             "access denied",
             subject=str(caller.principal),
@@ -162,14 +152,14 @@ class Guard:
             reason=decision.because,
         )
         if caller.is_anonymous or decision.by_token:
-            wanted = (needed(action, named),)
+            wanted = (needed(action, wish.named),)
             if decision.by_token:
                 # What was asked, and nothing else: it is the same whether there is such a repository or not.
-                said = f"the token is not good to {action} {'the registry' if named is None else named}"
+                said = f"the token is not good to {action} {'the registry' if wish.named is None else wish.named}"
                 values = _values(self._challenges, request, wanted, "insufficient_scope", said)
             else:
                 said = "sign in to do this"
-                values = _values(challenges, request, wanted)
+                values = _values(wish.challenges, request, wanted)
             if values:
                 return SignInNeededError(said, values, wanted)
         what = "the registry" if repository is None else repository
@@ -178,19 +168,24 @@ class Guard:
         )
         return AccessDeniedError(f"{caller.principal} may not {action} {what}")
 
-    def _ask_again(
-        self,
-        request: Request,
-        action: Action,
-        repository: str | None,
-        error: SignInNeededError,
-        challenges: Challenges,
-    ) -> None:
+    def _ask_again(self, wish: "_Wish", error: SignInNeededError) -> None:
         """Add to an error how to sign in; what came was wrong."""
+        request = wish.request
         _log.info("sign-in refused", client=request.client, who=_claimed(request), reason=str(error))
-        at_the_door = action.of_repository and repository is None
-        error.wanted = () if at_the_door else (needed(action, repository),)
-        error.challenges = _values(challenges, request, error.wanted, "invalid_token")
+        at_the_door = wish.action.of_repository and wish.repository is None
+        error.wanted = () if at_the_door else (needed(wish.action, wish.named),)
+        error.challenges = _values(wish.challenges, request, error.wanted, "invalid_token")
+
+
+@dataclass(slots=True)
+class _Wish:
+    """What somebody asks for: something to be done to a repository, which they may have `named` otherwise."""
+
+    request: Request
+    action: Action
+    repository: str | None
+    named: str | None
+    challenges: Challenges  # how they are asked to sign in for it
 
 
 def _claimed(request: Request) -> str | None:

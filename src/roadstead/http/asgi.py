@@ -98,6 +98,10 @@ class Request:
         value = self._headers().get(name)
         return None if value is None else str(value, "latin-1")
 
+    def octets(self, name: bytes) -> bytes | None:
+        """Return the first header of that (lower-case) name, as it came."""
+        return self._headers().get(name)
+
     def values(self, names: Sequence[bytes]) -> tuple[bytes | None, ...]:
         """Return the first header of each of these (lower-case) names, as it came."""
         return tuple(map(self._headers().get, names))
