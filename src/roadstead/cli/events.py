@@ -98,7 +98,7 @@ def _line(letter: Letter) -> str:
     target = letter.event["target"]
     tag, digest = target.get("tag"), target.get("digest", "")
     what = f"{letter.repository}:{tag}" if tag else f"{letter.repository}@{digest[:19]}"
-    more = f" and {len(letter.more)} more" if letter.more else ""
+    more = f" and {letter.more} more" if letter.more else ""
     said = f"  {letter.attempts} failed: {letter.error}" if letter.error else ""
     return (
         f"{letter.created_at:%Y-%m-%d %H:%M:%S}  {letter.state.value:<9}  {letter.endpoint}  "
@@ -117,7 +117,7 @@ def _described(letter: Letter) -> dict[str, Any]:
         "settled_at": None if letter.settled_at is None else timestamp(letter.settled_at),
         "next_attempt_at": None if letter.held_until is None else timestamp(letter.held_until),
         "event": letter.event,
-        "more": len(letter.more),
+        "more": letter.more,
     }
 
 

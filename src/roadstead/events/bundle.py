@@ -4,20 +4,25 @@ A busy registry answers thousands of pulls a second that differ in little. What 
 once, and each by itself costs what tells it apart. Whoever delivers makes the events of it, always the same ones.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import count, islice
 from typing import Any, Final
 from uuid import UUID, uuid4, uuid5
 
-from roadstead.events.event import BLOB_TYPE, Event, Source, Subject, timestamp
+from roadstead.events.event import BLOB_TYPE, Event, Source, Subject
 from roadstead.oci.reference import RepositoryName
 
-MOST: Final = 64
-"""Pulls in a bundle: an envelope of all of them is some 60 KB, less than receivers take without being told to."""
+MOST_AT_ONCE: Final = 64
+"""Pulls that one request tells of at the most: some 60 KB, less than receivers take without being told to."""
 
 MAX_BYTES: Final = 64 << 10
-"""What the events of a bundle may come to, where single ones are large (`events.include_references`)."""
+"""What the events of one request may come to, where single ones are large (`events.include_references`)."""
+
+MOST: Final = 4 * MOST_AT_ONCE
+"""Pulls in a bundle, where that many requests can tell of them: each bundle is a row, which costs what 30 pulls do."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -40,6 +45,14 @@ class Pulls:
         self.places.append(place)
         self.micros.append(micros)
         self.addresses.append(address)
+
+    def taken(self) -> "Pulls":
+        """Return what is here, and begin anew."""
+        taken = Pulls(self.places.copy(), self.micros.copy(), self.addresses.copy())
+        self.places.clear()
+        self.micros.clear()
+        self.addresses.clear()
+        return taken
 
     def part(self, begin: int, end: int) -> "Pulls":
         """Return those from one number to before another."""
@@ -80,26 +93,39 @@ class Bundle:
         }
 
 
-def unbundled(bundle_id: str, plain: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Return the events of a bundle in the form of `Event.as_plain`, in order; one or more."""
-    request_id = _request_id(bundle_id)
+def unbundled(bundle_id: str, plain: Mapping[str, Any], *, most: int | None = None) -> Sequence[Mapping[str, Any]]:
+    """Return the events of a bundle in the form of `Event.as_plain`, in order: all, or the first `most`."""
+    likes = [(like, _said(like["request"])) for like in plain["likes"]]
+    ids, request_ids = _numbered(bundle_id), _numbered(_request_id(bundle_id))
+    pulls = zip(plain["places"], plain["micros"], plain["addresses"], strict=True)
     return [
-        _event(_numbered(bundle_id, number), _numbered(request_id, number), plain["likes"][like], micros, address)
-        for number, (like, micros, address) in enumerate(
-            zip(plain["places"], plain["micros"], plain["addresses"], strict=True)
-        )
+        _event(next(ids), next(request_ids), likes[place], micros, address)
+        for place, micros, address in islice(pulls, most)
     ]
 
 
-def _event(event_id: str, request_id: str, like: Mapping[str, Any], micros: int, address: str) -> Mapping[str, Any]:
-    said = {name: value for name, value in like["request"].items() if name not in ("id", "addr")}
+def _said(request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what is the same of all requests that are alike."""
+    return {name: value for name, value in request.items() if name not in ("id", "addr")}
+
+
+def _event(
+    event_id: str, request_id: str, common: tuple[Mapping[str, Any], Mapping[str, Any]], micros: int, address: str
+) -> Mapping[str, Any]:
+    like, said = common
     where = {"addr": address} if address else {}
-    return {
-        **like,
-        "id": event_id,
-        "timestamp": timestamp(_moment(micros)),
-        "request": {"id": request_id, **where, **said},
-    }
+    return {**like, "id": event_id, "timestamp": _timestamp(micros), "request": {"id": request_id, **where, **said}}
+
+
+def _timestamp(micros: int) -> str:
+    """Return what `timestamp` does of the moment."""
+    second, rest = divmod(micros, 1_000_000)
+    return f"{_second(second)}.{rest:06}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(second: int) -> str:
+    return (_EPOCH + timedelta(seconds=second)).replace(tzinfo=None).isoformat(timespec="seconds")
 
 
 def _moment(micros: int) -> datetime:
@@ -111,12 +137,13 @@ def _request_id(bundle_id: str) -> str:
     return str(uuid5(UUID(bundle_id), "request"))
 
 
-def _numbered(first: str, number: int) -> str:
-    """Return the id that is so many behind the first: its last sixteen bits count on, the others are the bundle's own.
+def _numbered(first: str) -> Iterator[str]:
+    """Yield ids that count on from the first: its last sixteen bits do, the others are the bundle's own.
 
     There are fewer in a bundle, and what is random in the rest tells bundles apart.
     """
-    return f"{first[:-4]}{(int(first[-4:], 16) + number) & 0xFFFF:04x}"
+    begin, number = first[:-4], int(first[-4:], 16)
+    return (f"{begin}{at & 0xFFFF:04x}" for at in count(number))
 
 
 def subject_of(plain: Mapping[str, Any]) -> Subject:

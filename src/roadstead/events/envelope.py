@@ -2,11 +2,12 @@
 
 import hashlib
 import hmac
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from roadstead.secret import Secret
 
@@ -37,14 +38,12 @@ def envelope(form: Format, events: Sequence[tuple[str, Mapping[str, Any]]]) -> E
     """
     if form is Format.DISTRIBUTION:
         # Indented by three, as distribution 2 sends it; that only ever has one event in it.
-        return Envelope(
-            "application/vnd.docker.distribution.events.v1+json",
-            json.dumps({"events": [event for _, event in events]}, indent=3, ensure_ascii=False).encode(),
-        )
+        written = msgspec.json.encode({"events": [event for _, event in events]})
+        return Envelope("application/vnd.docker.distribution.events.v1+json", msgspec.json.format(written, indent=3))
     told = [_cloud_event(subject, event) for subject, event in events]
     if len(told) == 1:
-        return Envelope("application/cloudevents+json", json.dumps(told[0], ensure_ascii=False).encode())
-    return Envelope("application/cloudevents-batch+json", json.dumps(told, ensure_ascii=False).encode())
+        return Envelope("application/cloudevents+json", msgspec.json.encode(told[0]))
+    return Envelope("application/cloudevents-batch+json", msgspec.json.encode(told))
 
 
 def signature(secret: Secret, body: bytes) -> str:

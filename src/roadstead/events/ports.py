@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
 from roadstead.acts import Asked
 from roadstead.errors import InvalidError, NotFoundError, UnavailableError
-from roadstead.events.bundle import Bundle, subject_of
+from roadstead.events.bundle import Bundle, subject_of, unbundled
 from roadstead.events.event import Action, Subject
 
 
@@ -25,8 +25,9 @@ class LetterState(StrEnum):
 class Letter:
     """Events on their way to one endpoint: one, or pulls of one repository together.
 
-    ``position`` rises with every letter, of all endpoints together. The other fields are those of the first event, and
-    ``more`` has the others.
+    ``position`` rises with every letter, of all endpoints together. The other fields are those of the first event.
+    ``more`` is how many others there are; ``pulls`` has what they are made of when they are told, as
+    `Bundle.as_plain` gives it: of a page of letters that is a fiftieth.
     """
 
     position: int
@@ -42,12 +43,15 @@ class Letter:
     created_at: datetime
     held_until: datetime | None = None
     settled_at: datetime | None = None
-    more: Sequence[Mapping[str, Any]] = ()
+    more: int = 0
+    pulls: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @property
     def events(self) -> Sequence[tuple[Subject, Mapping[str, Any]]]:
         """Return all events, each with what it is about."""
-        return [(self.subject, self.event), *((subject_of(event), event) for event in self.more)]
+        if self.pulls is None:
+            return [(self.subject, self.event)]
+        return [(subject_of(event), event) for event in unbundled(self.event_id, self.pulls)]
 
 
 class OutboxStore(Protocol):

@@ -20,7 +20,7 @@ from typing import TypeAlias
 import structlog
 
 from roadstead.errors import UnavailableError
-from roadstead.events.bundle import MAX_BYTES, MOST, Bundle, Pulls
+from roadstead.events.bundle import MAX_BYTES, MOST, MOST_AT_ONCE, Bundle, Pulls
 from roadstead.events.event import Event, Source
 from roadstead.events.ports import OutboxStore, Tally
 from roadstead.events.rules import Interests
@@ -47,11 +47,11 @@ class _Line:
     endpoints: Sequence[str]
     repository: RepositoryName
     kinds: list[tuple[Event, int]] = field(default_factory=list)
-    pulls: Pulls = field(default_factory=Pulls)
+    pulls: Pulls = field(default_factory=Pulls)  # the same for as long as there is the line
 
 
-_Kind: TypeAlias = tuple[_Line, int]
-"""What pulls have in common that are alike: the line that they stand in, and the place of it there."""
+_Kind: TypeAlias = tuple[_Line, int, Pulls]
+"""What pulls have in common that are alike: the line that they stand in, its place there, and the line's pulls."""
 
 
 class PullBuffer:
@@ -71,12 +71,11 @@ class PullBuffer:
         self._tally = tally
         self._every_s = every.total_seconds()
         self._limit = limit
+        self._left = limit  # how many more may be noted
         self._kinds: dict[Hashable, _Kind] = {}
         self._lines: dict[tuple[Sequence[str], RepositoryName], _Line] = {}
         self._waiting: list[_Line] = []  # those with pulls
-        self._noted = 0  # pulls in them
         self._bundles: deque[Bundle] = deque()  # their ids are given, and stay
-        self._bundled = 0  # pulls in them
         self._flushing = asyncio.Lock()
 
     def learn(self, like: Hashable, event: Event) -> None:
@@ -86,7 +85,7 @@ class PullBuffer:
         endpoints = tuple(self._interests.listeners(event))
         line = self._lines.setdefault((endpoints, event.repository), _Line(endpoints, event.repository))
         size = len(json.dumps(event.as_plain(_NOWHERE), ensure_ascii=False)) if endpoints else 0
-        self._kinds[like] = line, len(line.kinds)
+        self._kinds[like] = line, len(line.kinds), line.pulls
         line.kinds.append((event, size))
 
     def note(self, like: Hashable, micros: int, address: str) -> bool:
@@ -97,14 +96,17 @@ class PullBuffer:
         kind = self._kinds.get(like)
         if kind is None:
             return False
-        line, place = kind
+        line, place, pulls = kind
         if not line.endpoints:
             return True
-        if self._noted + self._bundled < self._limit:
-            if not line.pulls:
+        if self._left > 0:
+            self._left -= 1
+            if not pulls.places:
                 self._waiting.append(line)
-            line.pulls.add(place, micros, address)
-            self._noted += 1
+            # Not by a method of theirs: each pull passes here.
+            pulls.places.append(place)
+            pulls.micros.append(micros)
+            pulls.addresses.append(address)
         else:
             for endpoint in line.endpoints:
                 self._tally.dropped(endpoint)
@@ -123,16 +125,18 @@ class PullBuffer:
         """Write what waits; what the database doesn't take now is tried again the next time."""
         async with self._flushing:  # two at once would write the same twice
             waiting, self._waiting = self._waiting, []
-            self._bundled, self._noted = self._bundled + self._noted, 0
             for line in _in_order(waiting):
-                pulls, line.pulls = line.pulls, Pulls()
-                self._bundles.extend(_bundles(line, pulls))
+                self._bundles.extend(_bundles(line, line.pulls.taken()))
             try:
                 await self._write()
             except UnavailableError as error:
                 _log.warning("pulls can't be noted for events", waiting=len(self._bundles), error=str(error))
             finally:
-                self._bundled = sum(len(bundle.pulls) for bundle in self._bundles)
+                self._left = self._limit - self._kept()
+
+    def _kept(self) -> int:
+        """Return how many pulls there are, in bundles and in lines."""
+        return sum(len(bundle.pulls) for bundle in self._bundles) + sum(len(line.pulls) for line in self._waiting)
 
     async def _write(self) -> None:
         while self._bundles:
@@ -158,7 +162,7 @@ def _in_order(waiting: Sequence[_Line]) -> Iterator[_Line]:
         for endpoint in dict.fromkeys(endpoint for line in lines for endpoint in line.endpoints):
             yield _merged(endpoint, repository, [line for line in lines if endpoint in line.endpoints])
         for line in lines:
-            line.pulls = Pulls()
+            line.pulls.taken()
 
 
 def _merged(endpoint: str, repository: RepositoryName, lines: Sequence[_Line]) -> _Line:
@@ -188,15 +192,15 @@ def _bundles(line: _Line, pulls: Pulls) -> Iterator[Bundle]:
 
 
 def _parts(line: _Line, pulls: Pulls) -> Iterator[Pulls]:
-    """Yield as many pulls as a bundle holds, by their number or by what their events take."""
-    if max(size for _, size in line.kinds) * MOST <= MAX_BYTES:
+    """Yield as many pulls as a bundle holds; where some are large, no more than one request may tell of."""
+    if max(size for _, size in line.kinds) * MOST_AT_ONCE <= MAX_BYTES:
         for begin in range(0, len(pulls), MOST):
             yield pulls.part(begin, begin + MOST)
         return
     begin = taken = 0
     for at, place in enumerate(pulls.places):
         size = line.kinds[place][1]
-        if at > begin and (at - begin == MOST or taken + size > MAX_BYTES):
+        if at > begin and (at - begin == MOST_AT_ONCE or taken + size > MAX_BYTES):
             yield pulls.part(begin, at)
             begin, taken = at, 0
         taken += size

@@ -15,7 +15,6 @@ from roadstead.http.asgi import Request, peer_address
 from roadstead.oci.digest import Digest
 
 _FORWARDED_FOR = (b"x-forwarded-for", b"x-real-ip")
-_NOT_FORWARDED = [None, None]
 _SAID = (b"host", b"user-agent")
 """The headers that events tell of."""
 _TOLD = (*_SAID, *_FORWARDED_FOR)
@@ -71,9 +70,12 @@ def noted(request: Request, telling: Telling, digest: Digest) -> bool:
     pulls = telling.pulls
     if pulls is None:
         return True
-    host, agent, *forwarded = request.values(_TOLD)  # all at once: each pull passes here
+    host, agent, forwarded_for, real_ip = request.values(_TOLD)  # all at once: each pull passes here
     client = request.scope.get("client")
-    address = _peer(*client) if forwarded == _NOT_FORWARDED and client is not None else address_of(request)
+    if client is None or forwarded_for is not None or real_ip is not None:
+        address = address_of(request)
+    else:
+        address = _peer(*client)
     return pulls.note(_likeness(request, digest, host, agent), telling.micros(), address)
 
 

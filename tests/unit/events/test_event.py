@@ -104,3 +104,25 @@ def test_envelopes_are_json_whatever_was_said(agent: str, host: str, actor: str,
     found = document["events"][0] if form is Format.DISTRIBUTION else document["data"]
     assert found == event
     assert found["request"]["useragent"] == agent
+
+
+@given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3))
+def test_distributions_envelope_is_as_it_writes_it(said: list[tuple[str, str]]) -> None:
+    """Indented by three, nothing escaped that needn't be."""
+    events = [
+        Event(
+            action=Action.PUSH,
+            subject=Subject.MANIFEST,
+            repository=REPOSITORY,
+            at=NOW,
+            digest=Digest.of(b""),
+            size=7,
+            references=[{"mediaType": agent, "size": 1}] * len(said),
+            cause=Cause(agent=agent, actor=actor),
+        ).as_plain(SOURCE)
+        for agent, actor in said
+    ]
+
+    body = envelope(Format.DISTRIBUTION, [("manifest", event) for event in events]).body
+
+    assert body.decode() == json.dumps({"events": events}, indent=3, ensure_ascii=False)

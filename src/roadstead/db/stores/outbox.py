@@ -6,7 +6,6 @@ that order the change, and where no endpoint is configured there is nothing to w
 (docs/decisions/0013-outbox.md).
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -290,8 +289,8 @@ class DatabaseOutbox:
 
 def _letter(row: Row) -> Letter:
     held_until, settled_at, count = row[11], row[12], row[13]
-    plain = json.loads(row[6])
-    first, *more = [plain] if count == 1 else unbundled(row[2], plain)
+    plain = msgspec.json.decode(row[6])
+    pulls = None if count == 1 else plain
     return Letter(
         position=row[0],
         endpoint=row[1],
@@ -299,14 +298,15 @@ def _letter(row: Row) -> Letter:
         repository=row[3],
         subject=Subject(row[4]),
         action=Action(row[5]),
-        event=first,
+        event=plain if pulls is None else unbundled(row[2], pulls, most=1)[0],
         state=LetterState(row[7]),
         attempts=row[8],
         error=row[9],
         created_at=from_micros(row[10]),
         held_until=None if held_until is None else from_micros(held_until),
         settled_at=None if settled_at is None else from_micros(settled_at),
-        more=more,
+        more=count - 1,
+        pulls=pulls,
     )
 
 

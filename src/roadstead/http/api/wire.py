@@ -489,7 +489,7 @@ def event(letter: Letter) -> Event:
         settled_at=letter.settled_at,
         next_attempt_at=letter.held_until,
         event=dict(letter.event),
-        more=len(letter.more),
+        more=letter.more,
     )
 
 

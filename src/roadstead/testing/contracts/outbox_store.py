@@ -176,6 +176,7 @@ class OutboxStoreContract:
             ("GET", "192.0.2.2:5"),
         ]
         assert [event["timestamp"] for event in found] == [timestamp(from_micros(each)) for each in moments]
+        assert (letter.event, letter.more) == (found[0], 2)
         assert letter.event_id == found[0]["id"] == bundle.id
         assert found[0] == json.loads(json.dumps(bundle.first.as_plain(Source("here:5000", "i1"))))
         assert len({event["id"] for event in found} | {event["request"]["id"] for event in found}) == 6
