@@ -29,6 +29,9 @@ from benchmarks.measures import (
 
 REGISTRIES = ("Roadstead", "D2", "D3")
 
+_OF_LITTLE = 9
+"""Rounds of rows that tell a tenth of a request: pairs of rounds differ by as much."""
+
 
 @dataclass(frozen=True, slots=True)
 class Goal:
@@ -233,6 +236,7 @@ GROUPS: Sequence[Group] = (
                     f"signed in with {way.value}, against nobody in particular",
                     {"with": manifests_signed_in(way), "without": manifests_signed_in(None)},
                     (_at_most(1.25, 1.1, "without", of_cpu=True),),
+                    rounds=_OF_LITTLE,
                 )
                 for way in Way
             ),
@@ -241,12 +245,14 @@ GROUPS: Sequence[Group] = (
                 "limits that aren't reached",
                 {"with": manifests("limited", by="tag"), "without": manifests("Roadstead", by="tag")},
                 (_at_most(1.25, 1.1, "without", of_cpu=True),),
+                rounds=_OF_LITTLE,
             ),
             Row(
                 "pull-events",
                 "each pull is told of; processor time of the workers",
                 {"with": manifests_told("telling"), "without": manifests_told("Roadstead")},
                 (_at_most(1.05, 1, "without", of_cpu=True),),
+                rounds=_OF_LITTLE,
             ),
         ),
         ("µs", 1e6),

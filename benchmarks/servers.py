@@ -19,7 +19,6 @@ from benchmarks.fill import fill, fill_blobs
 from roadstead.testing.components import ComponentMissingError, require
 from roadstead.testing.nginx import Nginx
 from roadstead.testing.postgres import open_postgres
-from roadstead.testing.receivers import Receiver
 from roadstead.testing.server import RoadsteadServer
 from roadstead.testing.servers import Process, free_port
 
@@ -168,8 +167,11 @@ class Servers:
         return server, server.port
 
     def _telling(self, directory: Path) -> tuple[RoadsteadServer, int]:
-        url = self._stack.enter_context(Receiver()).url
-        config = f'[[events.endpoints]]\nname = "bench"\nurl = "{url}"\nactions = ["pull"]\n'
+        # Receivers are other machines: this one takes as little of ours as it can.
+        port = free_port()
+        takes = f"  server {{ listen 127.0.0.1:{port}; access_log off; location / {{ return 200; }} }}\n"
+        self._stack.enter_context(Nginx(directory / "receiver", port, takes))
+        config = f'[[events.endpoints]]\nname = "bench"\nurl = "http://127.0.0.1:{port}/"\nactions = ["pull"]\n'
         server = RoadsteadServer(directory, config=config)
         return server, server.port
 
