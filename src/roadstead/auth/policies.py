@@ -19,7 +19,10 @@ from roadstead.oci.pattern import Glob
 ANYWHERE = "anywhere"
 """In an explanation, the place of an action that isn't done to a repository."""
 
-_REMEMBERED = 16_384  # decisions of one process: some MiB
+_REMEMBERED = 16_384  # decisions of one process: some MiB, some more where each is of another token
+
+_FEW_GRANTS = 4
+"""What clients ask of a token for one image. A token may have hundreds, and take a hundred times as much."""
 
 NOTHING = Sight((), (), None, ())
 """No repository at all."""
@@ -148,9 +151,11 @@ class Policies:
         asked = (caller, action, repository)
         decision = self._decided.get(asked)
         if decision is None:
-            if len(self._decided) >= _REMEMBERED:
-                self._decided.clear()
-            decision = self._decided[asked] = self._decide(*asked)
+            decision = self._decide(*asked)
+            if caller.grants is None or len(caller.grants) <= _FEW_GRANTS:
+                if len(self._decided) >= _REMEMBERED:
+                    self._decided.clear()
+                self._decided[asked] = decision
         return decision
 
     def _decide(self, caller: Caller, action: Action, repository: str | None) -> Decision:

@@ -1,5 +1,6 @@
 """Policies and what they come to."""
 
+import tracemalloc
 from dataclasses import replace
 from random import Random
 
@@ -157,6 +158,21 @@ def test_a_key_is_never_good_for_more_than_its_owner() -> None:
     assert not rules.decide(key, Action.DELETE, "team/app").allowed
     assert not rules.decide(key, Action.PULL, "other/app").allowed
     assert not rules.decide(key, Action.CATALOG, None).allowed
+
+
+def test_what_tokens_with_many_grants_come_to_is_not_remembered() -> None:
+    """Whoever asks for one such token after another fills no memory; what they may is decided all the same."""
+    rules = Policies()
+    tracemalloc.start()
+    try:
+        for number in range(200):
+            grants = tuple(Grant("repository", f"{number}/{place}", frozenset({"pull"})) for place in range(100))
+            assert rules.decide(Caller(ANA, grants=grants), Action.PULL, f"{number}/99").allowed
+            assert not rules.decide(Caller(ANA, grants=grants), Action.PUSH, f"{number}/99").allowed
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1 << 20
 
 
 def test_whether_there_is_anything_to_hope_for() -> None:
