@@ -65,7 +65,8 @@ class ChangeCount:
         if self._descriptor < 0 or os.fstat(self._descriptor).st_size < _SIZE:
             self._memory = None  # with the last view of it the mapping goes
         elif self._memory is None:
-            with suppress(OSError):  # a file system that maps nothing: everybody reads
+            # A file system that maps nothing, or a file that was cut short just now: everybody reads.
+            with suppress(OSError, ValueError):
                 self._memory = memoryview(mmap.mmap(self._descriptor, _SIZE, prot=mmap.PROT_READ)).cast("Q")
 
     def close(self) -> None:

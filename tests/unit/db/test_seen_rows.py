@@ -194,6 +194,20 @@ async def test_a_count_cut_short_in_a_turn_is_there_after_it(path: Path) -> None
         assert count.read() == count.ask() == before + 1
 
 
+def test_a_count_cut_short_as_it_is_mapped_is_none(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was long enough a moment before, and isn't any longer."""
+    measured = os.fstat
+
+    def measured_and_cut(descriptor: int) -> os.stat_result:
+        found = measured(descriptor)
+        os.truncate(changes_of(path), 0)
+        return found
+
+    with closing(ChangeCount(path)) as count:
+        monkeypatch.setattr(os, "fstat", measured_and_cut)
+        assert count.read() % 2 == 1
+
+
 def test_turns_are_taken_whatever_becomes_of_the_file(path: Path) -> None:
     """Who writes asks the kernel: a file that is cut short while they look ends none of them."""
     with closing(Turns(path)) as turns:
