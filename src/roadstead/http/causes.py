@@ -19,6 +19,9 @@ _SAID = (b"host", b"user-agent")
 """The headers that events tell of."""
 _TOLD = (*_SAID, *_FORWARDED_FOR)
 
+_LONGEST_ADDRESS = 260
+"""No name of a host with its port is longer (RFC 1035 §2.3.4). Ten thousand pulls may wait, each with its own."""
+
 
 class Pulls(Protocol):
     """Whoever takes note of pulls, which waits for nothing: thousands come a second, most like one before."""
@@ -129,7 +132,7 @@ def address_of(request: Request) -> str:
     if any(request.values(_FORWARDED_FOR)):
         forwarded = (request.header(b"x-forwarded-for") or "").partition(",")[0].strip()
         if forwarded or (forwarded := (request.header(b"x-real-ip") or "").strip()):
-            return forwarded
+            return forwarded[:_LONGEST_ADDRESS]
     client = request.scope.get("client")
     return "" if client is None else _peer(*client)
 

@@ -40,10 +40,11 @@ def request(headers: Sequence[tuple[str, str]], client: tuple[str, int] | None =
         ([], None, ""),
         ([("x-forwarded-for", "203.0.113.9, 10.0.0.1")], ("10.0.0.1", 1), "203.0.113.9"),
         ([("x-forwarded-for", " "), ("x-real-ip", "203.0.113.9")], ("10.0.0.1", 1), "203.0.113.9"),
+        ([("x-forwarded-for", "9" * 32_000)], ("10.0.0.1", 1), "9" * 260),
     ],
 )
 def test_where_it_came_from(headers: Sequence[tuple[str, str]], client: tuple[str, int] | None, address: str) -> None:
-    """As proxies say, else the other end with its port."""
+    """As proxies say, as far as it can be an address; else the other end with its port."""
     assert cause_of(request(headers, client), Telling(now=lambda: NOW)).address == address
 
 
