@@ -59,6 +59,7 @@ class Manners:
 class _Part:
     """How far one has come with a letter, which may tell of many pulls."""
 
+    letter: Letter
     events: int = 0  # that were taken, or given up
     failures: int = 0  # the letter's before its next event, which is given up for its own alone
     refused: str = ""  # why the last that was given up wasn't taken
@@ -86,7 +87,7 @@ class Courier:
         self._woken.set()
 
     async def run(self) -> None:
-        """Deliver until cancelled; what was delivered by then is marked."""
+        """Deliver until cancelled; what was begun by then is told to its end, and what was delivered is marked."""
         try:
             while True:
                 self._woken.clear()
@@ -96,6 +97,8 @@ class Courier:
             # Cancelled: what isn't marked would be delivered again, which is allowed, and not wanted.
             with suppress(UnavailableError, TimeoutError, asyncio.CancelledError):
                 async with asyncio.timeout(_LAST_WORDS_S):
+                    await self._mark()
+                    await self._finish()
                     await self._mark()
 
     async def deliver_due(self) -> int:
@@ -125,6 +128,13 @@ class Courier:
         elif self._is_down:
             await asyncio.sleep(self._manners.backoff.total_seconds())
         return len(letters)
+
+    async def _finish(self) -> None:
+        """Tell the rest of letters of which a part is told: where one has come to isn't known after a start."""
+        for part in [part for part in self._parts.values() if part.events]:
+            if self._is_down:
+                return
+            await self._deliver(part.letter)
 
     @property
     def _is_down(self) -> bool:
@@ -156,7 +166,7 @@ class Courier:
         events = letter.events
         if letter.attempts == 0 and letter.position not in self._parts:
             self._tally.taken_up(self.endpoint, len(events))
-        part = self._parts.setdefault(letter.position, _Part())
+        part = self._parts.setdefault(letter.position, _Part(letter))
         while some := events[part.events :][: self._manners.pulls_at_once]:
             try:
                 answer = await self._sink.deliver(some)

@@ -1,5 +1,6 @@
 """Pulls that are told together, on their way to a receiver that doesn't take all of them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -128,3 +129,32 @@ async def test_a_pull_that_is_given_up_takes_no_others_with_it(
     [dead] = await database.outbox.letters(endpoint="a", state=LetterState.DEAD, before=None, limit=9)
     assert dead.error == "the receiver answered 503"
     assert 'roadstead_events_given_up_total{endpoint="a"} 1.0' in numbers.render().decode()
+
+
+class Standing(Refusing):
+    """A sink that stands still at the second request, until that is given up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stands = asyncio.Event()
+
+    async def deliver(self, events: Sequence[tuple[Subject, Mapping[str, Any]]]) -> str:
+        """Take it, or stand still."""
+        if len(self.requests) == 1 and not self.stands.is_set():
+            self.stands.set()
+            await asyncio.Event().wait()
+        return await super().deliver(events)
+
+
+async def test_what_was_begun_is_told_to_its_end_before_a_stop(database: Database, tmp_path: Path) -> None:
+    """Whoever delivers next doesn't know how far this one has come, and would begin anew."""
+    sink, metrics = Standing(), EventMetrics(Metrics(tmp_path, "background"))
+    courier = Courier("a", sink, database.outbox, FrozenClock(NOW), metrics, Manners(pulls_at_once=2))
+
+    running = asyncio.ensure_future(courier.run())
+    await sink.stands.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert sink.requests == [["0", "1"], ["2", "3"], ["4"]]
+    assert await database.outbox.pending() == {}
