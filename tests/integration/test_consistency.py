@@ -5,7 +5,7 @@ remembered where tags point would be caught.
 """
 
 import os
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from http.client import HTTPException
@@ -61,12 +61,19 @@ def test_a_count_of_changes_cut_short_under_load_is_made_good(tmp_path: Path) ->
         push_image(client, "short/app", "1")
         before = {*server.workers}
         changes = server.data / "roadstead.db.changes"
+        statuses: list[int] = []
+        over = threading.Event()
         with ThreadPoolExecutor(4) as readers:
-            reading = [readers.submit(read_for, server.host, 1.0) for _ in range(4)]
-            time.sleep(0.4)
-            os.truncate(changes, 0)
-            statuses = {status for each in reading for status in each.result()}
-        assert statuses <= {200, 0}  # 0: no answer
+            reading = [readers.submit(read_until, over, server.host, statuses) for _ in range(4)]
+            try:
+                wait_for_more(statuses)
+                os.truncate(changes, 0)
+                wait_for_more(statuses)
+            finally:
+                over.set()
+            for each in reading:
+                each.result()
+        assert {*statuses} <= {200, 0}  # 0: no answer
         assert wait_until(lambda: len({*server.workers}) == len(before), timeout=timedelta(seconds=30))
         together = Ring(ring(server), "short/app")
         for number in range(ROUNDS):
@@ -74,17 +81,21 @@ def test_a_count_of_changes_cut_short_under_load_is_made_good(tmp_path: Path) ->
         assert changes.stat().st_size == 8
 
 
-def read_for(host: str, seconds: float) -> set[int]:
-    """Ask for a manifest again and again; return the statuses, 0 for no answer."""
-    found, until = set(), time.monotonic() + seconds
-    while time.monotonic() < until:
+def wait_for_more(statuses: list[int]) -> None:
+    """Wait until there are 200 more."""
+    many = len(statuses) + 200
+    assert wait_until(lambda: len(statuses) >= many, timeout=timedelta(seconds=30))
+
+
+def read_until(over: threading.Event, host: str, statuses: list[int]) -> None:
+    """Ask for a manifest again and again, and note the statuses; 0 for no answer."""
+    while not over.is_set():
         try:
             with Client(host) as client:
-                while time.monotonic() < until:
-                    found.add(client.get("/v2/short/app/manifests/1").status)
+                while not over.is_set():
+                    statuses.append(client.get("/v2/short/app/manifests/1").status)
         except (OSError, HTTPException, ConnectionBrokenError):
-            found.add(0)
-    return found
+            statuses.append(0)
 
 
 def test_a_worker_that_remembers_tags_is_caught(tmp_path: Path) -> None:

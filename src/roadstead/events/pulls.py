@@ -47,11 +47,11 @@ class _Line:
     endpoints: Sequence[str]
     repository: RepositoryName
     kinds: list[tuple[Event, int]] = field(default_factory=list)
-    pulls: Pulls = field(default_factory=Pulls)  # the same for as long as there is the line
+    pulls: Pulls = field(default_factory=Pulls)
 
 
-_Kind: TypeAlias = tuple[_Line, int, Pulls]
-"""What pulls have in common that are alike: the line that they stand in, its place there, and the line's pulls."""
+_Kind: TypeAlias = tuple[_Line, int]
+"""What pulls have in common that are alike: the line that they stand in, and the place of it there."""
 
 
 class PullBuffer:
@@ -85,7 +85,7 @@ class PullBuffer:
         endpoints = tuple(self._interests.listeners(event))
         line = self._lines.setdefault((endpoints, event.repository), _Line(endpoints, event.repository))
         size = len(json.dumps(event.as_plain(_NOWHERE), ensure_ascii=False)) if endpoints else 0
-        self._kinds[like] = line, len(line.kinds), line.pulls
+        self._kinds[like] = line, len(line.kinds)
         line.kinds.append((event, size))
 
     def note(self, like: Hashable, micros: int, address: str) -> bool:
@@ -96,11 +96,12 @@ class PullBuffer:
         kind = self._kinds.get(like)
         if kind is None:
             return False
-        line, place, pulls = kind
+        line, place = kind
         if not line.endpoints:
             return True
         if self._left > 0:
             self._left -= 1
+            pulls = line.pulls
             if not pulls.places:
                 self._waiting.append(line)
             # Not by a method of theirs: each pull passes here.

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, bindparam, select
 
 import roadstead
-from roadstead.db import seen_rows
+from roadstead.db import seen_rows, turns
 from roadstead.db.access import Query, Row, Upsert
 from roadstead.db.errors import StoreFailedError
 from roadstead.db.schema import instance
 from roadstead.db.seen_rows import SEEN_FOR_S, SEEN_ROWS, SeenRows
 from roadstead.db.sqlite import SqliteAccess
-from roadstead.db.turns import LOOKED_AT_S, ChangeCount, Turns
+from roadstead.db.turns import ChangeCount, Turns
 
 VALUE = Query(select(instance.c.value).where(instance.c.name == bindparam("name")), "name", hot=True)
 PUT = Upsert(
@@ -158,13 +158,14 @@ def test_the_count_is_never_the_same_again(turns: list[bool], tmp_path_factory: 
     assert len({*seen}) == len(seen)
 
 
-async def test_a_count_that_is_cut_short_is_noticed(path: Path, two: tuple[SqliteAccess, SqliteAccess]) -> None:
+async def test_a_count_that_is_cut_short_is_noticed(
+    path: Path, two: tuple[SqliteAccess, SqliteAccess], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By whoever hasn't looked for a moment: everybody reads, and after the next turn all is as it was."""
+    monkeypatch.setattr(turns, "LOOKED_AT_S", 0.0)
     await two[0].write(put, b"before")
-    await asyncio.sleep(LOOKED_AT_S)
     before = two[1].change_count()
     assert await value(two[1]) == b"before"
-    await asyncio.sleep(LOOKED_AT_S)
 
     os.truncate(changes_of(path), 0)
 
@@ -174,7 +175,6 @@ async def test_a_count_that_is_cut_short_is_noticed(path: Path, two: tuple[Sqlit
     assert [await value(each) for each in two] == [b"\x01"] * 2
     await two[0].write(put, b"after")
     assert [await value(each) for each in two] == [b"after"] * 2
-    await asyncio.sleep(LOOKED_AT_S)
     count = two[1].change_count()
     assert before is not None
     assert count is not None
