@@ -91,7 +91,7 @@ def read_until(over: threading.Event, host: str, statuses: list[int]) -> None:
     """Ask for a manifest again and again, and note the statuses; 0 for no answer."""
     while not over.is_set():
         try:
-            with Client(host) as client:
+            with Client(host, timeout_s=5) as client:  # a connection that was never taken up
                 while not over.is_set():
                     statuses.append(client.get("/v2/short/app/manifests/1").status)
         except (OSError, HTTPException, ConnectionBrokenError):
