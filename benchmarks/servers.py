@@ -18,9 +18,10 @@ import bcrypt
 from benchmarks.fill import fill, fill_blobs
 from roadstead.testing.components import ComponentMissingError, require
 from roadstead.testing.nginx import Nginx
+from roadstead.testing.ports import free_port
 from roadstead.testing.postgres import open_postgres
 from roadstead.testing.server import RoadsteadServer
-from roadstead.testing.servers import Process, free_port
+from roadstead.testing.servers import Process
 
 ROOT = Path(__file__).resolve().parent.parent
 D3_MODULE = "github.com/distribution/distribution/v3/cmd/registry@v3.1.1"

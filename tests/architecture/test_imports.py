@@ -240,7 +240,7 @@ WRONG = [
     ("registry.blobs", "from roadstead.harbour.quay import Quay", "harbour has no place"),
     ("web.home", "from roadstead.app.services import build_services", "stands to the right of web"),
     ("worker", "from roadstead.settings.model import Settings", "wired in by app"),
-    ("cli.main", "from roadstead.testing.servers import free_port", "side by side"),
+    ("cli.main", "from roadstead.testing.ports import free_port", "side by side"),
 ]
 
 

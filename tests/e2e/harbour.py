@@ -20,7 +20,8 @@ from tests.certificates import Authority
 from roadstead.testing.components import ComponentMissingError, require
 from roadstead.testing.dockerd import DockerEngine, open_own_engine
 from roadstead.testing.go_clients import CRANE, HELM, ORAS, find_or_build
-from roadstead.testing.servers import Process, free_port
+from roadstead.testing.ports import free_port
+from roadstead.testing.servers import Process
 
 NAME: Final = "registry.test"
 TOKENS: Final = "tokens.test"  # where tokens are given out: some clients go to no literal address for them

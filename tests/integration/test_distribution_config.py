@@ -14,7 +14,8 @@ import pytest
 
 from roadstead.oci.digest import Digest
 from roadstead.testing.client import Client, ConnectionBrokenError
-from roadstead.testing.servers import Process, free_port
+from roadstead.testing.ports import free_port
+from roadstead.testing.servers import Process
 
 _PATIENCE_S = 30
 

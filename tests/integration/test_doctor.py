@@ -11,10 +11,10 @@ import pytest
 
 from roadstead.testing.components import ComponentMissingError, require
 from roadstead.testing.nginx import Nginx
+from roadstead.testing.ports import free_port
 from roadstead.testing.postgres import PostgresServer
 from roadstead.testing.seaweedfs import SeaweedFS
 from roadstead.testing.server import RoadsteadServer
-from roadstead.testing.servers import free_port
 
 WORKS = {"ok", "warn"}  # of what takes time: a busy machine isn't the server's fault
 GOOD = "client_max_body_size 0; proxy_request_buffering off; proxy_pass UP;"

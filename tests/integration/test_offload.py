@@ -14,9 +14,10 @@ import pytest
 from roadstead.oci.digest import Digest
 from roadstead.testing.client import Answer, Client
 from roadstead.testing.nginx import Nginx
+from roadstead.testing.ports import free_port
 from roadstead.testing.seaweedfs import SeaweedFS
 from roadstead.testing.server import RoadsteadServer
-from roadstead.testing.servers import free_port, wait_until
+from roadstead.testing.servers import wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "run-behind-nginx.md"
 BLOCK = re.compile(r"^```nginx\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from roadstead.oci import mediatypes
 from roadstead.testing.client import Client
+from roadstead.testing.ports import free_port
 from roadstead.testing.server import RoadsteadServer
-from roadstead.testing.servers import free_port
 
 
 def test_a_prefix_and_an_address(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from roadstead.testing.client import Client, with_query
 from roadstead.testing.components import require
 from roadstead.testing.images import make_image
 from roadstead.testing.nginx import Nginx
+from roadstead.testing.ports import free_port
 from roadstead.testing.server import RoadsteadServer
-from roadstead.testing.servers import Process, accepts_connections, free_port
+from roadstead.testing.servers import Process, accepts_connections
 
 PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "run-behind-a-proxy.md").read_text()
 CLIENT, STRANGER = "127.0.0.9", "203.0.113.9"

@@ -28,6 +28,7 @@ from roadstead.oci.digest import Digest
 from roadstead.oci.mediatypes import OCI_LAYER_ZSTD, OCI_MANIFEST
 from roadstead.testing.client import ConnectionBrokenError
 from roadstead.testing.images import make_attestation, make_image, make_index
+from roadstead.testing.ports import free_port
 from roadstead.testing.scripted_upstream import (
     PASSWORD,
     USER,
@@ -38,7 +39,7 @@ from roadstead.testing.scripted_upstream import (
     scripted_upstream,
 )
 from roadstead.testing.server import RoadsteadServer
-from roadstead.testing.servers import Process, free_port, wait_until
+from roadstead.testing.servers import Process, wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

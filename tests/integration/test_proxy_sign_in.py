@@ -24,10 +24,11 @@ from tests.integration.test_proxy_manners import is_listened_at
 from roadstead.testing.aws import REGION, AwsServer
 from roadstead.testing.components import require
 from roadstead.testing.images import make_image
+from roadstead.testing.ports import free_port
 from roadstead.testing.registry_peer import open_registry_peer
 from roadstead.testing.scripted_upstream import PASSWORD, USER, ScriptedUpstream, scripted_upstream
 from roadstead.testing.server import RoadsteadServer
-from roadstead.testing.servers import Process, free_port, wait_until
+from roadstead.testing.servers import Process, wait_until
 from roadstead.tls.self_signed import self_signed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from roadstead.testing.ports import free_port
 from roadstead.testing.seaweedfs import SeaweedFS
 from roadstead.testing.server import RoadsteadServer
-from roadstead.testing.servers import ServerNotReadyError, free_port
+from roadstead.testing.servers import ServerNotReadyError
 
 CONFIG = """
 [storage]

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from roadstead.testing.components import ComponentMissingError
-from roadstead.testing.servers import Process, free_port
+from roadstead.testing.ports import free_port
+from roadstead.testing.servers import Process
 
 INSTALL: Final = "pip install 'moto[server]'"
 REGION: Final = "eu-west-1"

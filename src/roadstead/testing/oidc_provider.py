@@ -13,7 +13,8 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from roadstead.testing.client import Answer, Client
 from roadstead.testing.components import ComponentMissingError
-from roadstead.testing.servers import Process, accepts_connections, free_port
+from roadstead.testing.ports import free_port
+from roadstead.testing.servers import Process, accepts_connections
 
 INSTALL = 'pip install "roadstead[dev]"'
 

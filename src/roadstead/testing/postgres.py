@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roadstead.testing.components import require
-from roadstead.testing.servers import Process, ServerNotReadyError, free_port, launcher
+from roadstead.testing.ports import free_port
+from roadstead.testing.servers import Process, ServerNotReadyError, launcher
 
 INSTALL = "apt-get install postgresql"
 SUPERUSER = "roadstead"

@@ -11,7 +11,8 @@ from typing import Any, Self
 
 from aiohttp import web
 
-from roadstead.testing.servers import free_port, wait_until
+from roadstead.testing.ports import free_port
+from roadstead.testing.servers import wait_until
 
 
 class Manner(Enum):

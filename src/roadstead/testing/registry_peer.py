@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from roadstead.testing.components import require
-from roadstead.testing.servers import Process, free_port
+from roadstead.testing.ports import free_port
+from roadstead.testing.servers import Process
 
 INSTALL = "apt-get install docker-registry"
 

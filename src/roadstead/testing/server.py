@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Self
 
 from roadstead.testing.client import Client, ConnectionBrokenError
+from roadstead.testing.ports import free_port
 from roadstead.testing.processes import children, connection_owner, group_members, listeners
-from roadstead.testing.servers import Process, ServerNotReadyError, free_port, wait_until
+from roadstead.testing.servers import Process, ServerNotReadyError, wait_until
 
 CONNECTION_ATTEMPTS = 200
 """How many connections are opened to reach one worker: the kernel shares them out among all by chance."""

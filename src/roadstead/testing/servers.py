@@ -28,17 +28,6 @@ class ServerNotReadyError(UnavailableError):
         self.log_tail = log_tail
 
 
-def free_port() -> int:
-    """Return a TCP port that was free on 127.0.0.1 a moment ago.
-
-    Another program may take it before the server does: a server that can bind port 0 itself and tell should do that.
-    """
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def accepts_connections(port: int) -> bool:
     """Say whether something listens on *port* of 127.0.0.1."""
     with socket.socket() as client:
