@@ -261,7 +261,7 @@ def test_tokens_end(tmp_path: Path) -> None:
         answer = asked(client, BODY)
         path = path_of(answer["targetImage"])
         assert client.get(path).status == 200
-        wait_until(lambda: client.get(path).status == 404, timeout=timedelta(seconds=10))
+        assert wait_until(lambda: client.get(path).status == 404, timeout=timedelta(seconds=10))
         refused = client.get(path)
         assert "ended at" in refused.json()["errors"][0]["message"]
         by_digest = f"{path.rpartition('/')[0]}/{answer['targetDigest']}"

@@ -211,7 +211,7 @@ def test_distributions_tree_knows_nothing_of_tokens(client: Client, server: Road
 
     tree = server.data / "docker" / "registry" / "v2" / "repositories"
     link = tree / "team" / "linked" / "_manifests" / "tags" / "1" / "current" / "link"
-    wait_until(link.exists, timeout=timedelta(seconds=10))
+    assert wait_until(link.exists, timeout=timedelta(seconds=10))
     assert not (tree / "wt").exists()
     assert not (tree / "team" / "app" / "_layers" / "sha256" / LAYER.digest.encoded).exists()
 
@@ -347,7 +347,7 @@ def test_tokens_are_in_no_log(client: Client, server: RoadsteadServer) -> None:
     client.request("PUT", f"/v2/wt/{token}/team/app/manifests/1")
     client.delete(f"/container-token/{token}")
 
-    wait_until(lambda: server.log.count("/wt/***/team/app/manifests/1") >= 2, timeout=timedelta(seconds=5))
+    assert wait_until(lambda: server.log.count("/wt/***/team/app/manifests/1") >= 2, timeout=timedelta(seconds=20))
     assert token not in server.log
     assert "/container-token/***" in server.log
 

@@ -288,7 +288,7 @@ async def test_nothing_is_missing_while_the_database_is_built(adopted: Adopted) 
     server = adopted.serve()
     starting = asyncio.create_task(asyncio.to_thread(server.start))
     try:
-        await asyncio.to_thread(wait_until, lambda: answers(server), timeout=timedelta(seconds=30))
+        assert await asyncio.to_thread(wait_until, lambda: answers(server), timeout=timedelta(seconds=30))
         with closing(Client(server.host)) as client:
             for path in ("/v2/", "/v2/_catalog", "/v2/team/app/manifests/latest", "/v2/no/such/tags/list"):
                 answer = client.get(path)

@@ -436,7 +436,7 @@ async def test_nothing_unverified_is_served_as_whole(tmp_path: Path) -> None:
             else:
                 assert answer.status in {403, 503}, (kind, answer)
             upstream._misdeeds.clear()
-            await asyncio.to_thread(wait_until, nothing_arrives, timeout=timedelta(seconds=20))
+            assert await asyncio.to_thread(wait_until, nothing_arrives, timeout=timedelta(seconds=20))
             assert (await ask(server, f"/v2/library/app/blobs/{layer.digest}")).body == data, kind
 
 
@@ -489,7 +489,7 @@ async def test_a_killed_server_leaves_nothing_half_made(tmp_path: Path) -> None:
         await asyncio.to_thread(server.start)
         begun = asyncio.ensure_future(ask(server, f"/v2/library/app/blobs/{layer.digest}"))
         arriving = server.data / "arriving"
-        await asyncio.to_thread(
+        assert await asyncio.to_thread(
             wait_until,
             lambda: any(file.stat().st_size >= 500_000 for file in arriving.glob("*.part")),
             timeout=timedelta(seconds=20),
@@ -501,7 +501,9 @@ async def test_a_killed_server_leaves_nothing_half_made(tmp_path: Path) -> None:
 
         await asyncio.to_thread(server.start)
         try:
-            await asyncio.to_thread(wait_until, lambda: not list(arriving.iterdir()), timeout=timedelta(seconds=20))
+            assert await asyncio.to_thread(
+                wait_until, lambda: not list(arriving.iterdir()), timeout=timedelta(seconds=20)
+            )
             assert (await ask(server, f"/v2/library/app/blobs/{layer.digest}")).body == image.blobs[layer.digest]
         finally:
             await asyncio.to_thread(server.stop)
@@ -520,7 +522,9 @@ async def test_a_worker_that_is_killed_breaks_off_what_others_read(tmp_path: Pat
         reading = []
         for client, worker in zip(clients, (writer, reader), strict=True):
             reading.append(asyncio.ensure_future(asyncio.to_thread(client.get, blob)))
-            await asyncio.to_thread(wait_until, lambda worker=worker: arrives_at(worker), timeout=timedelta(seconds=20))
+            assert await asyncio.to_thread(
+                wait_until, lambda worker=worker: arrives_at(worker), timeout=timedelta(seconds=20)
+            )
         assert len(upstream.seen("GET", "/blobs/")) == 1
 
         os.kill(writer, signal.SIGKILL)
@@ -572,7 +576,7 @@ async def test_a_list_is_asked_for_once(tmp_path: Path) -> None:
         assert await asyncio.to_thread(pull, server.host, "library/app", "1")
         upstream.will("GET", "/tags/list", pause)
         asking = [asyncio.ensure_future(ask(server, "/v2/library/app/tags/list")) for _ in range(5)]
-        await asyncio.to_thread(
+        assert await asyncio.to_thread(
             wait_until, lambda: bool(upstream.seen("GET", "/tags/list")), timeout=timedelta(seconds=20)
         )
         await asyncio.wait(asking, timeout=0.2)
@@ -789,13 +793,13 @@ async def test_what_nobody_pulls_goes(tmp_path: Path) -> None:
         config = upstream_config(upstream.url, 'keep = "1s"')
         async with serving(tmp_path, config) as server:
             assert await asyncio.to_thread(pull, server.host, "library/app", "1")
-        await asyncio.to_thread(wait_until, _later(1.1), timeout=timedelta(seconds=5))
+        assert await asyncio.to_thread(wait_until, _later(1.1), timeout=timedelta(seconds=5))
         async with serving(tmp_path, config) as server:  # which looks at its start
 
             def is_gone() -> bool:
                 return fetch(server.host, "/v2/_catalog").json()["repositories"] == []
 
-            await asyncio.to_thread(wait_until, is_gone, timeout=timedelta(seconds=20))
+            assert await asyncio.to_thread(wait_until, is_gone, timeout=timedelta(seconds=20))
             assert (await ask(server, "/v2/library/app/manifests/1")).body == image.raw, "it comes back when asked for"
 
 
