@@ -7,17 +7,19 @@ those, since nginx, Caddy and Traefik write them; a proxy that writes ``Forwarde
 """
 
 import re
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from itertools import takewhile
 from typing import Any, Self
 
 Address = IPv4Address | IPv6Address
 
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_PAIR = re.compile(r'\s*([A-Za-z]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s;,"]+))\s*')
+_PAIR = re.compile(r'[ \t]*+(?:([A-Za-z]++)=(?:"((?:[^"\\]|\\.)*+)"|([^\s;,"]++)))?[ \t]*+([;,]|\Z)')
 _PORT = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<four>[0-9.]+))(?::[0-9]{1,5})?")
 _MOST_HOPS = 32
+_MOST_CHARACTERS = 4096  # of a header, from its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def _hops(headers: Sequence[tuple[bytes, bytes]]) -> Sequence[Hop]:
     schemes, hosts = _listed(headers, b"x-forwarded-proto"), _listed(headers, b"x-forwarded-host")
     count = max(len(addresses), 1 if schemes or hosts else 0)
     if not count:
-        return [_of_element(element) for element in _split(_values(headers, b"forwarded"))]
+        return _forwarded(_values(headers, b"forwarded"))
     return [
         Hop(
             parse_address(addresses[at]) if at < len(addresses) else None,
@@ -108,19 +110,46 @@ def _beside(values: Sequence[str], at: int, count: int) -> str | None:
     return values[at] if len(values) == count else values[-1]
 
 
-def _of_element(element: str) -> Hop:
-    pairs = {match[1].lower(): match[2] if match[2] is not None else match[3] for match in _PAIR.finditer(element)}
+def _forwarded(text: str) -> Sequence[Hop]:
+    """Read ``Forwarded``; where something in it is against the rules, what was written after that.
+
+    Somebody may open a quote that the first one of the next proxy closes, to have its word inside: then what follows
+    is no pair, and each word counts by itself as far as it is one, from the end.
+    """
+    hops = _elements(text)
+    if hops is None:
+        words = map(_elements, reversed(text.split(",")))
+        hops = [hop for word in takewhile(lambda word: word is not None, words) for hop in word or ()][::-1]
+    return hops
+
+
+def _elements(text: str) -> Sequence[Hop] | None:
+    """Read a list of elements (RFC 7239, section 4), in one go; None where it isn't one."""
+    hops: list[Hop] = []
+    pairs: dict[str, str] = {}
+    at = 0
+    while (match := _PAIR.match(text, at)) is not None:
+        name, quoted, plain, end = match.groups()
+        if name is not None:
+            pairs[name.lower()] = plain if quoted is None else quoted
+        if end != ";" and pairs:
+            hops.append(_of_pairs(pairs))
+            pairs = {}
+        if not end:
+            return hops
+        at = match.end()
+    return None
+
+
+def _of_pairs(pairs: Mapping[str, str]) -> Hop:
     address = parse_address(pairs["for"]) if "for" in pairs else None
     return Hop(address, _scheme(pairs.get("proto")), _host(pairs.get("host")))
 
 
-def _split(text: str) -> Sequence[str]:
-    """Cut at commas that stand in no quotes."""
-    return re.findall(r'(?:[^,"]|"(?:[^"\\]|\\.)*")+', text)
-
-
 def _values(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> str:
-    return ",".join(str(value, "latin-1") for key, value in headers if key == name)
+    """Return what a header says, its lines as one; of a long one the end, where the nearest proxy writes."""
+    text = ",".join(str(value, "latin-1") for key, value in headers if key == name)
+    return text if len(text) <= _MOST_CHARACTERS else text[-_MOST_CHARACTERS:].partition(",")[2]
 
 
 def _listed(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> Sequence[str]:

@@ -26,7 +26,7 @@ def x(addresses: str = "", scheme: str = "", host: str = "") -> Headers:
 
 
 def f(*texts: str) -> Headers:
-    return [(b"forwarded", text.encode()) for text in texts]
+    return [(b"forwarded", text.encode("latin-1")) for text in texts]
 
 
 NOTHING = ("10.0.0.1", "http", "inner")
@@ -59,6 +59,16 @@ NOTHING = ("10.0.0.1", "http", "inner")
         (f('for="_hidden, x", for=1.2.3.4'), ("1.2.3.4", "http", "inner")),
         (f("for=_hidden;proto=https"), ("10.0.0.1", "https", "inner")),
         (f("nonsense"), NOTHING),
+        (f("nonsense, for=1.2.3.4;"), ("1.2.3.4", "http", "inner")),
+        (f("", "for=1.2.3.4 ; proto=https ,"), ("1.2.3.4", "https", "inner")),
+        (f('by="a\\"b,";for=1.2.3.4'), ("1.2.3.4", "http", "inner")),
+        # A quote that the client opened and the proxy's own one closes.
+        (f('for=9.9.9.9;x=", for="[2001:db8::1]"'), ("2001:db8::1", "http", "inner")),
+        (f('for=9.9.9.9;x="', 'for="1.2.3.4:80";proto=https'), ("1.2.3.4", "https", "inner")),
+        (f('for=9.9.9.9;x=", for=1.2.3.4'), ("1.2.3.4", "http", "inner")),
+        (f('for=9.9.9.9;x="\\, for="[2001:db8::1]"'), ("2001:db8::1", "http", "inner")),
+        (f('for=9.9.9.9;x=", for="[2001:db8::1]", for=10.0.0.2'), ("2001:db8::1", "http", "inner")),
+        (f("for=9.9.9.9, host=a b, for=1.2.3.4, for=10.0.0.2"), ("1.2.3.4", "http", "inner")),
         # Proxies that write the one kind hand on what a client wrote in the other.
         ([*f("for=9.9.9.9;host=evil"), *x("1.2.3.4", "https")], ("1.2.3.4", "https", "inner")),
         ([*f("for=9.9.9.9;host=evil"), *x(scheme="https")], ("10.0.0.1", "https", "inner")),
@@ -67,6 +77,18 @@ NOTHING = ("10.0.0.1", "http", "inner")
 def test_what_trusted_proxies_say(headers: Headers, expected: tuple[str, str, str]) -> None:
     """The nearest proxies' words count, as far as one trusts them, and no further."""
     assert seen(headers) == expected
+
+
+@pytest.mark.parametrize(
+    "filling", ["a", " ", '"', '"\\', "a=", "a=b;", "a=b,", ",", ";", '="', 'a="', "9", "9.", "1.2.3.4,", "[", "\t\xa0"]
+)
+def test_long_ones_are_read_from_their_end(filling: str) -> None:
+    """In one go: to come back to each character for each other one would take hours here."""
+    long = filling * (1_000_000 // len(filling))
+    assert seen(f(long + ", for=1.2.3.4;proto=https")) == ("1.2.3.4", "https", "inner")
+    assert seen([(b"x-forwarded-for", f"{long}, 1.2.3.4".encode("latin-1"))])[0] == "1.2.3.4"
+    assert seen([(name, long.encode("latin-1")) for name in (b"x-forwarded-proto", b"x-forwarded-host")]) == NOTHING
+    assert parse_address(seen(f(long))[0]) is not None
 
 
 @pytest.mark.parametrize("peer", ["11.0.0.1", "192.168.1.1", "2001:db8::1", "unix"])
