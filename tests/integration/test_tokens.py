@@ -210,6 +210,29 @@ def test_the_catalog_with_a_token(client: Client) -> None:
     assert 'scope="registry:catalog:*",error="insufficient_scope"' in refused.headers["www-authenticate"]
 
 
+def test_the_catalog_with_a_token_of_a_limited_key(server: RoadsteadServer, client: Client) -> None:
+    """What a key is limited to limits its tokens, also where they name no repository."""
+    push = bearer(token_for(client, "repository:team/in/a:pull,push", "repository:team/out:pull,push", headers=ANA))
+    artifact = make_artifact()
+    for name in ("team/in/a", "team/out"):
+        for data in artifact.blobs.values():
+            client.post(f"/v2/{name}/blobs/uploads/?digest={Digest.of(data)}", data, push)
+        client.put(f"/v2/{name}/manifests/1", artifact.raw, {"Content-Type": artifact.media_type, **push})
+    command = [sys.executable, "-m", "roadstead"]
+    rest = {"cwd": server.directory, "check": True, "capture_output": True, "text": True, "timeout": 60}
+    beside = ["--data", str(server.data)]
+    subprocess.run([*command, "user", "add", "dora", *beside], input="of dora", **rest)  # type: ignore[call-overload]
+    limits = ["--repository", "team/in/*", "--action", "pull", "--action", "catalog"]
+    made = subprocess.run([*command, "key", "create", "dora", *limits, *beside], **rest)  # type: ignore[call-overload]
+    key = basic("dora", made.stdout.strip())
+
+    token = bearer(token_for(client, "registry:catalog:*", headers=key))
+
+    assert client.get("/v2/_catalog", key).json()["repositories"] == ["team/in/a"]
+    assert client.get("/v2/_catalog", token).json()["repositories"] == ["team/in/a"]
+    assert client.get("/api/v1/repositories", token).json()["repositories"] == ["team/in/a"]
+
+
 @pytest.mark.parametrize("headers", [basic("ana", "of bob"), basic("nobody", "x"), bearer("a.b.c")])
 def test_wrong_credentials_get_no_token(client: Client, headers: Mapping[str, str]) -> None:
     """401, with the word that a name and a password are wanted."""
