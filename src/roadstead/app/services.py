@@ -149,7 +149,7 @@ def _administration(settings: Settings, database: Database) -> Administration:
 
 def _quotas(settings: Settings, database: Database) -> Quotas | None:
     quotas = [Quota(Pattern.parse(quota.repositories), quota.max_bytes) for quota in settings.registry.quotas]
-    return Quotas(quotas, database.usage) if quotas else None
+    return Quotas(quotas, database.usage, CLOCK) if quotas else None
 
 
 def build_contents(plugs: Plugs, settings: Settings) -> tuple[Manifests, Blobs]:
