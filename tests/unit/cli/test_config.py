@@ -287,3 +287,15 @@ def test_the_version_is_printed(roadstead: Roadstead) -> None:
     done = roadstead("--version")
 
     assert done.stdout.startswith("roadstead ")
+
+
+def test_a_master_key_that_cannot_be_read_is_named(roadstead: Roadstead, tmp_path: Path) -> None:
+    """The one that is kept in the data directory: its file and why."""
+    (tmp_path / "data" / "master.key").mkdir(parents=True)
+    (tmp_path / "r.toml").write_text('[storage]\npath = "data"\n[auth.issue]\n')
+
+    checked = roadstead("config", "check", "r.toml")
+
+    assert checked.returncode == 1
+    told = f"auth.master_key: {tmp_path}/data/master.key cannot be read: Is a directory"
+    assert told in checked.stdout
