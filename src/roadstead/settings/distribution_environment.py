@@ -11,7 +11,6 @@ file names it where distribution's variables know only its internal name.
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from roadstead.settings.distribution_keys import BY_PATH, FIELD_NAMES, FREE_NAMES, KEYS, LISTS, Kind
 from roadstead.settings.findings import Finding, nearest
@@ -70,8 +69,8 @@ def apply_variables(
             if _names_file(parts):
                 if name.removesuffix("_FILE") in environment:
                     raise _VariableError(f"{name.removesuffix('_FILE')} is set too: set one of them")
-                node: Node = _from_file(name, value)
                 parts = parts[:-1]
+                node: Node = _from_file(name, value)
             else:
                 node = _parsed(name, value, warnings)
             _put(root, "", parts, node)
@@ -100,7 +99,7 @@ def _dotted(parts: Sequence[str]) -> str:
 
 def _from_file(name: str, path: str) -> Scalar:
     try:
-        text = read_value_file(Path(path))
+        text = read_value_file(path)
     except ReferenceInvalidError as error:
         raise _VariableError(str(error), error.id) from error
     return Scalar(text, plain=True, origin=Origin(OriginKind.ENVIRONMENT, name))
