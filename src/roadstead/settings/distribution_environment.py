@@ -73,6 +73,9 @@ def apply_variables(
                 node: Node = _from_file(name, value)
             else:
                 node = _parsed(name, value, warnings)
+            if parts == ["AUTH"] and not value.strip() and isinstance(root.children.get("auth"), Table):
+                told = "the variable is empty and takes the section out: nobody has to sign in by it"
+                warnings.append(Finding("auth", told, name))
             _put(root, "", parts, node)
         except _VariableError as error:
             findings.append(Finding(_dotted(parts), str(error), name, id=error.id))

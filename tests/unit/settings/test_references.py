@@ -191,6 +191,11 @@ def test_an_empty_variable_of_distribution_is_as_with_distribution(tmp_path: Pat
     text = f"{DISTRIBUTION}auth: {{htpasswd: {{realm: r, path: /users}}}}\n"
     [needed] = findings(tmp_path, "config.yml", text, {"REGISTRY_AUTH_HTPASSWD_PATH": ""})
     assert (needed.key, needed.message) == ("auth.htpasswd.path", "is required")
+    (tmp_path / "config.yml").write_text(text)
+    opened = load(Path("config.yml"), environment={"REGISTRY_AUTH": ""}, directory=tmp_path)
+    assert not opened.settings.auth.is_on
+    assert [each.key for each in opened.warnings if "takes the section out" in each.message] == ["auth"]
+
     [named] = findings(tmp_path, "config.yml", DISTRIBUTION, {"REGISTRY_STORAGE_S3_SECRETKEY_FILE": ""})
     assert (named.key, named.id) == ("storage.s3.secretkey", "secret.empty")
 
