@@ -142,6 +142,7 @@ def _administration(settings: Settings, database: Database) -> Administration:
         endpoints=tuple(endpoint.name for endpoint in settings.events.endpoints),
         origin=(settings.server.public_url or "").rstrip("/"),
         keeps_accounts=not settings.is_rebuildable,
+        knows_accounts=bool(settings.auth.accounts),
         read_only=settings.registry.read_only,
     )
 

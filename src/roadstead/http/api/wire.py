@@ -207,7 +207,11 @@ class Image(msgspec.Struct):
 
 
 class User(msgspec.Struct):
-    """A user or a robot account; ``issuer`` says who they are and in which groups, where that isn't ours to say."""
+    """A user or a robot account; ``issuer`` says who they are and in which groups, where that isn't ours to say.
+
+    ``can_sign_in`` is false while they are disabled, and on a server that knows no accounts: one that was started
+    before there were any does after its next start, one with `auth.accounts = false` never.
+    """
 
     name: str
     kind: str
@@ -215,6 +219,7 @@ class User(msgspec.Struct):
     has_password: bool
     created_at: datetime
     disabled: bool
+    can_sign_in: bool
     issuer: str | None
     signed_in_at: datetime | None
 
@@ -448,8 +453,8 @@ def _values(changes: Mapping[str, ValueChange]) -> dict[str, Value]:
     return {name: Value(plain(change.before), plain(change.after)) for name, change in changes.items()}
 
 
-def user(account: Account) -> User:
-    """Return an account."""
+def user(account: Account, *, knows_accounts: bool) -> User:
+    """Return an account, on a server that lets accounts sign in or doesn't."""
     who = account.principal
     return User(
         name=who.name,
@@ -458,6 +463,7 @@ def user(account: Account) -> User:
         has_password=account.password_hash is not None,
         created_at=account.created_at,
         disabled=account.disabled,
+        can_sign_in=knows_accounts and not account.disabled,
         issuer=None if account.vouched is None else account.vouched.issuer,
         signed_in_at=None if account.vouched is None else account.vouched.at,
     )
