@@ -152,6 +152,17 @@ def test_an_account_that_counts_later_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "ends", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "2020-01-01T00:00:00Z", "2020-01-01T00:00:00"]
+)
+def test_a_key_ends_at_a_time_to_come(guarded: Guarded, client: Client, ends: str) -> None:
+    """Which there is in UTC; anything else makes no key, and the list can be read."""
+    status, problem = guarded.ask(client, ADMIN, "POST", "/keys", {"owner": ANA, "expires_at": ends})
+
+    assert (status, ends[:4] in problem["detail"]) == (400, True)
+    assert guarded.ask(client, ADMIN, "GET", "/keys")[0] == 200
+
+
+@pytest.mark.parametrize(
     ("method", "path", "body"),
     [
         ("GET", "/users", None),

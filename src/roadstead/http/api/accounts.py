@@ -156,9 +156,13 @@ async def create_key(call: NamedDependency[Call], data: JSONBody[wire.NewKey]) -
 
 def _end_of(data: wire.NewKey) -> datetime | None:
     """Return when a key is to end: 90 days from now where nothing is said, never where null is."""
+    now = SystemClock().now()
     if isinstance(data.expires_at, UnsetType):
-        return SystemClock().now() + DEFAULT_LIFETIME
-    return wire.aware(data.expires_at)
+        return now + DEFAULT_LIFETIME
+    ends = wire.aware(data.expires_at)
+    if ends is not None and ends <= now:
+        raise ParametersInvalidError(f"expires_at is {ends.isoformat()}, which is over already")
+    return ends
 
 
 @delete("/keys/{key_id:str}", tags=["accounts"], summary="Revoke a key", responses=problems(404))

@@ -13,6 +13,7 @@ from roadstead.augment.inspection import Change as ValueChange
 from roadstead.auth.caller import Action
 from roadstead.auth.ports import Account, ApiKey
 from roadstead.events.ports import Letter, LetterState
+from roadstead.http.api.errors import ParametersInvalidError
 from roadstead.oci.image_config import ImageConfig
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.history import as_of
@@ -357,8 +358,13 @@ class Explanation(msgspec.Struct):
 
 
 def aware(moment: datetime | None) -> datetime | None:
-    """Return a moment in UTC where no zone was said."""
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+    """Return a moment in UTC, which it is where no zone was said; ParametersInvalidError where UTC has none such."""
+    if moment is None or moment.tzinfo is None:
+        return None if moment is None else moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ParametersInvalidError(f"{moment.isoformat()} isn't within the years 1 to 9999 of UTC") from error
 
 
 def change(found: TagChange, repository: RepositoryName, tag: Tag) -> Change:
