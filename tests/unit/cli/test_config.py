@@ -109,7 +109,7 @@ def test_check_lists_everything(roadstead: Roadstead, tmp_path: Path) -> None:
 
 def test_check_names_who_is_in_the_file_and_in_the_database(roadstead: Roadstead, tmp_path: Path) -> None:
     """As a warning, where the database is a file that is there; nothing is made where there is none, or no database."""
-    (tmp_path / "users").write_text("ana:$2y$05$" + "a" * 53 + "\nzoe:$2y$05$" + "a" * 53 + "\n")
+    (tmp_path / "users").write_text("ana:$2y$05$" + "." * 53 + "\nzoe:$2y$05$" + "." * 53 + "\n")
     (tmp_path / "r.toml").write_text('[storage]\npath = "data"\n[auth]\nhtpasswd = "users"\n')
 
     before = roadstead("config", "check", "r.toml")
