@@ -57,6 +57,7 @@ ROWS: Mapping[str, tuple[str, ...]] = {
         f"{MODEL}::test_no_other_spelling_of_the_catalog_is_open",
         f"{MODEL}::test_the_catalog_shows_what_may_be_pulled",
     ),
+    "a refusal that tells what is here": (f"{HERE}::test_refusals_do_not_tell_what_is_here",),
     "a mount of what one may not read (CVE-2024-39897)": (
         f"{HERE}::test_mount_bypass",
         f"{MODEL}::test_a_mount_needs_the_right_to_read_the_source",
@@ -153,6 +154,12 @@ actions = ["pull", "push"]
 
 [registry]
 immutable = ["fixed/*:v*"]
+
+[[upstreams]]
+host = "up.example"
+url = "http://127.0.0.1:9"
+default_for = ["private/mirrored/*"]
+allow_push = true
 """
 CATALOG = "/v2/_catalog"
 
@@ -248,6 +255,22 @@ def test_catalogue_leak(server: RoadsteadServer, ana: As, path: str, headers: Ma
 
         assert 400 <= answer.status < 500, (method, answer)
         assert b'"repositories"' not in answer.body
+
+
+def test_refusals_do_not_tell_what_is_here(ana: As, bob: As) -> None:
+    """A name that is an upstream's, unless something of that name is here, is refused in the same words either way."""
+    ana.push_blob("private/mirrored/here", b"private")
+
+    for method, path in [
+        *((method, "/v2/{}/manifests/1") for method in ("GET", "HEAD", "PUT", "DELETE")),
+        *(("GET", "/v2/{}/tags/list"), ("GET", "/v2/as-pushed/{}/manifests/1"), ("POST", "/v2/{}/blobs/uploads/")),
+    ]:
+        told = []
+        for name in ("private/mirrored/here", "private/mirrored/none"):
+            answer = bob.ask(method, path.format(name))
+            told.append((answer.status, answer.headers.get("content-length"), answer.body.replace(name.encode(), b"")))
+        assert told[0] == told[1], (method, path)
+        assert told[0][0] == 403
 
 
 def test_mount_bypass(ana: As, bob: As) -> None:
