@@ -158,3 +158,21 @@ async def test_what_was_begun_is_told_to_its_end_before_a_stop(database: Databas
 
     assert sink.requests == [["0", "1"], ["2", "3"], ["4"]]
     assert await database.outbox.pending() == {}
+
+
+async def test_a_clock_that_is_set_back_holds_nothing_for_as_long(database: Database, tmp_path: Path) -> None:
+    """What was held by the time before is due at once, and not after as long as the clock ran ahead."""
+    metrics = EventMetrics(Metrics(tmp_path, "test"))
+    [letter] = await database.outbox.due("a", now=NOW, limit=10)
+    await database.outbox.hold(letter.position, error="refused", until=NOW + timedelta(days=1))
+    sink = Refusing()
+    courier = Courier("a", sink, database.outbox, FrozenClock(NOW), metrics, Manners(pulls_at_once=64))
+
+    running = asyncio.ensure_future(courier.run())
+    async with asyncio.timeout(20):
+        while not sink.requests:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert sink.requests == [["0", "1", "2", "3", "4"]]
