@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from roadstead.acts import ActKind, Line
-from roadstead.cli.existing import load_existing
+from roadstead.cli.existing import load_named
 from roadstead.cli.tag import parse_moment
 from roadstead.events.event import timestamp
 
@@ -32,7 +32,7 @@ def audit(
 ) -> None:
     """List who did what to the registry, when and from where, and who was refused; the latest first."""
     moment = None if since is None else parse_moment(since, "--since")
-    settings = load_existing(config, data)
+    settings = load_named(config, data)
 
     async def run() -> int:
         # What opens a database takes its time to import: --help need not wait for it.

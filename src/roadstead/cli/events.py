@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from roadstead.cli.asking import asked
-from roadstead.cli.existing import load_existing
+from roadstead.cli.existing import load_named
 from roadstead.cli.tag import parse_moment
 from roadstead.events.event import timestamp
 from roadstead.events.ports import EndpointUnknownError, Letter, LetterState, OutboxStore, ReplayTooWideError
@@ -39,7 +39,7 @@ def list_events(
     as_json: JsonOption = False,
 ) -> None:
     """List events, the latest first: those that wait, were delivered, or were given up. A line of JSON for each."""
-    settings = load_existing(config, data)
+    settings = load_named(config, data)
 
     async def run(outbox: OutboxStore) -> int:
         before, left = None, limit
@@ -73,7 +73,7 @@ def replay(
     if state is LetterState.PENDING:
         raise typer.BadParameter("what is pending is sent anyway", param_hint="--state")
     moment = None if since is None else parse_moment(since, "--since")
-    settings = load_existing(config, data)
+    settings = load_named(config, data)
     if event_id is None and state is None and moment is None:
         raise ReplayTooWideError
     _require_known(settings, endpoint)

@@ -11,7 +11,7 @@ import typer
 from roadstead.auth.caller import Action, RepositoryGlob, Scope
 from roadstead.auth.ports import ApiKey
 from roadstead.cli.asking import asked
-from roadstead.cli.existing import load_existing
+from roadstead.cli.existing import load_named
 from roadstead.cli.user import AccountMissingError, ConfigArgument, DataOption, JsonOption, NameArgument
 from roadstead.clock import SystemClock
 from roadstead.errors import NotFoundError
@@ -68,7 +68,7 @@ def create(
         expires_at = None if expires == NEVER else now + parse_duration(expires)
     except DurationInvalidError as error:
         raise typer.BadParameter(f"{error}, or {NEVER}", param_hint="--expires") from error
-    row, text = asyncio.run(_create(load_existing(config, data), name, scope, now, expires_at, description))
+    row, text = asyncio.run(_create(load_named(config, data), name, scope, now, expires_at, description))
     if as_json:
         typer.echo(json.dumps({"key": text, **_described(row)}, indent=2))
         return
@@ -84,7 +84,7 @@ def list_keys(
     as_json: JsonOption = False,
 ) -> None:
     """List the keys, what each is good for and until when; never the keys themselves."""
-    keys = asyncio.run(_keys(load_existing(config, data), of))
+    keys = asyncio.run(_keys(load_named(config, data), of))
     if as_json:
         typer.echo(json.dumps([_described(key) for key in keys], indent=2))
         return
@@ -104,7 +104,7 @@ def revoke(
     data: DataOption = None,
 ) -> None:
     """Revoke a key; it counts at once, in every worker and replica."""
-    if not asyncio.run(_revoke(load_existing(config, data), key_id)):
+    if not asyncio.run(_revoke(load_named(config, data), key_id)):
         raise KeyMissingError(key_id)
     typer.echo(f"{key_id} is revoked")
 
