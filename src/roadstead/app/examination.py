@@ -6,10 +6,12 @@ a file of 4 KiB beside a SQLite database.
 
 import asyncio
 import os
+import re
 import resource
 import secrets
 import socket
 import sqlite3
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -28,7 +30,7 @@ from roadstead.db.schema import REVISIONS
 from roadstead.db.sqlite import connect_for_reading
 from roadstead.doctor import rules
 from roadstead.doctor.facts import Certificate, Clock, Database, Failure, Localhost, Machine, Port, Space, Store
-from roadstead.doctor.front import ask, clock_of, look_at_certificate, look_at_front
+from roadstead.doctor.front import ask, clock_of, look_at_certificate, look_at_front, look_at_gate
 from roadstead.doctor.verdict import Verdict
 from roadstead.errors import RoadsteadError
 from roadstead.settings.address import ListenAddress
@@ -46,6 +48,8 @@ TIMES = 5
 PATIENCE_S = 20.0
 PROBE = b"roadstead doctor\n" * 240  # about 4 KiB
 _AMAZON = "https://s3.amazonaws.com"
+
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 _NOW = Query(select(literal_column("extract(epoch from clock_timestamp())::float8")))
 _ONE = Query(select(literal_column("1")))
@@ -305,8 +309,26 @@ def _port(settings: Settings) -> Port:
         answer = ask(base, "GET", "/v2/")
         if "docker-distribution-api-version" in answer.headers:
             return Port(address=str(listen), is_registry=True, ready=ask(base, "GET", "/readyz"))
+    gate = look_at_gate(base) if settings.tls.client_ca else None
+    if gate is not None:
+        ours = _own_shown(settings)
+        return Port(address=str(listen), wants_certificate=True, shows_ours=ours is not None and ours == gate.shown)
     reason = _why_not(listen)
     return Port(address=str(listen), is_free=reason is None, reason=reason or "")
+
+
+def _own_shown(settings: Settings) -> bytes | None:
+    """Return the certificate that a server with these settings shows (DER); None where it isn't in a file."""
+    path = settings.tls.certificate
+    if path is None and settings.storage.driver is StorageDriver.FILESYSTEM:
+        path = settings.storage.path / "tls" / "certificate.pem"  # made by `tls.self_signed`
+    if path is None:
+        return None
+    try:
+        first = _PEM.search(path.read_text(encoding="ascii", errors="replace"))
+        return None if first is None else ssl.PEM_cert_to_DER_cert(first[0])
+    except (OSError, ValueError):
+        return None
 
 
 def _reachable(host: str) -> str:

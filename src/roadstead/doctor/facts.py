@@ -27,6 +27,7 @@ class Front:
 
     url: str  # without a slash at its end
     failure: Failure | None = None  # nothing answers, or TLS fails: then nothing else was asked
+    wants_certificate: bool = False  # of clients, and then nothing else was asked
     base: Answer | None = None  # GET /v2/
     session: Answer | None = None  # POST of an upload
     announced: Answer | None = None  # PATCH that announces a large body and sends none of it
@@ -104,6 +105,8 @@ class Port:
     address: str
     is_registry: bool = False
     ready: Answer | None = None  # /readyz of the registry there
+    wants_certificate: bool = False  # of clients, so that whoever is there couldn't be asked
+    shows_ours: bool = False  # and the certificate that it shows is that of the settings
     is_free: bool = True
     reason: str = ""  # why it can't be listened at
 
