@@ -89,7 +89,7 @@ def add(
     typer.echo(f"{principal} is in {without_password(settings.database_url)}")
     for remark in _remarks(name, settings):
         typer.echo(remark, err=True)
-    if not settings.auth.accounts:
+    if not settings.auth.accounts and settings.auth.oidc is None:  # with an issuer it knows of accounts anyway
         typer.echo("A server that runs already asks for it after its next start.", err=True)
 
 

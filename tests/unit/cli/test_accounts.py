@@ -190,6 +190,57 @@ def test_keys_are_shown_once(registry: Registry) -> None:
     assert isinstance(registry.run("key", "create", "nobody").exception, AccountMissingError)
 
 
+@pytest.mark.parametrize("text", ["0s", "0", "90", "soon"])
+def test_a_key_that_could_never_be_used(registry: Registry, text: str) -> None:
+    """It is refused, and not made."""
+    registry.done("user", "add", "ci", "--robot")
+
+    assert registry.run("key", "create", "ci", "--expires", text).exit_code == 2
+    assert registry.done("key", "list") == ""
+
+
+def test_times_say_that_they_are_utc(registry: Registry) -> None:
+    """Whatever the machine's zone is."""
+    registry.done("user", "add", "ci", "--robot")
+    registry.done("key", "create", "ci")
+
+    assert re.search(r" until \d{4}-\d\d-\d\d \d\d:\d\dZ  pull ", registry.done("key", "list"))
+    for line in registry.done("audit").splitlines():
+        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  done ", line)
+
+
+@pytest.mark.parametrize("text", ["root", "user:", "group:ops", "Server", ""])
+def test_a_subject_that_is_nobody(registry: Registry, text: str) -> None:
+    """It would find nothing, as if nothing had been done."""
+    registry.done("user", "add", "ci", "--robot")
+    done = registry.run("audit", "--subject", text)
+
+    assert done.exit_code == 2
+    assert "write user:NAME" in " ".join(done.output.replace("\u2502", " ").split())
+    assert "user.add" not in registry.done("audit", "--subject", "server")
+
+
+ISSUER = """
+[[auth.oidc.issuers]]
+issuer = "https://id.example"
+client_id = "c"
+allow_all = true
+"""
+
+
+@pytest.mark.parametrize(
+    ("auth", "hinted"), [("", True), ("accounts = true", False), (ISSUER, False)], ids=["nothing", "accounts", "oidc"]
+)
+def test_a_server_that_knows_accounts_needs_no_start(registry: Registry, auth: str, *, hinted: bool) -> None:
+    """It is said where a server looks for accounts at its start alone."""
+    registry.more(f'[server]\npublic_url = "https://registry.example"\n[auth]\n{auth}\n')
+
+    done = registry.run("user", "add", "ci", "--robot")
+
+    assert done.exit_code == 0, done.output
+    assert ("after its next start" in done.stderr) is hinted
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
