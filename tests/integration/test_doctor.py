@@ -202,6 +202,30 @@ def test_beside_a_server_that_wants_certificates(tmp_path: Path) -> None:
     assert others["port"][0] == "warn", others
 
 
+def test_a_master_key_that_does_not_fit(tmp_path: Path) -> None:
+    """A start falls over keys that it can't open: one that is lost, and another; looking makes none."""
+    auth = "[auth.issue]\n[auth]\naccounts = true\n"
+    with RoadsteadServer(tmp_path / "server", config=auth, workers=1) as running:
+        assert running.client().get("/auth/jwks").status == 200
+    path = Path(at(running, tmp_path / "settings"))
+    path.write_text(f"{auth}{path.read_text()}")
+    key = running.data / "master.key"
+    kept = key.read_text()
+
+    assert "database.keys" not in examined(str(path))[1]
+    key.unlink()
+    status, lost = examined(str(path))
+    assert not key.exists()
+    key.write_text("another master key, as long as one has to be")
+    _, other = examined(str(path))
+    key.write_text(kept)
+
+    assert (status, lost["database.keys"][0], other["database.keys"][0]) == (2, "fail", "fail")
+    assert "master.key can't be read" in lost["database.keys"][1]
+    assert "another master key" in other["database.keys"][1]
+    assert "database.keys" not in examined(str(path))[1]
+
+
 def test_a_folder_that_may_not_be_written(tmp_path_factory: pytest.TempPathFactory) -> None:
     """As another user: storage and database say who may not do what."""
     folder = tmp_path_factory.mktemp("denied")

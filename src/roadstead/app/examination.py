@@ -15,6 +15,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
@@ -23,6 +24,7 @@ from statistics import median
 from sqlalchemy import literal_column, select
 
 from roadstead.app.plugs import CLOCK, open_driver
+from roadstead.app.sealed import Sealed
 from roadstead.db.access import Access, Query
 from roadstead.db.engine import open_database
 from roadstead.db.errors import SchemaOutdatedError, SchemaTooNewError
@@ -201,7 +203,11 @@ async def _database(settings: Settings) -> tuple[Database, Clock | None]:
     file = sqlite_path(settings.database_url)
     try:
         if file is not None:
-            return await asyncio.to_thread(_sqlite, file, where), None
+            facts = await asyncio.to_thread(_sqlite, file, where)
+            if facts.revision != REVISIONS[-1]:
+                return facts, None
+            sealed = await asyncio.to_thread(Sealed.in_file, file)
+            return replace(facts, unopened=await sealed.objection(settings)), None
         async with asyncio.timeout(PATIENCE_S):
             return await _postgresql(settings, where)
     except TimeoutError:
@@ -274,6 +280,7 @@ async def _postgresql(settings: Settings, where: str) -> tuple[Database, Clock]:
         ours = CLOCK.now()
         allowed = await database.access.row(_ALLOWED)
         unsafe = [f"{name} = off" for name in _DURABLE if await _is_off(database.access, name)]
+        unopened = await (await Sealed.in_database(database)).objection(settings)
     finally:
         await database.close()
     each = pool_size + max(1, pool_size // 2)  # for reads, and for writes
@@ -284,6 +291,7 @@ async def _postgresql(settings: Settings, where: str) -> tuple[Database, Clock]:
         known=REVISIONS,
         took_s=median(taken),
         unsafe=unsafe,
+        unopened=unopened,
         connections=each * processes,
         connections_allowed=None if allowed is None else int(allowed[0]),
     )

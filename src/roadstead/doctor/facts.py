@@ -93,6 +93,7 @@ class Database:
     flush_s: float | None = None  # SQLite: 4 KiB and an fsync beside it, the median of several
     wal_bytes: int = 0  # SQLite
     mode: int = 0o600  # SQLite: permissions
+    unopened: str | None = None  # why the keys that sign tokens can't be used
     unsafe: Sequence[str] = ()  # PostgreSQL: settings by which acknowledged writes may be lost
     connections: int = 0  # PostgreSQL: what our processes take at the most
     connections_allowed: int | None = None

@@ -315,6 +315,13 @@ def database(facts: Database) -> Iterator[Verdict]:
             "Have the database near, and look at what else it does.",
         )
     yield from _flush(facts)
+    if facts.unopened is not None:
+        yield fail(
+            "database.keys",
+            f"the server won't start: {facts.unopened}",
+            "Bring back the master key (auth.master_key, or master.key in the data directory). If it is lost, see "
+            '"When the master key is lost" in docs/how-to/tokens.md.',
+        )
     if facts.wal_bytes > LARGE_WAL:
         yield warn(
             "database.wal",
