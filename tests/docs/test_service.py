@@ -36,3 +36,16 @@ def test_the_unit_starts_what_is_installed() -> None:
     assert program == "/opt/roadstead/bin/roadstead"
     assert command in typer.main.get_command(app).commands  # type: ignore[attr-defined]
     assert PAGE.read_text().count(settings) > 1
+
+
+def test_its_commands_get_the_environment_of_the_unit() -> None:
+    """The one that systemd runs has the unit's user and file of variables, and is one of ours with its settings."""
+    [line] = re.findall(r"^(systemd-run .*?[^\\\\])$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    words = shlex.split(line)
+    at = words.index("/opt/roadstead/bin/roadstead")
+    [variables] = re.findall(r"^EnvironmentFile=-(.*)$", PAGE.read_text(), re.MULTILINE)
+    [user] = re.findall(r"^User=(.*)$", PAGE.read_text(), re.MULTILINE)
+
+    assert {f"--uid={user}", f"--property=EnvironmentFile={variables}"} <= set(words[1:at])
+    assert words[at + 1] in typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    assert words[-1] == "/etc/roadstead/roadstead.toml"

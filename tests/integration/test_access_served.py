@@ -159,7 +159,7 @@ class Served:
         )
         whoever = NOBODY if holder is None else self.drawn.holders[holder]
         self._check(grants, scopes, whoever)
-        return text, Caller(whoever.principal, grants=grants)
+        return text, Caller(whoever.principal, grants=grants, scope=whoever.scope)  # a key narrows what it got, too
 
     def _check(self, grants: Sequence[Grant], scopes: Sequence[str], whoever: Caller) -> None:
         """Compare what was given with the model: all that was asked for and is allowed, and nothing else."""
@@ -315,6 +315,7 @@ def compare(
 def _check_listing(served: Served, caller: Caller, template: str, answer: Answer) -> None:
     """A listing has what its reader may pull, whatever else is there."""
     if template in ("/v2/_catalog", "/api/v1/repositories"):
+        # A token for the catalog names no repositories.
         reader = Caller(caller.principal, scope=caller.scope)
         visible = [name for name in PRESENT if model.allowed(served.drawn.tables, reader, "pull", name)]
         assert sorted(answer.json()["repositories"]) == sorted(visible)

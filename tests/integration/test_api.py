@@ -91,7 +91,8 @@ def test_images_are_listed_and_tags_put_back(guarded: Guarded, client: Client) -
 
 def test_accounts_are_administered(guarded: Guarded, client: Client) -> None:
     """A key made here signs in at once, and doesn't once it is revoked; every step is written down."""
-    assert guarded.ask(client, ADMIN, "POST", "/users", {"name": "ci", "robot": True, "groups": ["builders"]})[0] == 201
+    status, added = guarded.ask(client, ADMIN, "POST", "/users", {"name": "ci", "robot": True, "groups": ["builders"]})
+    assert (status, added["can_sign_in"]) == (201, True)
     assert guarded.ask(client, ADMIN, "POST", "/users", {"name": "ci", "robot": True})[0] == 409
     status, made = guarded.ask(client, ADMIN, "POST", "/keys", {"owner": "ci"})
     assert status == 201
@@ -133,6 +134,32 @@ def test_a_key_ends_unless_an_administrator_says_never(guarded: Guarded, client:
     assert guarded.ask(client, ADMIN, "DELETE", "/users/pia")[0] == 204
     for key in (unsaid, said, never):
         assert guarded.ask(client, ADMIN, "DELETE", f"/keys/{key['key']['id']}")[0] == 204
+
+
+def test_an_account_that_counts_later_says_so(tmp_path: Path) -> None:
+    """A server that was started without accounts asks for none, until it is started again."""
+    ana = {"Authorization": f"Basic {b64encode(b'ana:of ana').decode()}"}
+    user = json.dumps({"name": "ana", "groups": ["admins"], "password": "of ana"}).encode()
+    with RoadsteadServer(tmp_path, workers=1) as server:
+        added = server.client().request("POST", "/api/v1/users", headers=JSON, body=user)
+        assert (added.status, added.json()["can_sign_in"]) == (201, False)
+        server.stop()
+
+        server.start()
+
+        [shown] = server.client().get("/api/v1/users", ana).json()["users"]
+        assert (shown["name"], shown["can_sign_in"]) == ("ana", True)
+
+
+@pytest.mark.parametrize(
+    "ends", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "2020-01-01T00:00:00Z", "2020-01-01T00:00:00"]
+)
+def test_a_key_ends_at_a_time_to_come(guarded: Guarded, client: Client, ends: str) -> None:
+    """Which there is in UTC; anything else makes no key, and the list can be read."""
+    status, problem = guarded.ask(client, ADMIN, "POST", "/keys", {"owner": ANA, "expires_at": ends})
+
+    assert (status, ends[:4] in problem["detail"]) == (400, True)
+    assert guarded.ask(client, ADMIN, "GET", "/keys")[0] == 200
 
 
 @pytest.mark.parametrize(

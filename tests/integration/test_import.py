@@ -278,27 +278,29 @@ def test_a_lost_database_is_built_again(adopted: Adopted) -> None:
         assert "it is built from them now" in server.log
 
 
-async def test_nothing_is_missing_while_the_database_is_built(adopted: Adopted) -> None:
-    """Until all is there every request is told to come back, and `/readyz` says so; never 404."""
+@pytest.mark.parametrize("below", ["", "/registry"])
+async def test_nothing_is_missing_while_the_database_is_built(adopted: Adopted, below: str) -> None:
+    """Until all is there every request is told to come back, and `/readyz` says so; never 404, whatever the prefix."""
     database = await open_database(adopted.database, migrate=True)
     clock = SystemClock()
     # The test holds what the import needs, so that it can't go on.
     lease = await database.leases.acquire("import", "test", timedelta(minutes=5), clock.now())
     assert lease is not None
-    server = adopted.serve()
+    server = adopted.serve(more=f'[server]\nprefix = "{below}/"\n')
     starting = asyncio.create_task(asyncio.to_thread(server.start))
     try:
         assert await asyncio.to_thread(wait_until, lambda: answers(server), timeout=timedelta(seconds=30))
         with closing(Client(server.host)) as client:
             for path in ("/v2/", "/v2/_catalog", "/v2/team/app/manifests/latest", "/v2/no/such/tags/list"):
-                answer = client.get(path)
+                answer = client.get(f"{below}{path}")
                 assert (answer.status, answer.code) == (503, "UNAVAILABLE")
                 assert int(answer.headers["retry-after"]) > 0
             assert client.get("/readyz").status == 503
             assert client.get("/healthz").status == 200
         await database.leases.release(lease)
         await starting
-        assert ask(server.host, adopted.wanted) == adopted.answers
+        if not below:
+            assert ask(server.host, adopted.wanted) == adopted.answers
         assert (await database.imports.status()).state is ImportState.DONE
     finally:
         await database.leases.release(lease)

@@ -1,6 +1,7 @@
 """Limits on what repositories hold, at the real server."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -21,6 +22,10 @@ max_bytes = 30000
 [[registry.quotas]]
 repositories = "streamed/**"
 max_bytes = 3000000
+
+[[registry.quotas]]
+repositories = "many/**"
+max_bytes = 100000
 
 [limits]
 max_blob_bytes = 4000000
@@ -125,3 +130,52 @@ def stored_bytes(server: RoadsteadServer) -> int:
     """Return the bytes of all blobs, and of what is on its way in."""
     places = [server.data / keys.UPLOADS, server.data / keys.ROOT / "blobs"]
     return sum(path.stat().st_size for place in places for path in place.rglob("*") if path.is_file())
+
+
+def test_open_sessions_count(server: RoadsteadServer, client: Client) -> None:
+    """What they have taken in is there, whether it is finished or not; one that is given up makes room."""
+    first, second = session(client, "many/open"), session(client, "many/open")
+    assert client.patch(first, b"x" * 60_000).status == 202
+
+    refused = [one.patch(second, b"y" * 60_000).status for one in map(server.client_of, server.workers)]
+
+    assert refused == [403, 403]
+    assert client.delete(first).status == 204
+    assert client.patch(second, b"y" * 60_000).status == 202
+    digest = Digest.of(b"y" * 60_000)
+    assert [client.put(f"{second}?digest={digest}").status for _ in range(2)] == [201, 201]
+    assert client.delete(f"/v2/many/open/blobs/{digest}").status == 202
+
+
+def test_what_comes_at_once_has_room_together(server: RoadsteadServer) -> None:
+    """Many that would fit alone: a worker lets in as many as fit, and there is room for the rest of it afterwards."""
+    worker = server.workers[0]
+    clients = [server.client_of(worker) for _ in range(12)]
+    layers = [bytes([number]) * 40_000 for number in range(12)]
+
+    def push(number: int) -> int:
+        target = f"/v2/many/atonce/blobs/uploads/?digest={Digest.of(layers[number])}"
+        return clients[number].post(target, layers[number] if number % 2 else iter([layers[number]])).status
+
+    with ThreadPoolExecutor(12) as pushing:
+        statuses = list(pushing.map(push, range(12)))
+
+    assert sorted(statuses) == [201, 201, *[403] * 10]
+    clients[0].push_blob("many/atonce", b"z" * 20_000)
+    for layer in layers:
+        clients[0].delete(f"/v2/many/atonce/blobs/{Digest.of(layer)}")
+    clients[0].delete(f"/v2/many/atonce/blobs/{Digest.of(b'z' * 20_000)}")
+
+
+def test_mounts_count(client: Client) -> None:
+    """By what the repository holds more then: nothing, where it has the blob already."""
+    data = [bytes([number]) * 60_000 for number in range(2)]
+    digests = [client.push_blob("elsewhere/app", each) for each in data]
+
+    mounted = [client.post(f"/v2/many/mounted/blobs/uploads/?mount={digest}&from=elsewhere/app") for digest in digests]
+    again = client.post(f"/v2/many/mounted/blobs/uploads/?mount={digests[0]}&from=elsewhere/app")
+    unknown = client.post(f"/v2/many/mounted/blobs/uploads/?mount={Digest.of(b'?')}&from=elsewhere/app")
+
+    assert [answer.status for answer in mounted] == [201, 403]
+    assert (again.status, unknown.status) == (201, 202)
+    assert client.delete(f"/v2/many/mounted/blobs/{digests[0]}").status == 202

@@ -7,6 +7,7 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -26,7 +27,7 @@ from roadstead.testing.go_clients import DISTRIBUTION, GoClient, find_or_build
 from roadstead.testing.images import make_artifact
 from roadstead.testing.registry_peer import open_registry_peer
 from roadstead.testing.server import RoadsteadServer
-from roadstead.testing.servers import ServerNotReadyError
+from roadstead.testing.servers import ServerNotReadyError, wait_until
 
 SETTINGS = """
 [server]
@@ -65,7 +66,7 @@ def bearer(token: str) -> Mapping[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-ANA = basic("ana", "of ana")
+ANA, BOB = basic("ana", "of ana"), basic("bob", "of bob")
 
 
 def write_users(directory: Path, **passwords: str) -> None:
@@ -208,6 +209,48 @@ def test_the_catalog_with_a_token(client: Client) -> None:
     assert "team/listed" in listed.json()["repositories"]
     assert refused.status == 401
     assert 'scope="registry:catalog:*",error="insufficient_scope"' in refused.headers["www-authenticate"]
+
+
+def test_what_a_token_is_refused_for_is_in_the_audit_log(server: RoadsteadServer, client: Client) -> None:
+    """As it is with a password, where policies say no; a token that was only asked for something else isn't told of."""
+    token = bearer(token_for(client, "repository:secret/app:pull,push", "repository:team/app:pull", headers=BOB))
+    for name in ("secret/app", "team/app"):
+        assert client.post(f"/v2/{name}/blobs/uploads/", None, token).status == 401
+    assert client.post("/v2/secret/app/blobs/uploads/", None, BOB).status == 403
+
+    def told() -> list[tuple[str, str, int]]:
+        command = [sys.executable, "-m", "roadstead", "audit", "--data", str(server.data), "--json"]
+        done = subprocess.run(command, cwd=server.directory, check=True, capture_output=True, text=True, timeout=60)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        return [(line["target"], line["reason"], line["count"]) for line in lines if line["subject"] == "user:bob"]
+
+    assert wait_until(lambda: sum(count for _, _, count in told()) >= 2, timeout=timedelta(seconds=60))
+    denied = "no policy allows user:bob to push secret/app"
+    assert {(target, reason) for target, reason, _ in told()} == {("push secret/app", denied)}
+    assert sum(count for _, _, count in told()) == 2
+
+
+def test_the_catalog_with_a_token_of_a_limited_key(server: RoadsteadServer, client: Client) -> None:
+    """What a key is limited to limits its tokens, also where they name no repository."""
+    push = bearer(token_for(client, "repository:team/in/a:pull,push", "repository:team/out:pull,push", headers=ANA))
+    artifact = make_artifact()
+    for name in ("team/in/a", "team/out"):
+        for data in artifact.blobs.values():
+            client.post(f"/v2/{name}/blobs/uploads/?digest={Digest.of(data)}", data, push)
+        client.put(f"/v2/{name}/manifests/1", artifact.raw, {"Content-Type": artifact.media_type, **push})
+    command = [sys.executable, "-m", "roadstead"]
+    rest = {"cwd": server.directory, "check": True, "capture_output": True, "text": True, "timeout": 60}
+    beside = ["--data", str(server.data)]
+    subprocess.run([*command, "user", "add", "dora", *beside], input="of dora", **rest)  # type: ignore[call-overload]
+    limits = ["--repository", "team/in/*", "--action", "pull", "--action", "catalog"]
+    made = subprocess.run([*command, "key", "create", "dora", *limits, *beside], **rest)  # type: ignore[call-overload]
+    key = basic("dora", made.stdout.strip())
+
+    token = bearer(token_for(client, "registry:catalog:*", headers=key))
+
+    assert client.get("/v2/_catalog", key).json()["repositories"] == ["team/in/a"]
+    assert client.get("/v2/_catalog", token).json()["repositories"] == ["team/in/a"]
+    assert client.get("/api/v1/repositories", token).json()["repositories"] == ["team/in/a"]
 
 
 @pytest.mark.parametrize("headers", [basic("ana", "of bob"), basic("nobody", "x"), bearer("a.b.c")])

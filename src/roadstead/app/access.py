@@ -15,9 +15,9 @@ from roadstead.auth.limiter import FailureLimiter, Marks
 from roadstead.auth.own_keys import OwnKeys
 from roadstead.auth.passwords import Passwords
 from roadstead.auth.policies import Policies, Policy
-from roadstead.auth.ports import Account, AccountStore, Authenticator, Challenges, Identities
+from roadstead.auth.ports import Account, AccountStore, Authenticator, Challenges, Holder, Identities
 from roadstead.auth.principal import ANONYMOUS, Principal, PrincipalKind
-from roadstead.auth.proof import Holder, ProofKind
+from roadstead.auth.proof import ProofKind
 from roadstead.auth.providers.accounts import Accounts, ApiKeys
 from roadstead.auth.providers.htpasswd import HtpasswdFile
 from roadstead.auth.recognised import Recognised
@@ -116,7 +116,7 @@ class KnownNames:
         key = None if self._keys is None else await self._keys.good(key_id)
         if key is None or not _is_same(key.owner, principal):
             return None
-        return Holder(key.owner, key_id)
+        return Holder(key.owner, key_id, key.scope)
 
     async def _holder_of_account(self, principal: Principal) -> Holder | None:
         account = await self._account(principal.name)

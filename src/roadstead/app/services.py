@@ -142,13 +142,14 @@ def _administration(settings: Settings, database: Database) -> Administration:
         endpoints=tuple(endpoint.name for endpoint in settings.events.endpoints),
         origin=(settings.server.public_url or "").rstrip("/"),
         keeps_accounts=not settings.is_rebuildable,
+        knows_accounts=bool(settings.auth.accounts),
         read_only=settings.registry.read_only,
     )
 
 
 def _quotas(settings: Settings, database: Database) -> Quotas | None:
     quotas = [Quota(Pattern.parse(quota.repositories), quota.max_bytes) for quota in settings.registry.quotas]
-    return Quotas(quotas, database.usage) if quotas else None
+    return Quotas(quotas, database.usage, CLOCK) if quotas else None
 
 
 def build_contents(plugs: Plugs, settings: Settings) -> tuple[Manifests, Blobs]:

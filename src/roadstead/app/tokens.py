@@ -136,8 +136,19 @@ def _signing_keys(settings: Settings, issue: IssueSettings, store: DatabaseToken
 
 
 def _master_key(settings: Settings) -> Secret:
-    """Return the master key that was given; beside a data directory of our own, else, one that is made and kept."""
-    return settings.auth.master_key or kept_master_key(settings.storage.path / MASTER_KEY_FILE)
+    """Return the master key that was given; beside a data directory of our own, else, one that is made and kept.
+
+    Raises KeysUnreadableError where that can't be read or made.
+    """
+    if settings.auth.master_key is not None:
+        return settings.auth.master_key
+    path = settings.storage.path / MASTER_KEY_FILE
+    try:
+        return kept_master_key(path)
+    except OSError as error:
+        raise KeysUnreadableError(f"the master key in {path}", error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise KeysUnreadableError(f"the master key in {path}", "it is not ASCII") from error
 
 
 def trusted_keys(settings: TokenSettings) -> TrustedKeys:

@@ -65,13 +65,15 @@ class Access:
             return await self._sign_in(credentials, mark)
         except (CredentialsWrongError, AttemptsTooManyError) as error:
             claimed = f"user:{credentials.username}" if isinstance(credentials, Password) else "a token"
-            self.refused(str(ANONYMOUS), credentials.client, ActKind.SIGN_IN, claimed, str(error))
+            # How long to wait is another number each time, of one and the same.
+            reason = "too many wrong passwords" if isinstance(error, AttemptsTooManyError) else str(error)
+            self.refused(str(ANONYMOUS), credentials.client, ActKind.SIGN_IN, claimed, reason)
             raise
 
     def refused(self, by: str, client: str, kind: ActKind, target: str, reason: str) -> None:
         """Take note for the audit log that somebody was kept out."""
         if self._refusals is not None:
-            self._refusals.note(Refused(by, client, kind, printable(target)), reason)
+            self._refusals.note(Refused(by, client, kind, printable(target), printable(reason)))
 
     async def _sign_in(self, credentials: Credentials, mark: bytes | None) -> Caller:
         verdicts: list[Verdict] = []

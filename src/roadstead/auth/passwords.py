@@ -25,12 +25,15 @@ THREADS = 2
 REMEMBERED = 1024
 REMEMBERED_S = 3600.0
 
-_BCRYPT = re.compile(r"\$2[abxy]\$(\d\d)\$[./A-Za-z0-9]{53}")
+_BCRYPT = re.compile(r"\$2[abxy]\$(\d\d)\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")  # the salt's last two bits
 _BCRYPT_MAX_COST = 16  # some 5 s; a hash beyond it would hold up everybody
 _APR1 = re.compile(r"\$apr1\$[./A-Za-z0-9]{1,8}\$[./A-Za-z0-9]{22}")
 _SHA = re.compile(r"\{SHA\}[A-Za-z0-9+/]{27}=")
-_CRYPT = re.compile(r"\$([56])\$(?:rounds=\d{1,7}\$)?[./A-Za-z0-9]{1,16}\$[./A-Za-z0-9]{43,86}")
-_ARGON2 = re.compile(r"\$argon2id\$v=19\$[a-z0-9=,]+\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+")
+_ROUNDS = r"(?:rounds=[1-9]\d{3,6}\$)?"  # fewer than 1,000 there never are
+_CRYPT = re.compile(rf"\$(?:5\${_ROUNDS}[./A-Za-z0-9]{{1,16}}\$[./A-Za-z0-9]{{43}}"
+                    rf"|6\${_ROUNDS}[./A-Za-z0-9]{{1,16}}\$[./A-Za-z0-9]{{86}})")  # fmt: skip
+_ARGON2 = re.compile(r"\$argon2id\$v=19\$m=(\d{1,9}),t=\d{1,2},p=\d{1,2}\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{6,}")
+_ARGON2_MAX_MEMORY_KIB = 1 << 20
 
 _ARGON2_MEMORY_KIB = 19 << 10
 _ARGON2_PASSES = 2
@@ -43,7 +46,13 @@ def objection(hashed: str) -> str | None:
     if bcrypt is not None:
         cost = int(bcrypt[1])
         return None if 4 <= cost <= _BCRYPT_MAX_COST else f"bcrypt's cost is {cost}, expected 4 to {_BCRYPT_MAX_COST}"
-    if any(kind.fullmatch(hashed) for kind in (_APR1, _SHA, _CRYPT, _ARGON2)):
+    argon2 = _ARGON2.fullmatch(hashed)
+    if argon2 is not None:
+        is_taken = int(argon2[1]) <= _ARGON2_MAX_MEMORY_KIB
+        return (
+            None if is_taken else f"argon2's memory is {argon2[1]} KiB, expected {_ARGON2_MAX_MEMORY_KIB} at the most"
+        )
+    if any(kind.fullmatch(hashed) for kind in (_APR1, _SHA, _CRYPT)):
         return None
     return "the password is of no kind that is known here: bcrypt (htpasswd -B), apr1, SHA-crypt or {SHA}"
 
@@ -51,8 +60,17 @@ def objection(hashed: str) -> str | None:
 def check(hashed: str, password: str) -> bool:
     """Say whether the password is the one that was hashed; slow where its kind is, and of a kind that is known.
 
-    The libraries are loaded when a hash of theirs comes by: most servers meet one kind.
+    A hash that only looks like one fits no password, and a password that the kind can't have (apr1 has none with a
+    zero character) fits no hash.
     """
+    try:
+        return _check(hashed, password)
+    except ValueError:
+        return False
+
+
+def _check(hashed: str, password: str) -> bool:
+    # The libraries are loaded when a hash of theirs comes by: most servers meet one kind.
     match hashed[:4]:
         case "$2a$" | "$2b$" | "$2x$" | "$2y$":
             import bcrypt
@@ -81,11 +99,11 @@ def _check_crypt(hashed: str, password: str) -> bool:
 
 def _check_argon2(hashed: str, password: str) -> bool:
     from argon2 import PasswordHasher
-    from argon2.exceptions import VerifyMismatchError
+    from argon2.exceptions import VerificationError
 
     try:
         return PasswordHasher().verify(hashed, password)
-    except VerifyMismatchError:
+    except VerificationError:  # it is another one, or nothing that could be checked
         return False
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from roadstead.acts import Asked
 from roadstead.auth.caller import Caller, Scope
 from roadstead.auth.credentials import Credentials
 from roadstead.auth.principal import Grant, Principal
-from roadstead.auth.proof import Bond, Holder, ProofKind
+from roadstead.auth.proof import Bond, ProofKind
 from roadstead.secret import Secret
 
 
@@ -308,6 +308,14 @@ class RefreshTokenStore(Protocol):
     async def remove_refresh_tokens(self, principal: Principal) -> int:
         """Remove all tokens of one caller; return how many there were."""
         ...
+
+
+class Holder(NamedTuple):
+    """Somebody who has a proof that counts now: ``of`` is a key's id or a hash, ``scope`` what a key is limited to."""
+
+    principal: Principal
+    of: str
+    scope: Scope | None = None
 
 
 class Identities(Protocol):

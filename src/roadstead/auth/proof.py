@@ -8,9 +8,7 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Self
-
-from roadstead.auth.principal import Principal
+from typing import Self
 
 
 class ProofKind(StrEnum):
@@ -27,13 +25,6 @@ class Proof:
 
     kind: ProofKind
     of: str = field(repr=False)
-
-
-class Holder(NamedTuple):
-    """Somebody who has a proof that counts now, and what it is: a key's id or a hash."""
-
-    principal: Principal
-    of: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Refused access on its way to the audit log: summed up, so that a flood of it can't fill a disk.
 
-Refusals alike (who, from where, to do what, where) within a few seconds are one line with a count. A worker writes no
-more than so many lines in a time; what is beyond that is told by one line with its number.
+Refusals alike (who, from where, to do what, where, why) within a few seconds are one line with a count. A worker
+writes no more than so many lines in a time; what is beyond that is told by one line with its number.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from time import monotonic
 
 import structlog
 
-from roadstead.acts import Act, ActKind, ActStore, Outcome, printable
+from roadstead.acts import Act, ActKind, ActStore, Outcome
 from roadstead.clock import Clock
 from roadstead.errors import UnavailableError
 
@@ -40,12 +40,12 @@ class Refused:
     client: str
     kind: ActKind
     target: str
+    reason: str
 
 
 @dataclass(slots=True)
 class _Tally:
     at: datetime
-    reason: str
     count: int = 0
 
 
@@ -71,14 +71,14 @@ class Refusals:
         self._waiting: dict[Refused, _Tally] = {}
         self._beyond: _Tally | None = None
 
-    def note(self, refused: Refused, reason: str) -> None:
+    def note(self, refused: Refused) -> None:
         """Count a refusal; it waits for nothing."""
         tally = self._waiting.get(refused)
         if tally is None:
             if len(self._waiting) >= MAX_WAITING:
                 self._pass_over(1)
                 return
-            tally = self._waiting[refused] = _Tally(self._clock.now(), printable(reason))
+            tally = self._waiting[refused] = _Tally(self._clock.now())
         tally.count += 1
 
     async def run(self) -> None:
@@ -119,12 +119,12 @@ class Refusals:
                 self._pass_over(tally.count)
         if self._beyond is not None and left > 0:
             beyond, self._beyond = self._beyond, None
-            lines.append(_line(Refused(_EVERYBODY, "", ActKind.ACCESS, ""), beyond))
+            lines.append(_line(Refused(_EVERYBODY, "", ActKind.ACCESS, "", _BEYOND), beyond))
         return lines
 
     def _pass_over(self, count: int) -> None:
         if self._beyond is None:
-            self._beyond = _Tally(self._clock.now(), _BEYOND)
+            self._beyond = _Tally(self._clock.now())
         self._beyond.count += count
 
 
@@ -136,6 +136,6 @@ def _line(refused: Refused, tally: _Tally) -> Act:
         kind=refused.kind,
         target=refused.target,
         outcome=Outcome.DENIED,
-        reason=tally.reason,
+        reason=refused.reason,
         count=tally.count,
     )

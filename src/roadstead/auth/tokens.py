@@ -18,9 +18,9 @@ from joserfc import jws
 from joserfc.errors import SecurityWarning
 
 from roadstead.auth.caller import Caller
-from roadstead.auth.ports import Identities, Verdict
+from roadstead.auth.ports import Holder, Identities, Verdict
 from roadstead.auth.principal import ANONYMOUS, Grant, Principal, PrincipalKind
-from roadstead.auth.proof import Bond, Bonds, Holder, Proof
+from roadstead.auth.proof import Bond, Bonds, Proof
 from roadstead.auth.signing_keys import SigningKey, SigningKeys
 from roadstead.auth.trusted_keys import TrustedKeys
 from roadstead.auth.verifying import TokenInvalidError, TokenRules, TokenVerifier
@@ -128,7 +128,8 @@ class OwnTokens:
         proof = None if bond is None else Proof(bond.kind, holder.of)
         if bond is not None and proof is not None and not self._bonds.holds(bond, proof):
             raise TokenInvalidError("the password that it was got by is another one now")
-        caller = Caller(holder.principal, grants=claims.grants, via="token", expires_at=claims.expires_at, proof=proof)
+        # What a token grants was cut down to what the key is good for; a listing asks for what no token names.
+        caller = Caller(holder.principal, claims.grants, holder.scope, "token", claims.expires_at, proof)
         return Verdict(caller, read, (holder, published))
 
     async def _standing(

@@ -13,7 +13,7 @@ from roadstead.cli.certificate import tls_plan
 from roadstead.db.errors import DriverMissingError
 from roadstead.db.postgres import check_driver
 from roadstead.oci.layer import LayerInvalidError
-from roadstead.settings.check import is_postgresql, sqlite_path
+from roadstead.settings.check import is_postgresql, sqlite_path, unreadable
 from roadstead.settings.findings import Finding
 from roadstead.settings.model import LayerSettings, RuleSettings, Settings, StorageDriver
 from roadstead.storage.drivers.s3 import S3ExtraMissingError
@@ -34,6 +34,7 @@ def preflight(settings: Settings) -> Iterator[Finding]:
     yield from _certificate(settings)
     yield from _htpasswd(settings)
     yield from _token_keys(settings)
+    yield from _master_key(settings)
     yield from _signatures(settings)
     yield from _extras(settings)
 
@@ -94,16 +95,30 @@ def _certificate(settings: Settings) -> Iterator[Finding]:
 def _token_keys(settings: Settings) -> Iterator[Finding]:
     if settings.auth.token is None:
         return
-    # So does reading keys; what isn't there at all is check_settings' to tell.
+    # So does reading keys; what can't be read at all is check_settings' to tell.
     from roadstead.app.tokens import trusted_keys
     from roadstead.auth.trusted_keys import KeysUnreadableError
 
     named = [path for path in (settings.auth.token.rootcertbundle, settings.auth.token.jwks) if path is not None]
-    if all(path.exists() for path in named):
+    if all(unreadable(path) is None for path in named):
         try:
             trusted_keys(settings.auth.token)
         except KeysUnreadableError as error:
             yield Finding("auth.token", str(error))
+
+
+def _master_key(settings: Settings) -> Iterator[Finding]:
+    """Yield that the key which is kept can't be read; where there is none, the start makes one."""
+    if settings.issue is None or settings.auth.master_key is not None:
+        return
+    # What gives tokens is loaded only where there are some.
+    from roadstead.app.tokens import MASTER_KEY_FILE
+
+    path = settings.storage.path / MASTER_KEY_FILE
+    reason = unreadable(path) if os.path.lexists(path) else None
+    if reason is not None:
+        advice = "It is the file of the user who serves: run this as that one."
+        yield Finding("auth.master_key", f"{path} cannot be read: {reason}", advice=advice)
 
 
 def _signatures(settings: Settings) -> Iterator[Finding]:

@@ -84,7 +84,9 @@ says what is wrong.
 - A variable's name with `_FILE` behind it (`ROADSTEAD_DATABASE_URL_FILE`) names a file that holds the value.
 - Inside any value `${env:NAME}` stands for an environment variable, `${file:PATH}` for a file's content,
   `${secret:NAME#KEY}` for a key of a secret in AWS Secrets Manager and `${ssm:NAME}` for a parameter of AWS Systems
-  Manager ([Keep secrets elsewhere](../how-to/secrets.md)); `$${` is a plain `${`.
+  Manager ([Keep secrets elsewhere](../how-to/secrets.md)); `$${` is a plain `${`. One that leads to nothing is an error.
+- An empty variable is as good as none, except where that would be dangerous: in `[auth]` and `[tls]`, for a secret, for
+  `database.url` and `storage.path` it is an error.
 - An unknown key or `ROADSTEAD_` variable is an error. The variables that Kubernetes makes for a Service called
   `roadstead` are ignored.
 """

@@ -9,7 +9,7 @@ manifest or the blob exists or not: the guard has decided before anybody looked.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -151,6 +151,11 @@ class Guard:
             client=request.client,
             reason=decision.because,
         )
+        if decision.by_token and not caller.is_anonymous:
+            # Clients ask for a token first, and are told no by one that is good for less than they have asked.
+            by_policy = self._access.decide(replace(caller, grants=None), action, repository)
+            if not by_policy.allowed:
+                self._note(wish, caller, by_policy.because)
         if caller.is_anonymous or decision.by_token:
             wanted = (needed(action, wish.named),)
             if decision.by_token:
@@ -162,11 +167,14 @@ class Guard:
                 values = _values(wish.challenges, request, wanted)
             if values:
                 return SignInNeededError(said, values, wanted)
-        what = "the registry" if repository is None else repository
-        self._access.refused(
-            str(caller.principal), request.client or "", ActKind.ACCESS, f"{action} {what}", decision.because
-        )
-        return AccessDeniedError(f"{caller.principal} may not {action} {what}")
+        if not decision.by_token:
+            self._note(wish, caller, decision.because)
+        return AccessDeniedError(f"{caller.principal} may not {action} {_place(repository)}")
+
+    def _note(self, wish: "_Wish", caller: Caller, reason: str) -> None:
+        """Take note for the audit log of a refusal."""
+        target = f"{wish.action} {_place(wish.repository)}"
+        self._access.refused(str(caller.principal), wish.request.client or "", ActKind.ACCESS, target, reason)
 
     def _ask_again(self, wish: "_Wish", error: SignInNeededError) -> None:
         """Add to an error how to sign in; what came was wrong."""
@@ -186,6 +194,10 @@ class _Wish:
     repository: str | None
     named: str | None
     challenges: Challenges  # how they are asked to sign in for it
+
+
+def _place(repository: str | None) -> str:
+    return "the registry" if repository is None else repository
 
 
 def _claimed(request: Request) -> str | None:

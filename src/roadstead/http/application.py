@@ -143,14 +143,15 @@ class Application:
     async def _respond(self, request: Request, finished: Finished) -> AnyResponse:
         tell: Callable[[BaseException], Response] = respond
         try:
-            route, found = self._router.match(request.method, self._outside.inside(request.path))
+            path = self._outside.inside(request.path)
+            route, found = self._router.match(request.method, path)
             finished.route = route.name
             tell = route.tell or respond
             if self._hosts is not None and route.is_for_clients:
                 self._hosts.check(request)
             services = self._services
             if services is not None:
-                if not services.gate.is_open and request.path.startswith("/v2"):
+                if not services.gate.is_open and path.startswith("/v2"):
                     await services.gate.check()
                 if services.limits is not None:
                     return await services.limits.serve(request, route, found, services, _admitted, _handled)

@@ -1,5 +1,6 @@
 """What can only be judged of settings as a whole: one function a question, each returning findings."""
 
+import errno
 import ipaddress
 import os
 import re
@@ -93,6 +94,15 @@ def sqlite_path(url: str) -> Path | None:
 def is_postgresql(url: str) -> bool:
     """Say whether a database's URL is one of PostgreSQL."""
     return url.partition(":")[0].partition("+")[0] in _POSTGRESQL
+
+
+def unreadable(path: Path) -> str | None:
+    """Say why a file can't be read, as the system has it; None: it can."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))  # a pipe need not have a writer yet
+    except OSError as error:
+        return error.strerror or str(error)
+    return os.strerror(errno.EISDIR) if path.is_dir() else None
 
 
 def _server(settings: Settings) -> Iterator[Finding]:
@@ -215,6 +225,14 @@ def _storage(settings: Settings) -> Iterator[Finding]:
 
 def _database(settings: Settings) -> Iterator[Finding]:
     url = settings.database_url
+    if settings.database.url == "":
+        yield Finding(
+            "database.url",
+            "is empty",
+            advice="Leave it out, and it is SQLite in the data directory.",
+            id="secret.empty",
+        )
+        return
     if settings.is_rebuildable:
         yield from _rebuildable(settings)
     if url.partition(":")[0].partition("+")[0] == _SQLITE:
@@ -345,8 +363,8 @@ def _auth(settings: Settings) -> Iterator[Finding]:
             )
         elif not path.is_file():
             yield Finding("auth.htpasswd", f"{path} does not exist", advice=f"Make it with: htpasswd -cB {path} NAME")
-        elif not os.access(path, os.R_OK):
-            yield Finding("auth.htpasswd", f"{path} cannot be read")
+        elif (reason := unreadable(path)) is not None:
+            yield Finding("auth.htpasswd", f"{path} cannot be read: {reason}")
     if auth.token is not None:
         yield from _token(auth.token)
     yield from _issue(settings)
@@ -364,8 +382,8 @@ def _token(token: TokenSettings) -> Iterator[Finding]:
     if token.rootcertbundle is None and token.jwks is None:
         yield Finding("auth.token.rootcertbundle", "the keys that sign are needed: here, or as auth.token.jwks")
     for name, path in (("rootcertbundle", token.rootcertbundle), ("jwks", token.jwks)):
-        if path is not None and not os.access(path, os.R_OK):
-            yield Finding(f"auth.token.{name}", f"{path} cannot be read")
+        if path is not None and (reason := unreadable(path)) is not None:
+            yield Finding(f"auth.token.{name}", f"{path} cannot be read: {reason}")
     for algorithm in token.signing_algorithms:
         if algorithm not in _SIGNING:
             told = f"expected some of {', '.join(_SIGNING)}, got {algorithm!r}{nearest(algorithm, _SIGNING)}"
@@ -471,8 +489,8 @@ def _issuer(key: str, issuer: IssuerSettings) -> Iterator[Finding]:
         yield Finding(f"{key}.leeway", "expected 5m at the most; have the clocks set instead")
     if not issuer.sign_in_again:
         yield Finding(f"{key}.sign_in_again", "expected more than 0s")
-    if issuer.ca is not None and not os.access(issuer.ca, os.R_OK):
-        yield Finding(f"{key}.ca", f"{issuer.ca} cannot be read")
+    if issuer.ca is not None and (reason := unreadable(issuer.ca)) is not None:
+        yield Finding(f"{key}.ca", f"{issuer.ca} cannot be read: {reason}")
 
 
 def _issuer_words(key: str, issuer: IssuerSettings) -> Iterator[Finding]:
@@ -578,8 +596,8 @@ def _signatures(settings: Settings) -> Iterator[Finding]:
         for number, entry in enumerate(policy.keys):
             if (entry.path is None) == (entry.pem is None):
                 yield Finding(f"{key}.keys[{number}]", "expected a path or the PEM itself, one of the two")
-            elif entry.path is not None and not os.access(entry.path, os.R_OK):
-                yield Finding(f"{key}.keys[{number}]", f"{entry.path} cannot be read")
+            elif entry.path is not None and (reason := unreadable(entry.path)) is not None:
+                yield Finding(f"{key}.keys[{number}]", f"{entry.path} cannot be read: {reason}")
 
 
 def _is_platform(text: str) -> bool:

@@ -64,6 +64,8 @@ TABLES = (
 )
 """Tables within settings."""
 
+_FREE_TABLES = (Headers, LogFields, SentHeaders)
+
 _LOCATION = re.compile(r"(?i:(?:https?|docker)://|data:)")
 _PATH_WILL_DO = (LayerSettings, HtpasswdSettings, KeySettings)
 _PEM = "-----BEGIN "
@@ -108,20 +110,22 @@ def field_types(table: Any) -> Mapping[str, Any]:
 def convert(kind: Any, raw: object, key: str, source: Source) -> Any:
     """Return `raw` as a value of type `kind`; raises ConversionError with every finding in it."""
     textual = source.textual
-    if isinstance(raw, str) and source.environment is not None and "${" in raw:
+    optional = isinstance(kind, types.UnionType)
+    if optional:
+        kind = typing.get_args(kind)[0]
+    if isinstance(raw, str) and source.environment is not None and "${" in raw and not _holds_texts(kind, raw, source):
         try:
             resolve = resolve_url_references if key == _DATABASE_URL else resolve_references
             raw = resolve(raw, environment=source.environment, directory=source.directory)
         except ReferenceInvalidError as error:
             raise ConversionError(Finding(key, str(error), source.name, error.advice(), error.id)) from error
-        if not raw and Secret in (kind, *typing.get_args(kind)):
-            # Serving as if no secret were named would be serving with another one, or with none.
-            raise ConversionError(Finding(key, "what it refers to is empty", source.name, id="secret.empty"))
+        source = dataclasses.replace(source, environment=None)  # what came in is not searched again
         textual = True
-    if isinstance(kind, types.UnionType):
-        if raw is None or (textual and raw == ""):
-            return None
-        kind = typing.get_args(kind)[0]
+    if optional and (raw is None or (textual and raw == "")):
+        return None
+    if optional and kind is Secret and raw == "":
+        advice = "Give it a value; to do without, leave it out."
+        raise ConversionError(Finding(key, "is empty", source.name, advice, "secret.empty"))
     if kind is Secret and isinstance(raw, str) and (wrong := blanks_around(raw)) is not None:
         advice = "Write it without them."
         raise ConversionError(Finding(key, f"it has {wrong}", source.name, advice, "secret.whitespace"))
@@ -129,7 +133,7 @@ def convert(kind: Any, raw: object, key: str, source: Source) -> Any:
         return _many(typing.get_args(kind)[0], raw, key, source, textual=textual)
     if kind in TABLES:
         return _table(kind, raw, key, source)
-    if kind in (Headers, LogFields, SentHeaders):
+    if kind in _FREE_TABLES:
         return _free_table(kind, raw, key, source, textual=textual)
     try:
         return _one(kind, raw, source, textual=textual)
@@ -137,11 +141,21 @@ def convert(kind: Any, raw: object, key: str, source: Source) -> Any:
         raise ConversionError(Finding(key, str(error), source.name)) from error
 
 
+def _holds_texts(kind: Any, raw: str, source: Source) -> bool:
+    """Say whether a variable's text is JSON as it is written: what is referred to then stands in the texts in it."""
+    if not source.textual or not (typing.get_origin(kind) is tuple or kind in (*TABLES, *_FREE_TABLES)):
+        return False
+    try:
+        return isinstance(json.loads(raw), list | dict)
+    except ValueError:
+        return False
+
+
 def _one(kind: Any, raw: object, source: Source, *, textual: bool) -> object:
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return _choice(kind, raw)
     if kind is Path:
-        return source.directory / Path(_text(raw)).expanduser()
+        return source.directory / _read_path(raw)
     reader = _READERS.get(kind)
     if reader is None:
         raise TypeError(f"no reader for settings of type {kind!r}")
@@ -241,6 +255,13 @@ def _text(raw: object, expected: str = "a text") -> str:
     if not isinstance(raw, str):
         raise InvalidError(f"expected {expected}, got {_told(raw)}")
     return raw
+
+
+def _read_path(raw: object) -> Path:
+    text = _text(raw)
+    if not text:  # it would be the directory that paths begin at
+        raise InvalidError("expected a path, got an empty text")
+    return Path(text).expanduser()
 
 
 def _read_text(raw: object, textual: bool) -> str:  # noqa: FBT001 - one shape for all readers

@@ -195,7 +195,9 @@ class _Reader:
             node.items[:] = [self._resolved(each, f"{path}[{at}]") for at, each in enumerate(node.items)]
         elif _REFERENCE.search(node.text):
             try:
-                text = resolve_references(node.text, environment=self._environment, directory=self._path.parent)
+                text = resolve_references(
+                    node.text, environment=self._environment, directory=self._path.parent, foreign=True
+                )
             except ReferenceInvalidError as error:
                 found = Finding(path, str(error), str(self._path), error.advice(), error.id)
                 self._out.findings.append(found)

@@ -11,7 +11,6 @@ file names it where distribution's variables know only its internal name.
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from roadstead.settings.distribution_keys import BY_PATH, FIELD_NAMES, FREE_NAMES, KEYS, LISTS, Kind
 from roadstead.settings.findings import Finding, nearest
@@ -70,10 +69,13 @@ def apply_variables(
             if _names_file(parts):
                 if name.removesuffix("_FILE") in environment:
                     raise _VariableError(f"{name.removesuffix('_FILE')} is set too: set one of them")
-                node: Node = _from_file(name, value)
                 parts = parts[:-1]
+                node: Node = _from_file(name, value)
             else:
                 node = _parsed(name, value, warnings)
+            if parts == ["AUTH"] and not value.strip() and isinstance(root.children.get("auth"), Table):
+                told = "the variable is empty and takes the section out: nobody has to sign in by it"
+                warnings.append(Finding("auth", told, name))
             _put(root, "", parts, node)
         except _VariableError as error:
             findings.append(Finding(_dotted(parts), str(error), name, id=error.id))
@@ -100,7 +102,7 @@ def _dotted(parts: Sequence[str]) -> str:
 
 def _from_file(name: str, path: str) -> Scalar:
     try:
-        text = read_value_file(Path(path))
+        text = read_value_file(path)
     except ReferenceInvalidError as error:
         raise _VariableError(str(error), error.id) from error
     return Scalar(text, plain=True, origin=Origin(OriginKind.ENVIRONMENT, name))

@@ -9,11 +9,13 @@ Wave's (``wave.py``).
 
 import re
 import tomllib
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from roadstead.secret import Secret
 from roadstead.settings.check import check_settings
 from roadstead.settings.convert import ConversionError, Source, convert, field_types
 from roadstead.settings.distribution import Reading, is_distribution, read_distribution
@@ -26,6 +28,12 @@ from roadstead.settings.wave import is_wave, read_wave
 PREFIX = "ROADSTEAD_"
 LISTS = {"upstreams": "registries"}
 """Sections that may be written as a list of tables, ``[[upstreams]]``, and the key that this list is."""
+
+_GUARDED = ("auth.", "tls.")
+_PLACES = ("database.url", "storage.path")
+_EMPTY_ADVICE = (
+    "It may have been filled from another one that isn't set. Give it a value; to do without the setting, leave {} out."
+)
 
 _FILE = "_FILE"  # behind a variable's name: its value is in the file that this one names
 _SQLITE_FILE = re.compile(r"(sqlite(?:\+[a-z]+)?:///)([^/?][^?]*)(.*)", re.DOTALL)
@@ -79,6 +87,8 @@ def load_with_findings(
     loaded, findings = _loaded(config, environment, overrides or {}, directory or Path.cwd())
     # What is said of a default that only stands in for a slip would mislead.
     told = {_setting(finding.key) for finding in findings}
+    told_there = {f"{finding.where}:{_setting(finding.key)}" for finding in findings}  # by another's keys
+    told |= {setting for setting, origin in loaded.origins.items() if origin.name in told_there}
     judged = (_placed(finding, loaded.origins) for finding in check(loaded.settings))
     found = [*findings, *(finding for finding in judged if _setting(finding.key) not in told)]
     return loaded, [_as_written(finding, loaded.origins) for finding in found]
@@ -277,7 +287,10 @@ def _from_environment(environment: Mapping[str, str], directory: Path, findings:
     for name, text in environment.items():
         if not name.startswith(PREFIX):
             continue
-        if name in names:
+        if name in names and not text and _is_no_choice(names[name]):
+            advice = _EMPTY_ADVICE.format(name)
+            findings.append(Finding(names[name], "the variable is empty", name, advice, "secret.empty"))
+        elif name in names:
             origin = Origin(OriginKind.ENVIRONMENT, name, find_references(text))
             given[names[name]] = Given(text, origin, Source(name, directory, environment, textual=True))
         elif name.removesuffix(_FILE) in names:
@@ -289,6 +302,15 @@ def _from_environment(environment: Mapping[str, str], directory: Path, findings:
     return given
 
 
+def _is_no_choice(key: str) -> bool:
+    """Say whether an empty variable can't be meant: who may sign in, what encrypts, where things lie, any secret.
+
+    To take it for no word would be to serve more openly than was asked for, or from elsewhere. Of other settings it
+    means what leaving it out means.
+    """
+    return key.startswith(_GUARDED) or key in _PLACES or Secret in typing.get_args(keys()[key])
+
+
 def _from_value_file(
     name: str, path: str, key: str, environment: Mapping[str, str], directory: Path, findings: list[Finding]
 ) -> dict[str, Given]:
@@ -298,7 +320,7 @@ def _from_value_file(
         findings.append(Finding(key, f"{other} is set too: set one of them", name))
         return {}
     try:
-        text = read_value_file(directory / path)
+        text = read_value_file(path, directory)
     except ReferenceInvalidError as error:
         findings.append(Finding(key, str(error), name, error.advice(), error.id))
         return {}

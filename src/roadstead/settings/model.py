@@ -435,7 +435,8 @@ class IssueSettings:
         "2 needs it if it shall believe our tokens.",
     )
     rotate_every: timedelta = setting(
-        timedelta(days=90), "How long a key signs. Then another does, and the old one is known until its tokens end."
+        timedelta(days=90),
+        "How long a key signs: an hour at the least. Then another does, and the old one is known until its tokens end.",
     )
 
 

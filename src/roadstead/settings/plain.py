@@ -1,5 +1,6 @@
 """Settings as plain data and back: how they travel to other processes, and how they are shown."""
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from roadstead.settings.model import Settings
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
 from roadstead.settings.tables import Headers, LogFields, SentHeaders
 
+_PASSWORD_PARAMETER = re.compile(r"([?&][a-z_]*password=)[^&#]*", re.IGNORECASE)
 _ALREADY_RESOLVED = Source(None, Path("/"), None)
 
 
@@ -51,9 +53,10 @@ def _sections(settings: Settings, *, masked: bool) -> dict[str, dict[str, Any]]:
 
 
 def without_password(url: str) -> str:
-    """Return the URL with ``***`` for its password."""
+    """Return the URL with ``***`` for its passwords: before the host, and among its parameters."""
     password = urlsplit(url).password
-    return url.replace(f":{password}@", ":***@", 1) if password else url
+    shown = url.replace(f":{password}@", ":***@", 1) if password else url
+    return _PASSWORD_PARAMETER.sub(r"\1***", shown)
 
 
 def _plain(value: object, kind: Any, *, masked: bool) -> Any:

@@ -11,10 +11,13 @@ from urllib.parse import quote
 
 from roadstead.errors import InvalidError
 
-_REFERENCE = re.compile(r"\$(?:(?P<literal>\$)(?=\{)|\{(?P<kind>[A-Za-z0-9_-]*):?(?P<name>[^}]*)\})")
+_REFERENCE = re.compile(
+    r"\$(?:(?P<literal>\$)(?=\{)|\{(?P<kind>[A-Za-z0-9_-]*):?(?P<name>(?:[^}$]|\$(?!\{))*)(?P<end>\}?))"
+)
 # The user and password of a URL, as they are written: references among them may hold anything.
 _CREDENTIALS = re.compile(r"[a-z0-9+]+://(?:\$\{[^}]*\}|[^/?#@$]|\$(?!\{))*@", re.IGNORECASE)
 _PEM = "-----BEGIN "
+_KINDS = frozenset({"env", "file", "secret", "ssm"})
 _KNOWN = "${env:NAME}, ${file:PATH}, ${secret:NAME#KEY} and ${ssm:NAME}"
 
 
@@ -43,20 +46,23 @@ def blanks_around(value: str) -> str | None:
 
 def find_references(text: str) -> tuple[str, ...]:
     """Return the references in a text as they are written; they tell a place, never a value."""
-    return tuple(match[0] for match in _REFERENCE.finditer(text) if match["kind"] is not None)
+    return tuple(match[0] for match in _REFERENCE.finditer(text) if match["end"])
 
 
-def resolve_references(text: str, *, environment: Mapping[str, str], directory: Path) -> str:
+def resolve_references(text: str, *, environment: Mapping[str, str], directory: Path, foreign: bool = False) -> str:
     """Put what is referred to in its place; ``$${`` stands for ``${`` itself.
 
-    A relative file is sought in `directory`; one newline at a file's end is no part of the value.
-    What came in is not searched again. Raises ReferenceInvalidError, also where blanks are around what came in.
+    A relative file is sought in `directory`; one newline at a file's end is no part of the value. What came in is not
+    searched again. `foreign`: a ``${`` that begins no reference of ours and has no end is the text's own.
+    Raises ReferenceInvalidError, also where what came in is empty, or has blanks around it.
     """
 
     def value(match: re.Match[str]) -> str:
         if match["literal"]:
             return "$"
-        return _usable(match[0], _follow(match[0], match["kind"], match["name"], environment, directory))
+        if foreign and not match["end"] and match["kind"] not in _KINDS:
+            return match[0]
+        return _value(match, environment, directory)
 
     return _REFERENCE.sub(value, text)
 
@@ -73,19 +79,34 @@ def resolve_url_references(text: str, *, environment: Mapping[str, str], directo
     def value(match: re.Match[str]) -> str:
         if match["literal"]:
             return "$"
-        found = _usable(match[0], _follow(match[0], match["kind"], match["name"], environment, directory))
+        found = _value(match, environment, directory)
         return quote(found, safe="") if match.end() <= end else found
 
     return _REFERENCE.sub(value, text)
 
 
-def _usable(written: str, value: str) -> str:
-    """Return what a reference led to; an empty variable may stand for nothing, blanks are nobody's intention."""
+def _value(match: re.Match[str], environment: Mapping[str, str], directory: Path) -> str:
+    """Return what a reference leads to: something, and no blanks around it, which are nobody's intention."""
+    if not match["end"]:
+        # Not all of it: what stands behind may be meant as something else, be it a secret.
+        begins = f"${{{match['kind']}:{_beginning(match['name'])}" if match["kind"] in _KINDS else "${"
+        advice = "Close it, as in ${env:NAME}; a plain ${ is written $${."
+        raise ReferenceInvalidError(f"{begins}… is a reference without the }} at its end", advice=advice)
+    value = _follow(match[0], match["kind"], match["name"], environment, directory)
+    if not value:
+        # Whoever refers to something means it to be there; to go on without it would be to serve more openly than was
+        # said, or from elsewhere.
+        advice = "Give it a value, or take the setting out."
+        raise ReferenceInvalidError(f"what {match[0]} refers to is empty", "secret.empty", advice)
     wrong = blanks_around(value)
     if wrong is not None:
-        message = f"what {written} refers to has {wrong}"
+        message = f"what {match[0]} refers to has {wrong}"
         raise ReferenceInvalidError(message, "secret.whitespace", "Store it again without them.")
     return value
+
+
+def _beginning(name: str) -> str:
+    return re.split(r"[^\w./-]", name, maxsplit=1)[0]
 
 
 def _follow(written: str, kind: str, name: str, environment: Mapping[str, str], directory: Path) -> str:
@@ -100,9 +121,10 @@ def _follow(written: str, kind: str, name: str, environment: Mapping[str, str], 
         try:
             return path.read_text(encoding="utf-8").removesuffix("\n")
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            message = f"{written} refers to {path}, which cannot be read: {reason}"
-            raise ReferenceInvalidError(message, "secret.missing") from error
+            reason, finding = _unreadable(error)
+            raise ReferenceInvalidError(
+                f"{written} refers to {path}, which cannot be read: {reason}", finding
+            ) from error
     if kind in ("secret", "ssm") and name.strip("#"):
         return _from_aws(written, kind, name)
     raise ReferenceInvalidError(f"{written} is not a reference; known are {_KNOWN}")
@@ -118,18 +140,31 @@ def _from_aws(written: str, kind: str, name: str) -> str:
         raise ReferenceInvalidError(f"{written}: {error}", error.id, error.advice()) from error
 
 
-def read_value_file(path: Path) -> str:
+def read_value_file(name: str, directory: Path = Path()) -> str:
     """Return the value that a file holds, without one newline at its end, as a `…_FILE` variable names it.
 
-    Raises ReferenceInvalidError where it can't be read or is blank: a file that was never written is no value.
+    Raises ReferenceInvalidError where none is named, or it can't be read or is blank: a file that was never written is
+    no value.
     """
+    if not name:
+        advice = "Give the variable a path, or leave it out."
+        raise ReferenceInvalidError("is empty, and names no file", "secret.empty", advice)
+    path = directory / name
     try:
         text = path.read_text(encoding="utf-8").removesuffix("\n")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise ReferenceInvalidError(f"{path} cannot be read: {reason}", "secret.missing") from error
+        reason, finding = _unreadable(error)
+        raise ReferenceInvalidError(f"{path} cannot be read: {reason}", finding) from error
     if not text:
         raise ReferenceInvalidError(f"{path} is empty", "secret.empty")
     if not text.strip():
         raise ReferenceInvalidError(f"{path} has nothing but blanks", "secret.whitespace")
     return text
+
+
+def _unreadable(error: OSError | UnicodeDecodeError) -> tuple[str, str]:
+    """Say why a file can't be read, and the finding's name."""
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8", "secret.binary"
+    told = error.strerror or str(error)
+    return told, "secret.denied" if isinstance(error, PermissionError) else "secret.missing"

@@ -28,6 +28,7 @@ DEFAULT_LAYER = Path("pack/layers/layer.json")
 _BEGINS = re.compile(r"^(?:wave|micronaut|tower)\s*:", re.MULTILINE)
 _VERSION = re.compile(r"^version\s*:", re.MULTILINE)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_.-]*)(?::([^}]*))?\}")
+_UNCLOSED = re.compile(r"\$\{[^}]*\Z")
 _ECR = re.compile(r"(?:\d+\.dkr\.ecr\..+\.amazonaws\.com|public\.ecr\.aws)")
 _ARCHITECTURES = {"x86_64": "linux/amd64", "x86-64": "linux/amd64", "amd64": "linux/amd64", "arm64": "linux/arm64"}
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
@@ -287,17 +288,30 @@ class _Reader:
     # Values -----------------------------------------------------------------------------------------------------------
 
     def _resolved(self, path: str, node: Scalar) -> Scalar | None:
-        """Return the value with its variables; None where one that has no default isn't set, which is a finding."""
-        missing = [
-            name
-            for name, default in _VARIABLE.findall(node.text)
-            if name not in self._environment and f"${{{name}:" not in node.text
-        ]
-        if missing:
-            self._out.findings.append(Finding(path, f"${{{missing[0]}}} is not set", str(self._path)))
+        """Return the value with its variables; None where one can't be followed, which is a finding.
+
+        What is empty is no value either, unless it was written so: ``${NAME:}`` may stand for nothing.
+        """
+        if _UNCLOSED.search(node.text):
+            self._lead_nowhere(path, "${… is a variable without the } at its end")
             return None
+        for found in _VARIABLE.finditer(node.text):
+            written, name = found[0], found[1]
+            default: str | None = found[2]
+            value = self._environment.get(name, default)
+            if value is None:
+                self._lead_nowhere(path, f"{written} is not set", "secret.missing")
+                return None
+            if not value.strip() and default != "":
+                told, kind = ("has nothing but blanks", "secret.whitespace") if value else ("is empty", "secret.empty")
+                advice = f"Give it a value; ${{{name}:}} says that it may be empty."
+                self._lead_nowhere(path, f"what {written} refers to {told}", kind, advice)
+                return None
         text = _VARIABLE.sub(lambda found: self._environment.get(found[1], found[2] or ""), node.text)
         return node if text == node.text else Scalar(text, plain=True, origin=node.origin)
+
+    def _lead_nowhere(self, path: str, message: str, kind: str | None = None, advice: str | None = None) -> None:
+        self._out.findings.append(Finding(path, message, str(self._path), advice, kind))
 
     def _give(self, setting: str, raw: object, origin: Origin) -> None:
         source = Source(origin.name, self._directory, None, textual=True)

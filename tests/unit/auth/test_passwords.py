@@ -74,11 +74,26 @@ def test_bcrypt_takes_72_bytes() -> None:
 @pytest.mark.parametrize(
     "hashed",
     ["", "secret", "$1$abcdefgh$0123456789012345678901", "$2y$31$" + "a" * 53, "$2y$03$" + "a" * 53, "$2y$10$short",
-     "{SHA}short", "$apr1$toolongsalt$abcdefghijklmnopqrstuv", "rqXexS6ZhobKA"],
+     "{SHA}short", "$apr1$toolongsalt$abcdefghijklmnopqrstuv", "rqXexS6ZhobKA", "$2b$04$" + "z" * 53,
+     "$5$salt$" + "a" * 86, "$6$salt$" + "a" * 43, "$5$rounds=1$salt$" + "a" * 43, "$argon2id$v=19$m=foo$AAAA$AAAA",
+     "$argon2id$v=19$m=999999999,t=1,p=1$c2FsdHNhbHQ$AAAAAAAAAAAAAAAA"],
 )  # fmt: skip
 def test_hashes_that_are_not_taken(hashed: str) -> None:
-    """Plain text, DES, a cost that would hold up everybody: each with a reason."""
+    """Plain text, DES, one that is cut, a cost that would hold up everybody: each with a reason."""
     assert objection(hashed)
+
+
+@pytest.mark.parametrize("command", HASHES, ids=" ".join)
+def test_a_password_with_a_zero_character(command: tuple[str, ...]) -> None:
+    """It is wrong, and no error, although some kinds can't have any such."""
+    assert not check(made_by(*command), "p\0ssword")
+
+
+@pytest.mark.parametrize("hashed", ["$argon2id$v=19$m=8,t=1,p=9$c2FsdHNhbHQ$AAAAAAA", "$2b$04$" + "." * 53])
+def test_what_only_looks_like_a_hash(hashed: str) -> None:
+    """No password fits it."""
+    assert objection(hashed) is None
+    assert not check(hashed, "secret")
 
 
 @pytest.fixture

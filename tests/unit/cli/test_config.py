@@ -109,7 +109,7 @@ def test_check_lists_everything(roadstead: Roadstead, tmp_path: Path) -> None:
 
 def test_check_names_who_is_in_the_file_and_in_the_database(roadstead: Roadstead, tmp_path: Path) -> None:
     """As a warning, where the database is a file that is there; nothing is made where there is none, or no database."""
-    (tmp_path / "users").write_text("ana:$2y$05$" + "a" * 53 + "\nzoe:$2y$05$" + "a" * 53 + "\n")
+    (tmp_path / "users").write_text("ana:$2y$05$" + "." * 53 + "\nzoe:$2y$05$" + "." * 53 + "\n")
     (tmp_path / "r.toml").write_text('[storage]\npath = "data"\n[auth]\nhtpasswd = "users"\n')
 
     before = roadstead("config", "check", "r.toml")
@@ -287,3 +287,35 @@ def test_the_version_is_printed(roadstead: Roadstead) -> None:
     done = roadstead("--version")
 
     assert done.stdout.startswith("roadstead ")
+
+
+def test_a_reference_to_nothing_is_told_by_its_name_and_never_served(roadstead: Roadstead, tmp_path: Path) -> None:
+    """`config check --json` names the finding and the reference, also in a header; `serve` ends with the same."""
+    (tmp_path / "r.toml").write_text(
+        '[auth]\nhtpasswd = "${env:EMP}"\n[[events.endpoints]]\nname = "a"\nurl = "http://127.0.0.1:1/"\n'
+        'headers = { Authorization = ["Bearer ${env:EMP}"] }\nsigning_key = "${env:X"\n'
+    )
+
+    checked = roadstead("config", "check", "r.toml", "--json", environment={"EMP": ""})
+    served = roadstead("serve", "r.toml", "--listen", "127.0.0.1:0", environment={"EMP": ""})
+
+    assert (checked.returncode, served.returncode) == (1, 1)
+    assert [(each["key"], each["id"], each["message"]) for each in json.loads(checked.stdout)] == [
+        ("auth.htpasswd", "secret.empty", "what ${env:EMP} refers to is empty"),
+        ("events.endpoints[0].headers", "secret.empty", "what ${env:EMP} refers to is empty"),
+        ("events.endpoints[0].signing_key", None, "${env:X… is a reference without the } at its end"),
+    ]
+    for each in json.loads(checked.stdout):
+        assert f"{tmp_path / 'r.toml'}: {each['key']}: {each['message']}" in served.stderr
+
+
+def test_a_master_key_that_cannot_be_read_is_named(roadstead: Roadstead, tmp_path: Path) -> None:
+    """The one that is kept in the data directory: its file and why."""
+    (tmp_path / "data" / "master.key").mkdir(parents=True)
+    (tmp_path / "r.toml").write_text('[storage]\npath = "data"\n[auth.issue]\n')
+
+    checked = roadstead("config", "check", "r.toml")
+
+    assert checked.returncode == 1
+    told = f"auth.master_key: {tmp_path}/data/master.key cannot be read: Is a directory"
+    assert told in checked.stdout

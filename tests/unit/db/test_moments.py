@@ -19,3 +19,9 @@ def test_the_zone_does_not_matter() -> None:
     there = datetime(2026, 3, 1, 14, tzinfo=timezone(timedelta(hours=2)))
 
     assert to_micros(there) == to_micros(datetime(2026, 3, 1, 12, tzinfo=UTC))
+
+
+def test_what_the_calendar_has_not_is_its_end() -> None:
+    """Such a row is read, with all that stand beside it."""
+    assert from_micros(to_micros(datetime.max.replace(tzinfo=timezone(timedelta(hours=-14))))).year == 9999
+    assert from_micros(to_micros(datetime.min.replace(tzinfo=timezone(timedelta(hours=14))))).year == 1

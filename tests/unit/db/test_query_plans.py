@@ -100,6 +100,14 @@ def test_a_repositorys_size_is_a_sum_of_its_own_blobs(connection: sqlite3.Connec
     assert [step for step in steps if step.startswith("SCAN") or "<" in step] == []
 
 
+def test_open_sessions_are_found_by_when_they_took_something_in(connection: sqlite3.Connection) -> None:
+    """A week of those that were left isn't read."""
+    steps = plan(connection, usage.OPEN_UPLOADS.sqlite.text)
+
+    assert "ix_uploads_touched" in steps[0]
+    assert "touched_at>?" in steps[0]
+
+
 @pytest.mark.parametrize("query", [accounts.ACCOUNTS, accounts.ALL_KEYS])
 def test_a_page_of_accounts_begins_behind_the_one_before(connection: sqlite3.Connection, query: Query) -> None:
     """In the order of the index."""

@@ -1,5 +1,7 @@
 """What can only be judged of settings together."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -204,3 +206,22 @@ def test_endpoints_of_events(endpoints: list[dict[str, object]], key: str, said:
     assert said in finding
     assert "hunter2" not in finding
     assert told(tmp_path, events__endpoints=[GOOD]) == []
+
+
+def test_files_that_cannot_be_read_are_named_with_the_reason(tmp_path: Path) -> None:
+    """Of keys and certificates, as the system tells it; a pipe is not waited for."""
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    token = {"realm": "https://a/", "service": "s", "issuer": "i", "rootcertbundle": "no", "jwks": "folder"}
+
+    said = told(
+        tmp_path,
+        auth__token=json.dumps(token),
+        signatures__policies=json.dumps([{"match": ["**"], "keys": ["no", "pipe"]}]),
+    )
+
+    assert [each.strip() for each in said] == [
+        f"auth.token.rootcertbundle: {tmp_path}/no cannot be read: No such file or directory",
+        f"auth.token.jwks: {tmp_path}/folder cannot be read: Is a directory",
+        f"signatures.policies[0].keys[0]: {tmp_path}/no cannot be read: No such file or directory",
+    ]

@@ -42,6 +42,13 @@ def test_secrets_are_masked_for_people() -> None:
     assert shown["database"]["url"] == "postgresql://user:***@db/x"
 
 
+def test_a_password_among_the_parameters_is_masked() -> None:
+    """PostgreSQL's clients take it there, too."""
+    url = "postgresql://user@db/x?sslmode=require&password=hunter2&sslpassword=hunter3#x"
+
+    assert without_password(url) == "postgresql://user@db/x?sslmode=require&password=***&sslpassword=***#x"
+
+
 def test_urls_without_a_password_stay() -> None:
     """There is nothing to mask."""
     assert without_password("postgresql://user@db/x") == "postgresql://user@db/x"

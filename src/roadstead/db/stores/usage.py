@@ -1,14 +1,17 @@
 """How much repositories hold (``registry.quotas.UsageStore``)."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from sqlalchemy import bindparam, func, select
 
 from roadstead.db.access import Access, Query
-from roadstead.db.schema import blobs, repositories, repository_blobs
+from roadstead.db.moments import to_micros
+from roadstead.db.schema import blobs, repositories, repository_blobs, uploads
 from roadstead.oci.reference import RepositoryName
-from roadstead.registry.quotas import UsageStore
+from roadstead.registry.ports import UploadState
+from roadstead.registry.quotas import OpenUpload, UsageStore
 
 _BEHIND = "\x7f"  # sorts behind whatever a name is made of
 
@@ -29,6 +32,17 @@ BYTES_OF = Query(
     .where(repositories.c.name == bindparam("name")),
     "name",
 )
+OPEN_UPLOADS = Query(
+    select(uploads.c.upload_id, uploads.c.repository, uploads.c.staged_size).where(
+        uploads.c.state == UploadState.OPEN.value,
+        uploads.c.touched_at >= bindparam("since"),
+        uploads.c.repository >= bindparam("first"),
+        uploads.c.repository < bindparam("behind"),
+    ),
+    "since",
+    "first",
+    "behind",
+)
 
 
 class DatabaseUsage:
@@ -46,6 +60,11 @@ class DatabaseUsage:
         """Return the bytes of the repository's blobs."""
         row = await self._access.row(BYTES_OF, repository.value)
         return 0 if row is None else int(row[0])
+
+    async def open_uploads(self, beginning: str, since: datetime) -> Sequence[OpenUpload]:
+        """Return the open sessions of repositories whose name begins so that have taken something in since."""
+        rows = await self._access.rows(OPEN_UPLOADS, to_micros(since), beginning, beginning + _BEHIND)
+        return [OpenUpload(upload_id, RepositoryName.parse(name), int(size)) for upload_id, name, size in rows]
 
 
 if TYPE_CHECKING:

@@ -43,7 +43,8 @@ async def users(call: NamedDependency[Call], last: LastName = "", n: Number = 10
     """List users and robot accounts with their groups. Needs `admin`."""
     await call.needs_admin()
     found = await call.administration.accounts.accounts(after=last, limit=n + 1)
-    shown = [wire.user(account) for account in found[:n]]
+    knows_accounts = call.administration.knows_accounts
+    shown = [wire.user(account, knows_accounts=knows_accounts) for account in found[:n]]
     return wire.Users(shown, shown[-1].name if len(found) > n else None)
 
 
@@ -65,7 +66,7 @@ async def add_user(call: NamedDependency[Call], data: JSONBody[wire.NewUser]) ->
     account = await store.find_account(data.name)
     if account is None:  # somebody else has just removed it
         raise ThingUnknownError(f"there is no account {data.name} any more")
-    return wire.user(account)
+    return wire.user(account, knows_accounts=call.administration.knows_accounts)
 
 
 @delete("/users/{name:str}", tags=["accounts"], summary="Remove a user", responses=problems(404))
@@ -98,7 +99,7 @@ async def change_user(call: NamedDependency[Call], name: NamePath, data: JSONBod
     account = await store.find_account(known)
     if account is None:  # somebody else has just removed it
         raise ThingUnknownError(f"there is no account {name} any more")
-    return wire.user(account)
+    return wire.user(account, knows_accounts=call.administration.knows_accounts)
 
 
 @get("/keys", tags=["accounts"], summary="List keys", responses=problems())
@@ -155,9 +156,13 @@ async def create_key(call: NamedDependency[Call], data: JSONBody[wire.NewKey]) -
 
 def _end_of(data: wire.NewKey) -> datetime | None:
     """Return when a key is to end: 90 days from now where nothing is said, never where null is."""
+    now = SystemClock().now()
     if isinstance(data.expires_at, UnsetType):
-        return SystemClock().now() + DEFAULT_LIFETIME
-    return wire.aware(data.expires_at)
+        return now + DEFAULT_LIFETIME
+    ends = wire.aware(data.expires_at)
+    if ends is not None and ends <= now:
+        raise ParametersInvalidError(f"expires_at is {ends.isoformat()}, which is over already")
+    return ends
 
 
 @delete("/keys/{key_id:str}", tags=["accounts"], summary="Revoke a key", responses=problems(404))

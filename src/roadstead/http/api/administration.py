@@ -10,8 +10,9 @@ from roadstead.registry.quotas import UsageStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Administration:
-    """``keeps_accounts``: the database lasts, so an account that is made now does too. ``endpoints`` are the names of
-    those who hear of events; ``origin`` is ``https://host`` where settings name it.
+    """``keeps_accounts``: the database lasts, so an account that is made now does too. ``knows_accounts``: this server,
+    as it was started, lets accounts sign in. ``endpoints`` are the names of those who hear of events; ``origin`` is
+    ``https://host`` where settings name it.
     """
 
     accounts: AccountStore
@@ -21,4 +22,5 @@ class Administration:
     endpoints: tuple[str, ...] = ()
     origin: str = ""
     keeps_accounts: bool = True
+    knows_accounts: bool = True
     read_only: bool = False

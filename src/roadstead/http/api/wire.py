@@ -13,6 +13,7 @@ from roadstead.augment.inspection import Change as ValueChange
 from roadstead.auth.caller import Action
 from roadstead.auth.ports import Account, ApiKey
 from roadstead.events.ports import Letter, LetterState
+from roadstead.http.api.errors import ParametersInvalidError
 from roadstead.oci.image_config import ImageConfig
 from roadstead.oci.reference import RepositoryName, Tag
 from roadstead.registry.history import as_of
@@ -207,7 +208,11 @@ class Image(msgspec.Struct):
 
 
 class User(msgspec.Struct):
-    """A user or a robot account; ``issuer`` says who they are and in which groups, where that isn't ours to say."""
+    """A user or a robot account; ``issuer`` says who they are and in which groups, where that isn't ours to say.
+
+    ``can_sign_in`` is false while they are disabled, and on a server that knows no accounts: one that was started
+    before there were any does after its next start, one with `auth.accounts = false` never.
+    """
 
     name: str
     kind: str
@@ -215,6 +220,7 @@ class User(msgspec.Struct):
     has_password: bool
     created_at: datetime
     disabled: bool
+    can_sign_in: bool
     issuer: str | None
     signed_in_at: datetime | None
 
@@ -352,8 +358,13 @@ class Explanation(msgspec.Struct):
 
 
 def aware(moment: datetime | None) -> datetime | None:
-    """Return a moment in UTC where no zone was said."""
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+    """Return a moment in UTC, which it is where no zone was said; ParametersInvalidError where UTC has none such."""
+    if moment is None or moment.tzinfo is None:
+        return None if moment is None else moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ParametersInvalidError(f"{moment.isoformat()} isn't within the years 1 to 9999 of UTC") from error
 
 
 def change(found: TagChange, repository: RepositoryName, tag: Tag) -> Change:
@@ -448,8 +459,8 @@ def _values(changes: Mapping[str, ValueChange]) -> dict[str, Value]:
     return {name: Value(plain(change.before), plain(change.after)) for name, change in changes.items()}
 
 
-def user(account: Account) -> User:
-    """Return an account."""
+def user(account: Account, *, knows_accounts: bool) -> User:
+    """Return an account, on a server that lets accounts sign in or doesn't."""
     who = account.principal
     return User(
         name=who.name,
@@ -458,6 +469,7 @@ def user(account: Account) -> User:
         has_password=account.password_hash is not None,
         created_at=account.created_at,
         disabled=account.disabled,
+        can_sign_in=knows_accounts and not account.disabled,
         issuer=None if account.vouched is None else account.vouched.issuer,
         signed_in_at=None if account.vouched is None else account.vouched.at,
     )

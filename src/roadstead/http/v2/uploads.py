@@ -1,6 +1,7 @@
 """Upload sessions over HTTP (distribution-spec end-4, end-5, end-6, end-11, end-13, end-14; registry spec §1.7)."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 
 from roadstead.auth.caller import Action
 from roadstead.http.asgi import Request, Response
@@ -11,7 +12,8 @@ from roadstead.http.headers import upload_headers
 from roadstead.http.names import parse_name
 from roadstead.oci.digest import Algorithm, Digest, DigestInvalidError, DigestUnsupportedError
 from roadstead.oci.reference import CONTAINER_TOKENS, NameInvalidError, RepositoryName
-from roadstead.registry.ports import BlobRecord, UploadRecord
+from roadstead.registry.errors import BlobUnknownError
+from roadstead.registry.ports import BlobRecord, UploadRecord, UploadState
 from roadstead.registry.pump import Body, BodyBrokenError
 
 
@@ -27,13 +29,12 @@ async def start(request: Request, found: Mapping[str, str], services: Services) 
             return _created(repository, mounted)
     digest = request.parameter("digest")
     if digest is not None and request.announced != 0:
+        expected = Digest.parse(digest)
         try:
-            blob = await services.uploads.push(
-                repository,
-                await _body(request, services, repository),
-                Digest.parse(digest),
-                cause=cause_of(request, services.telling),
-            )
+            async with _body(request, services, repository) as body:
+                blob = await services.uploads.push(
+                    repository, body, expected, cause=cause_of(request, services.telling)
+                )
         except BodyBrokenError as error:
             raise BodyLengthError(request.announced, error.received) from error
         return _created(repository, blob)
@@ -54,7 +55,29 @@ async def _mount(request: Request, services: Services, repository: RepositoryNam
         return None  # any repository that has it would do, and most of them may not be theirs to read (CVE-2024-39897)
     if named is not None and not request.rights.may(Action.PULL, str(named)):
         return None  # as if it weren't there
-    return await services.blobs.mount(repository, digest, named, cause=cause_of(request, services.telling))
+    cause = cause_of(request, services.telling)
+    if services.quotas is None or not services.quotas.covers(repository):
+        return await services.blobs.mount(repository, digest, named, cause=cause)
+    if named is None:
+        return None  # how large it is, wherever it is, is known once it comes
+    try:
+        more = await _size_of_new(services, repository, digest, named)
+    except BlobUnknownError:
+        return None
+    async with services.quotas.room(repository, more) as room:
+        mounted = await services.blobs.mount(repository, digest, named, cause=cause)
+        room.received = more if mounted is not None else 0
+    return mounted
+
+
+async def _size_of_new(services: Services, repository: RepositoryName, digest: Digest, source: RepositoryName) -> int:
+    """Return how many bytes more a repository holds with that blob of the source; raises BlobUnknownError."""
+    blob = await services.blobs.get(source, digest)
+    try:
+        await services.blobs.get(repository, digest)
+    except BlobUnknownError:
+        return blob.size
+    return 0
 
 
 def _algorithm(request: Request) -> Algorithm:
@@ -72,9 +95,9 @@ async def append(request: Request, found: Mapping[str, str], services: Services)
     """Add one chunk (end-5)."""
     record = await _open(request, found, services)
     begin, size = chunk_range(request, record)
-    body = await _body(request, services, record.repository, before=record.size)
     try:
-        record = await services.uploads.append(record, body, start=begin, size=size)
+        async with _body(request, services, record.repository, record, completes=False) as body:
+            record = await services.uploads.append(record, body, start=begin, size=size)
     except BodyBrokenError as error:
         raise BodyLengthError(request.announced, error.received) from error
     return _accepted(record)
@@ -86,11 +109,11 @@ async def commit(request: Request, found: Mapping[str, str], services: Services)
     record = await services.uploads.get_any(repository, found["upload_id"], request.rights.holder)
     expected = Digest.parse(request.parameter("digest") or "")
     begin, size = chunk_range(request, record)
-    body = await _body(request, services, repository, before=record.size)
     try:
-        blob = await services.uploads.commit(
-            record, body, expected, start=begin, size=size, cause=cause_of(request, services.telling)
-        )
+        async with _body(request, services, repository, record) as body:
+            blob = await services.uploads.commit(
+                record, body, expected, start=begin, size=size, cause=cause_of(request, services.telling)
+            )
     except BodyBrokenError as error:
         raise BodyLengthError(request.announced, error.received) from error
     return _created(repository, blob)
@@ -108,14 +131,28 @@ async def cancel(request: Request, found: Mapping[str, str], services: Services)
     return Response(204)
 
 
-async def _body(request: Request, services: Services, repository: RepositoryName, *, before: int = 0) -> Body:
-    """Return the body, watched over where there are limits on blobs, or on what repositories hold."""
+@asynccontextmanager
+async def _body(
+    request: Request,
+    services: Services,
+    repository: RepositoryName,
+    session: UploadRecord | None = None,
+    *,
+    completes: bool = True,
+) -> AsyncGenerator[Body, None]:
+    """Give the body, watched over where there are limits on blobs, or on what repositories hold."""
+    upload_id, before = ("", 0) if session is None else (session.upload_id, session.size)
     body: Body = request
     if services.max_blob_bytes:
         body = LimitedBody(body, before=before, max_bytes=services.max_blob_bytes)
-    if services.quotas is not None:
-        body = await services.quotas.admit(repository, body, before=before)
-    return body
+    is_through = session is not None and session.state is not UploadState.OPEN
+    if services.quotas is None or is_through:  # who asks again is told again
+        yield body
+        return
+    async with services.quotas.room(
+        repository, body.announced, upload_id=upload_id, before=before, completes=completes
+    ) as room:
+        yield room.body(body)
 
 
 async def _open(request: Request, found: Mapping[str, str], services: Services) -> UploadRecord:

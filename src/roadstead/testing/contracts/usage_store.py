@@ -1,8 +1,12 @@
 """What a `UsageStore` promises. A subclass gives the fixture ``stores``: an open, empty database."""
 
+from dataclasses import replace
+from datetime import timedelta
+
 from roadstead.db.engine import Database
 from roadstead.oci.reference import RepositoryName
-from roadstead.testing.contracts.registry_stores import NOW, new_blob
+from roadstead.registry.quotas import OpenUpload
+from roadstead.testing.contracts.registry_stores import NOW, new_blob, new_upload
 
 
 class UsageStoreContract:
@@ -41,3 +45,18 @@ class UsageStoreContract:
 
         assert await stores.usage.bytes_of(app) == first.size + second.size
         assert await stores.usage.bytes_of(RepositoryName.parse("team")) == 0
+
+    async def test_open_sessions_that_took_something_in_lately(self, stores: Database) -> None:
+        """With their bytes; not those that are through, or that nobody has sent anything to for long."""
+        app, other = RepositoryName.parse("team/app"), RepositoryName.parse("library/x")
+        begun = {
+            upload_id: replace(new_upload(upload_id, repository=repository), held=b"x" * size)
+            for upload_id, repository, size in [("one", app, 1), ("two", app, 2), ("left", app, 3), ("other", other, 4)]
+        }
+        for upload_id, record in begun.items():
+            await stores.uploads.advance(record, now=NOW - timedelta(hours=2 if upload_id == "left" else 0))
+        await stores.uploads.cancel(replace(begun["two"], version=1), now=NOW)
+
+        found = await stores.usage.open_uploads("team/", NOW - timedelta(hours=1))
+
+        assert list(found) == [OpenUpload("one", app, 1)]
