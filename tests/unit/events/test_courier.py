@@ -38,10 +38,12 @@ class Refusing:
     def __init__(self, *refused: int) -> None:
         self.refused = refused
         self.requests: list[list[str]] = []
+        self.asked = asyncio.Event()
 
     async def deliver(self, events: Sequence[tuple[Subject, Mapping[str, Any]]]) -> str:
         """Note the events' addresses, which tell them apart."""
         self.requests.append([event["request"]["addr"] for _, event in events])
+        self.asked.set()
         if len(self.requests) in self.refused:
             raise DeliveryError("the receiver answered 503", "503")
         return "200 OK"
@@ -169,9 +171,7 @@ async def test_a_clock_that_is_set_back_holds_nothing_for_as_long(database: Data
     courier = Courier("a", sink, database.outbox, FrozenClock(NOW), metrics, Manners(pulls_at_once=64))
 
     running = asyncio.ensure_future(courier.run())
-    async with asyncio.timeout(20):
-        while not sink.requests:
-            await asyncio.sleep(0.01)
+    await asyncio.wait_for(sink.asked.wait(), 20)
     running.cancel()
     await asyncio.wait([running])
 
