@@ -37,9 +37,9 @@ from roadstead.doctor.verdict import Verdict
 from roadstead.errors import RoadsteadError
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.check import sqlite_path
+from roadstead.settings.database_url import without_password
 from roadstead.settings.model import OffloadMode, Settings, StorageDriver, StorageSettings
 from roadstead.settings.mounts import filesystem_of, is_network
-from roadstead.settings.plain import without_password
 from roadstead.storage import keys
 from roadstead.storage.ports import Driver, Key
 from roadstead.tls.material import TlsInvalidError

@@ -17,10 +17,10 @@ from roadstead.cli.apart import Apart
 from roadstead.cli.certificate import LOOK_EVERY_S, TlsFromSettings
 from roadstead.cli.run_directory import run_directory
 from roadstead.settings.address import ListenAddress
+from roadstead.settings.database_url import without_password
 from roadstead.settings.handover import Handover
 from roadstead.settings.load import LoadedSettings, load
 from roadstead.settings.model import LogFormat, LogLevel, Settings, StorageDriver, StorageSettings
-from roadstead.settings.plain import without_password
 from roadstead.supervisor import Renewal, Role, Supervisor, listen
 from roadstead.telemetry.logs import LineWriter, configure_logging
 from roadstead.tls.material import TlsMaterial

@@ -20,8 +20,8 @@ from roadstead.clock import SystemClock
 from roadstead.errors import ConflictError, InvalidError, NotFoundError
 from roadstead.oci.reference import NameInvalidError, RepositoryName
 from roadstead.secret import Secret
+from roadstead.settings.database_url import without_password
 from roadstead.settings.model import Settings
-from roadstead.settings.plain import without_password
 from roadstead.upstream.address import HUB_HOSTS
 
 app = typer.Typer(
