@@ -83,7 +83,8 @@ def test_addresses_have_no_passwords_in_them(tmp_path: Path) -> None:
     bucket = {"storage__driver": "s3", "storage__bucket": "b", "storage__endpoint": "http://user:hunter2@s3:9000"}
     found = [*told(tmp_path, **bucket), *told(tmp_path, upstreams__registries=upstream)]
 
-    assert [finding.partition(":")[0] for finding in found] == ["storage.endpoint", "upstreams.registries[0].url"]
+    told_of = [finding.partition(":")[0] for finding in found if "has a password in it" in finding]
+    assert told_of == ["storage.endpoint", "upstreams.registries[0].url"]
     assert "hunter2" not in str(found)
 
 
