@@ -54,6 +54,7 @@ def test_a_mounted_blob_is_its_own(client: Client, name: str, other: str) -> Non
         "mount={digest}&from={name}/unknown",
         "mount={digest}&from=Not%20A%20Name",
         "mount={digest}&from=..%2F..%2Fetc",
+        "mount={digest}&from=as-of/never/{other}",
         "mount={digest}&from=",
         "mount=&from={other}",
         "mount=sha256:abc&from={other}",

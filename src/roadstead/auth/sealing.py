@@ -37,7 +37,10 @@ class MasterKeyWrongError(UnavailableError):
 
     def advice(self) -> str:
         """Say where to look."""
-        return "Give every replica the same auth.master_key, and keep it beside the database's backups."
+        return (
+            "Give every replica the same auth.master_key, and keep it beside the database's backups; "
+            "docs/how-to/tokens.md says what to do where it is lost."
+        )
 
 
 class MasterKeyInvalidError(InvalidError):

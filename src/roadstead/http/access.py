@@ -170,7 +170,8 @@ class Guard:
         if not decision.by_token:
             self._note(wish, caller, decision.because)
         # By the name that was asked for: which repository it stands for tells what is here.
-        return AccessDeniedError(f"{caller.principal} may not {action} {_place(wish.named)}")
+        doing = "administer" if action is Action.ADMIN else action
+        return AccessDeniedError(f"{caller.principal} may not {doing} {_place(wish.named)}")
 
     def _note(self, wish: "_Wish", caller: Caller, reason: str) -> None:
         """Take note for the audit log of a refusal."""

@@ -13,6 +13,7 @@ from roadstead.http.names import parse_name
 from roadstead.oci.digest import Algorithm, Digest, DigestInvalidError, DigestUnsupportedError
 from roadstead.oci.reference import CONTAINER_TOKENS, NameInvalidError, RepositoryName
 from roadstead.registry.errors import BlobUnknownError
+from roadstead.registry.history import MomentInvalidError
 from roadstead.registry.ports import BlobRecord, UploadRecord, UploadState
 from roadstead.registry.pump import Body, BodyBrokenError
 
@@ -47,7 +48,7 @@ async def _mount(request: Request, services: Services, repository: RepositoryNam
     try:
         digest = Digest.parse(request.parameter("mount") or "")
         named = None if source is None else parse_name(source).repository
-    except (DigestInvalidError, NameInvalidError):
+    except (DigestInvalidError, NameInvalidError, MomentInvalidError):
         return None
     if named is not None and named.components[0] == CONTAINER_TOKENS:
         return None  # what tokens have derived is no repository's
