@@ -1,10 +1,12 @@
 """`roadstead doctor` over real breakages: each is found, named, and the rest goes on being told."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from roadstead.testing.ports import free_port
 from roadstead.testing.postgres import PostgresServer
 from roadstead.testing.seaweedfs import SeaweedFS
 from roadstead.testing.server import RoadsteadServer
+from roadstead.testing.servers import wait_until
 
 WORKS = {"ok", "warn"}  # of what takes time: a busy machine isn't the server's fault
 GOOD = "client_max_body_size 0; proxy_request_buffering off; proxy_pass UP;"
@@ -151,6 +154,76 @@ def test_certificates(
     assert expected in found["certificate"][1]
     assert found["proxy.location"][0] == "ok"
     assert (status == 2) is (level == "fail")
+
+
+@contextlib.contextmanager
+def serving(settings: Path) -> Iterator[None]:
+    """Serve with these settings, which let nobody ask whether it is ready."""
+    log = settings.with_name("server.log")
+    with log.open("wb") as told:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "roadstead", "serve", str(settings)],
+            stderr=told,
+            env={**os.environ, "PYTHONPATH": SOURCE},
+        )
+    try:
+        wait_until(
+            lambda: b"listens at" in log.read_bytes() or process.poll() is not None, timeout=timedelta(seconds=30)
+        )
+        assert process.poll() is None, log.read_text()
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_beside_a_server_that_wants_certificates(tmp_path: Path) -> None:
+    """It is known by the certificate that it shows; one that shows another may be anybody's."""
+    certificate, key = make_certificate(tmp_path, days=400, name="localhost")
+    (tmp_path / "other").mkdir()
+    other, other_key = make_certificate(tmp_path / "other", days=400, name="localhost")
+    port = free_port()
+    settings = tmp_path / "settings.toml"
+    text = (
+        f'[server]\nlisten = "127.0.0.1:{port}"\npublic_url = "https://127.0.0.1:{port}"\nworkers = 1\n'
+        f'[storage]\npath = "{tmp_path}/data"\n'
+        f'[tls]\ncertificate = "{certificate}"\nkey = "{key}"\nclient_ca = ["{certificate}"]\n'
+    )
+    settings.write_text(text)
+    with serving(settings):
+        _, ours = examined(str(settings))
+        settings.write_text(text.replace(f'"{certificate}"\nkey = "{key}"', f'"{other}"\nkey = "{other_key}"'))
+        _, others = examined(str(settings))
+
+    assert ours["port"][0] == "ok", ours
+    assert "with the certificate of these settings" in ours["port"][1]
+    assert ours["proxy.reachable"][0] == "warn", ours
+    assert "a client's certificate" in ours["proxy.reachable"][1]
+    assert others["port"][0] == "warn", others
+
+
+def test_a_master_key_that_does_not_fit(tmp_path: Path) -> None:
+    """A start falls over keys that it can't open: one that is lost, and another; looking makes none."""
+    auth = "[auth.issue]\n[auth]\naccounts = true\n"
+    with RoadsteadServer(tmp_path / "server", config=auth, workers=1) as running:
+        assert running.client().get("/auth/jwks").status == 200
+    path = Path(at(running, tmp_path / "settings"))
+    path.write_text(f"{auth}{path.read_text()}")
+    key = running.data / "master.key"
+    kept = key.read_text()
+
+    assert "database.keys" not in examined(str(path))[1]
+    key.unlink()
+    status, lost = examined(str(path))
+    assert not key.exists()
+    key.write_text("another master key, as long as one has to be")
+    _, other = examined(str(path))
+    key.write_text(kept)
+
+    assert (status, lost["database.keys"][0], other["database.keys"][0]) == (2, "fail", "fail")
+    assert "master.key can't be read" in lost["database.keys"][1]
+    assert "another master key" in other["database.keys"][1]
+    assert "database.keys" not in examined(str(path))[1]
 
 
 def test_a_folder_that_may_not_be_written(tmp_path_factory: pytest.TempPathFactory) -> None:

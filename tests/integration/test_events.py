@@ -348,6 +348,7 @@ def test_wrong_words(arguments: tuple[str, ...], status: int, said: str, quiet_s
 
     assert done.returncode == status
     assert said in " ".join((done.stdout + done.stderr).split())
+    assert "sent again" not in done.stdout
 
 
 @pytest.fixture(scope="module")

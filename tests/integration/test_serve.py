@@ -83,6 +83,21 @@ def test_it_says_where_it_is_and_what_to_try(serve: Serve, tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["roadstead-data"]
 
 
+def test_it_says_what_it_is_known_as_and_invites_no_push_in_vain(serve: Serve, tmp_path: Path) -> None:
+    """A public address isn't where it listens, and read-only takes nothing."""
+    config = tmp_path / "roadstead.toml"
+    config.write_text('[server]\npublic_url = "https://registry.example"\n[registry]\nread_only = true\n')
+    process = serve(str(config), "--listen", "127.0.0.1:0", "--workers", "1")
+
+    until(process, r"listens at http://127\.0\.0\.1:\d+ with 1 workers, and is known as https://registry\.example\n")
+    until(process, "it is read-only")
+    said = until(process, r"^try:  (.*)\n")
+    process.send_signal(signal.SIGTERM)
+
+    assert said[1] == "docker pull registry.example/team/app:1"
+    assert process.wait(_PATIENCE_S) == 0
+
+
 def test_json_lines_only(serve: Serve) -> None:
     """With `--log-format json` every line is an event, the first word and the last included."""
     process = serve("--listen", "127.0.0.1:0", "--log-format", "json", "--workers", "1")

@@ -1,9 +1,10 @@
 """Access control as settings want it: ways of signing in, policies, and the guard before the handlers."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Hashable
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from roadstead.acts import ActKind
 from roadstead.app.plugs import CLOCK
@@ -207,11 +208,15 @@ def edition_of(database: Database, htpasswd: HtpasswdFile | None) -> Callable[[]
 
 def build_standing(auth: AuthSettings, htpasswd: HtpasswdFile | None) -> Standing:
     """Return what judges whether an account counts now."""
-    issuers = auth.oidc.issuers if auth.oidc is not None else ()
-    trusted = {issuer.issuer: issuer.sign_in_again for issuer in issuers}
     if htpasswd is None:
-        return Standing(CLOCK, trusted)
-    return Standing(CLOCK, trusted, lambda name: name in htpasswd.read().hashes)
+        return Standing(CLOCK, trusted_issuers(auth))
+    return Standing(CLOCK, trusted_issuers(auth), lambda name: name in htpasswd.read().hashes)
+
+
+def trusted_issuers(auth: AuthSettings) -> Mapping[str, timedelta]:
+    """Return the issuers that are trusted, and how long their word counts."""
+    issuers = auth.oidc.issuers if auth.oidc is not None else ()
+    return {issuer.issuer: issuer.sign_in_again for issuer in issuers}
 
 
 def build_people(settings: Settings, database: Database, access: Access, standing: Standing) -> People | None:

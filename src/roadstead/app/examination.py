@@ -6,13 +6,16 @@ a file of 4 KiB beside a SQLite database.
 
 import asyncio
 import os
+import re
 import resource
 import secrets
 import socket
 import sqlite3
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
@@ -21,6 +24,7 @@ from statistics import median
 from sqlalchemy import literal_column, select
 
 from roadstead.app.plugs import CLOCK, open_driver
+from roadstead.app.sealed import Sealed
 from roadstead.db.access import Access, Query
 from roadstead.db.engine import open_database
 from roadstead.db.errors import SchemaOutdatedError, SchemaTooNewError
@@ -28,14 +32,14 @@ from roadstead.db.schema import REVISIONS
 from roadstead.db.sqlite import connect_for_reading
 from roadstead.doctor import rules
 from roadstead.doctor.facts import Certificate, Clock, Database, Failure, Localhost, Machine, Port, Space, Store
-from roadstead.doctor.front import ask, clock_of, look_at_certificate, look_at_front
+from roadstead.doctor.front import ask, clock_of, look_at_certificate, look_at_front, look_at_gate
 from roadstead.doctor.verdict import Verdict
 from roadstead.errors import RoadsteadError
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.check import sqlite_path
+from roadstead.settings.database_url import without_password
 from roadstead.settings.model import OffloadMode, Settings, StorageDriver, StorageSettings
 from roadstead.settings.mounts import filesystem_of, is_network
-from roadstead.settings.plain import without_password
 from roadstead.storage import keys
 from roadstead.storage.ports import Driver, Key
 from roadstead.tls.material import TlsInvalidError
@@ -46,6 +50,8 @@ TIMES = 5
 PATIENCE_S = 20.0
 PROBE = b"roadstead doctor\n" * 240  # about 4 KiB
 _AMAZON = "https://s3.amazonaws.com"
+
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 _NOW = Query(select(literal_column("extract(epoch from clock_timestamp())::float8")))
 _ONE = Query(select(literal_column("1")))
@@ -197,7 +203,11 @@ async def _database(settings: Settings) -> tuple[Database, Clock | None]:
     file = sqlite_path(settings.database_url)
     try:
         if file is not None:
-            return await asyncio.to_thread(_sqlite, file, where), None
+            facts = await asyncio.to_thread(_sqlite, file, where)
+            if facts.revision != REVISIONS[-1]:
+                return facts, None
+            sealed = await asyncio.to_thread(Sealed.in_file, file)
+            return replace(facts, unopened=await sealed.objection(settings)), None
         async with asyncio.timeout(PATIENCE_S):
             return await _postgresql(settings, where)
     except TimeoutError:
@@ -270,6 +280,7 @@ async def _postgresql(settings: Settings, where: str) -> tuple[Database, Clock]:
         ours = CLOCK.now()
         allowed = await database.access.row(_ALLOWED)
         unsafe = [f"{name} = off" for name in _DURABLE if await _is_off(database.access, name)]
+        unopened = await (await Sealed.in_database(database)).objection(settings)
     finally:
         await database.close()
     each = pool_size + max(1, pool_size // 2)  # for reads, and for writes
@@ -280,6 +291,7 @@ async def _postgresql(settings: Settings, where: str) -> tuple[Database, Clock]:
         known=REVISIONS,
         took_s=median(taken),
         unsafe=unsafe,
+        unopened=unopened,
         connections=each * processes,
         connections_allowed=None if allowed is None else int(allowed[0]),
     )
@@ -305,8 +317,26 @@ def _port(settings: Settings) -> Port:
         answer = ask(base, "GET", "/v2/")
         if "docker-distribution-api-version" in answer.headers:
             return Port(address=str(listen), is_registry=True, ready=ask(base, "GET", "/readyz"))
+    gate = look_at_gate(base) if settings.tls.client_ca else None
+    if gate is not None:
+        ours = _own_shown(settings)
+        return Port(address=str(listen), wants_certificate=True, shows_ours=ours is not None and ours == gate.shown)
     reason = _why_not(listen)
     return Port(address=str(listen), is_free=reason is None, reason=reason or "")
+
+
+def _own_shown(settings: Settings) -> bytes | None:
+    """Return the certificate that a server with these settings shows (DER); None where it isn't in a file."""
+    path = settings.tls.certificate
+    if path is None and settings.storage.driver is StorageDriver.FILESYSTEM:
+        path = settings.storage.path / "tls" / "certificate.pem"  # made by `tls.self_signed`
+    if path is None:
+        return None
+    try:
+        first = _PEM.search(path.read_text(encoding="ascii", errors="replace"))
+        return None if first is None else ssl.PEM_cert_to_DER_cert(first[0])
+    except (OSError, ValueError):
+        return None
 
 
 def _reachable(host: str) -> str:

@@ -2,19 +2,21 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from roadstead.acts import ActKind, Line
-from roadstead.cli.existing import load_existing
+from roadstead.cli.existing import load_named
 from roadstead.cli.tag import parse_moment
 from roadstead.events.event import timestamp
 
 EXAMPLE = "Example: roadstead audit roadstead.toml --since 2026-11-22 --subject user:ana"
 
 _PAGE = 500
+_SUBJECT = re.compile(r"anonymous|server|(?:user|robot|issued|shell):.+")
 
 
 def audit(
@@ -31,8 +33,13 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line for each.")] = False,
 ) -> None:
     """List who did what to the registry, when and from where, and who was refused; the latest first."""
+    if subject is not None and not _SUBJECT.fullmatch(subject):
+        raise typer.BadParameter(
+            f"{subject} is nobody: write user:NAME, robot:NAME, issued:NAME, shell:NAME, anonymous or server",
+            param_hint="--subject",
+        )
     moment = None if since is None else parse_moment(since, "--since")
-    settings = load_existing(config, data)
+    settings = load_named(config, data)
 
     async def run() -> int:
         # What opens a database takes its time to import: --help need not wait for it.
@@ -58,7 +65,7 @@ def _line(line: Line) -> str:
     where = f" from {act.client}" if act.client else ""
     reason = f": {act.reason}" if act.reason else ""
     return (
-        f"{act.at:%Y-%m-%d %H:%M:%S}  {act.outcome.value:<6}  {act.kind.value:<15}  {act.by}{where}  "
+        f"{act.at:%Y-%m-%d %H:%M:%SZ}  {act.outcome.value:<6}  {act.kind.value:<15}  {act.by}{where}  "
         f"{act.target}{reason}{times}"
     )
 

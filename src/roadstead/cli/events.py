@@ -9,8 +9,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from roadstead.cli.asking import asked
-from roadstead.cli.existing import load_existing
+from roadstead.cli.existing import load_named
 from roadstead.cli.tag import parse_moment
+from roadstead.errors import NotFoundError
 from roadstead.events.event import timestamp
 from roadstead.events.ports import EndpointUnknownError, Letter, LetterState, OutboxStore, ReplayTooWideError
 from roadstead.settings.model import Settings
@@ -22,6 +23,18 @@ app = typer.Typer(
     no_args_is_help=True,
     epilog="Example: roadstead events list roadstead.toml --state dead",
 )
+
+
+class EventMissingError(NotFoundError):
+    """No event of that id was delivered or given up."""
+
+    def __init__(self, event_id: str) -> None:
+        super().__init__(f"no event that was delivered or given up has the id {event_id}")
+
+    def advice(self) -> str:
+        """Say where the ids are."""
+        return "roadstead events list shows the ids; what is pending is sent anyway."
+
 
 ConfigArgument = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="The server's settings file.")]
 DataOption = Annotated[Path | None, typer.Option(metavar="DIR", help="The data directory (storage.path).")]
@@ -39,7 +52,7 @@ def list_events(
     as_json: JsonOption = False,
 ) -> None:
     """List events, the latest first: those that wait, were delivered, or were given up. A line of JSON for each."""
-    settings = load_existing(config, data)
+    settings = load_named(config, data)
 
     async def run(outbox: OutboxStore) -> int:
         before, left = None, limit
@@ -73,7 +86,7 @@ def replay(
     if state is LetterState.PENDING:
         raise typer.BadParameter("what is pending is sent anyway", param_hint="--state")
     moment = None if since is None else parse_moment(since, "--since")
-    settings = load_existing(config, data)
+    settings = load_named(config, data)
     if event_id is None and state is None and moment is None:
         raise ReplayTooWideError
     _require_known(settings, endpoint)
@@ -82,10 +95,10 @@ def replay(
         return await outbox.replay(endpoint=endpoint, event_id=event_id, state=state, since=moment, asked=asked())
 
     count = asyncio.run(_with_outbox(settings, run))
-    typer.echo(json.dumps({"replayed": count}) if as_json else f"{count} events are sent again")
     if event_id is not None and not count:
-        typer.echo(f"error: no event that was delivered or given up has the id {event_id}", err=True)
-        raise typer.Exit(1)
+        raise EventMissingError(event_id)
+    said = "1 event is" if count == 1 else f"{count} events are"
+    typer.echo(json.dumps({"replayed": count}) if as_json else f"{said} sent again")
 
 
 def _require_known(settings: Settings, endpoint: str | None) -> None:
@@ -101,7 +114,7 @@ def _line(letter: Letter) -> str:
     more = f" and {letter.more} more" if letter.more else ""
     said = f"  {letter.attempts} failed: {letter.error}" if letter.error else ""
     return (
-        f"{letter.created_at:%Y-%m-%d %H:%M:%S}  {letter.state.value:<9}  {letter.endpoint}  "
+        f"{letter.created_at:%Y-%m-%d %H:%M:%SZ}  {letter.state.value:<9}  {letter.endpoint}  "
         f"{letter.action.value} {letter.subject.value}  {what}{more}  {letter.event_id}{said}"
     )
 

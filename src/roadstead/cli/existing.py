@@ -3,10 +3,14 @@
 import os
 from pathlib import Path
 
+import typer
+
 from roadstead.errors import NotFoundError
 from roadstead.settings.load import LoadedSettings, load
 from roadstead.settings.model import Settings, StorageDriver
 from roadstead.settings.origin import OriginKind
+
+BY_DEFAULT = "by the default settings: no configuration was named"
 
 
 class DataMissingError(NotFoundError):
@@ -28,9 +32,31 @@ def load_existing(config: Path | None, data: Path | None) -> Settings:
     return settings
 
 
+def load_named(config: Path | None, data: Path | None) -> Settings:
+    """Do what `load_existing` does, and say on standard error which registry it is where nobody has named one."""
+    loaded = _loaded(config, data)
+    require_data(loaded.settings)
+    if config is None and rests_on_defaults(loaded, "storage", "database"):
+        typer.echo(f"{BY_DEFAULT}; the data is in {loaded.settings.storage.path}", err=True)
+    return loaded.settings
+
+
 def configured(config: Path | None, data: Path | None) -> Settings:
     """Return the settings, with `data` as storage.path if it is given, whether anything is there or not."""
     return _loaded(config, data).settings
+
+
+def configured_for(config: Path | None, data: Path | None, section: str) -> tuple[Settings, bool]:
+    """Return what `configured` does, and whether a section is as it is by default because nobody named a file."""
+    loaded = _loaded(config, data)
+    return loaded.settings, config is None and rests_on_defaults(loaded, section)
+
+
+def rests_on_defaults(loaded: LoadedSettings, *sections: str) -> bool:
+    """Say whether nothing was said of these sections, neither in a file nor in the environment. Pure."""
+    return all(
+        origin.kind is OriginKind.DEFAULT for key, origin in loaded.origins.items() if key.partition(".")[0] in sections
+    )
 
 
 def configured_by_name(config: Path | None, data: Path | None) -> Settings:

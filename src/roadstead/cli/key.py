@@ -11,7 +11,7 @@ import typer
 from roadstead.auth.caller import Action, RepositoryGlob, Scope
 from roadstead.auth.ports import ApiKey
 from roadstead.cli.asking import asked
-from roadstead.cli.existing import load_existing
+from roadstead.cli.existing import load_named
 from roadstead.cli.user import AccountMissingError, ConfigArgument, DataOption, JsonOption, NameArgument
 from roadstead.clock import SystemClock
 from roadstead.errors import NotFoundError
@@ -64,16 +64,29 @@ def create(
     scope = Scope(tuple(RepositoryGlob.parse(text) for text in repository or ("**",)),
                   frozenset(action or (Action.PULL,)))  # fmt: skip
     now = SystemClock().now()
-    try:
-        expires_at = None if expires == NEVER else now + parse_duration(expires)
-    except DurationInvalidError as error:
-        raise typer.BadParameter(f"{error}, or {NEVER}", param_hint="--expires") from error
-    row, text = asyncio.run(_create(load_existing(config, data), name, scope, now, expires_at, description))
+    expires_at = _end(expires, now)
+    row, text = asyncio.run(_create(load_named(config, data), name, scope, now, expires_at, description))
     if as_json:
         typer.echo(json.dumps({"key": text, **_described(row)}, indent=2))
         return
     typer.echo(text)
     typer.echo(f"Sign in with it as the password of {row.owner.name}. It is not shown again.", err=True)
+
+
+def _end(text: str, now: datetime) -> datetime | None:
+    """Return when a key ends that is made now; typer's error for wrong usage."""
+    if text == NEVER:
+        return None
+    try:
+        end = now + parse_duration(text)
+    except DurationInvalidError as error:
+        raise typer.BadParameter(f"{error}, or {NEVER}", param_hint="--expires") from error
+    if end <= now:
+        raise typer.BadParameter(
+            f"a key that is good for {text} could never be used; say how long (12h, 90d) or {NEVER}",
+            param_hint="--expires",
+        )
+    return end
 
 
 @app.command("list", epilog="Example: roadstead key list roadstead.toml --of ci")
@@ -84,16 +97,16 @@ def list_keys(
     as_json: JsonOption = False,
 ) -> None:
     """List the keys, what each is good for and until when; never the keys themselves."""
-    keys = asyncio.run(_keys(load_existing(config, data), of))
+    keys = asyncio.run(_keys(load_named(config, data), of))
     if as_json:
         typer.echo(json.dumps([_described(key) for key in keys], indent=2))
         return
     for key in keys:
-        until = "never expires" if key.expires_at is None else f"until {key.expires_at:%Y-%m-%d %H:%M}"
+        until = "never expires" if key.expires_at is None else f"until {key.expires_at:%Y-%m-%d %H:%MZ}"
         actions = ",".join(sorted(key.scope.actions))
         repositories = " ".join(map(str, key.scope.repositories))
         typer.echo(
-            f"{key.key_id}  {key.owner!s:<24}  {until:<22}  {actions}  {repositories}  {key.description}".rstrip()
+            f"{key.key_id}  {key.owner!s:<24}  {until:<23}  {actions}  {repositories}  {key.description}".rstrip()
         )
 
 
@@ -104,7 +117,7 @@ def revoke(
     data: DataOption = None,
 ) -> None:
     """Revoke a key; it counts at once, in every worker and replica."""
-    if not asyncio.run(_revoke(load_existing(config, data), key_id)):
+    if not asyncio.run(_revoke(load_named(config, data), key_id)):
         raise KeyMissingError(key_id)
     typer.echo(f"{key_id} is revoked")
 

@@ -13,7 +13,8 @@ from roadstead.cli.certificate import tls_plan
 from roadstead.db.errors import DriverMissingError
 from roadstead.db.postgres import check_driver
 from roadstead.oci.layer import LayerInvalidError
-from roadstead.settings.check import is_postgresql, sqlite_path, unreadable
+from roadstead.settings.check import sqlite_path, unreadable
+from roadstead.settings.database_url import is_postgresql
 from roadstead.settings.findings import Finding
 from roadstead.settings.model import LayerSettings, RuleSettings, Settings, StorageDriver
 from roadstead.storage.drivers.s3 import S3ExtraMissingError

@@ -17,10 +17,10 @@ from roadstead.cli.apart import Apart
 from roadstead.cli.certificate import LOOK_EVERY_S, TlsFromSettings
 from roadstead.cli.run_directory import run_directory
 from roadstead.settings.address import ListenAddress
+from roadstead.settings.database_url import without_password
 from roadstead.settings.handover import Handover
 from roadstead.settings.load import LoadedSettings, load
 from roadstead.settings.model import LogFormat, LogLevel, Settings, StorageDriver, StorageSettings
-from roadstead.settings.plain import without_password
 from roadstead.supervisor import Renewal, Role, Supervisor, listen
 from roadstead.telemetry.logs import LineWriter, configure_logging
 from roadstead.tls.material import TlsMaterial
@@ -173,13 +173,10 @@ def _announce(settings: Settings, address: ListenAddress, tls: TlsMaterial | Non
     if settings.log.format is LogFormat.JSON:
         _log.info("ready", **facts)
         return
-    image = f"{_host(settings, address)}/team/app:1"
-    login = f"docker login {_host(settings, address)} && " if settings.auth.is_on else ""
     lines = [
-        f"roadstead listens at {facts['url']} with {settings.server.workers} workers",
+        f"roadstead listens at {facts['listens_at']} with {settings.server.workers} workers{_known_as(facts)}",
         f"images are in {facts['storage']}, facts in {facts['database']}",
-        f"try:  {login}docker tag IMAGE {image} && docker push {image}",
-        f"      docker pull {image}",
+        *_first_steps(settings, f"{_host(settings, address)}/team/app:1"),
     ]
     if tls is not None and settings.tls.self_signed:
         lines.append(f"the certificate vouches for itself; its SHA-256 is {tls.fingerprint}")
@@ -192,10 +189,30 @@ def _announce(settings: Settings, address: ListenAddress, tls: TlsMaterial | Non
     sys.stderr.flush()
 
 
+def _known_as(facts: Mapping[str, str]) -> str:
+    return f", and is known as {facts['url']}" if facts["url"] != facts["listens_at"] else ""
+
+
+def _first_steps(settings: Settings, image: str) -> Sequence[str]:
+    """Return what to try first; nothing is pushed where nothing may be."""
+    login = f"docker login {image.partition('/')[0]} && " if settings.auth.is_on else ""
+    if settings.registry.read_only:
+        return [
+            "it is read-only: what is there can be pulled, and nothing is taken",
+            f"try:  {login}docker pull {image}",
+        ]
+    return [
+        f"try:  {login}docker tag IMAGE {image} && docker push {image}",
+        f"      docker pull {image}",
+    ]
+
+
 def _facts(settings: Settings, address: ListenAddress) -> Mapping[str, str]:
     storage = settings.storage
+    listens_at = f"{'https' if settings.speaks_tls else 'http'}://{address}"
     return {
-        "url": settings.server.public_url or f"{'https' if settings.speaks_tls else 'http'}://{address}",
+        "url": (settings.server.public_url or listens_at).rstrip("/"),
+        "listens_at": listens_at,
         "storage": _place(storage),
         "database": without_password(settings.database_url),
     }

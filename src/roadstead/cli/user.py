@@ -15,13 +15,13 @@ from roadstead.auth.names import parse_account_name
 from roadstead.auth.ports import Account
 from roadstead.auth.principal import Principal, PrincipalKind
 from roadstead.cli.asking import asked
-from roadstead.cli.existing import configured, load_existing
+from roadstead.cli.existing import configured, load_named
 from roadstead.clock import SystemClock
 from roadstead.errors import ConflictError, InvalidError, NotFoundError
 from roadstead.oci.reference import NameInvalidError, RepositoryName
 from roadstead.secret import Secret
+from roadstead.settings.database_url import without_password
 from roadstead.settings.model import Settings
-from roadstead.settings.plain import without_password
 from roadstead.upstream.address import HUB_HOSTS
 
 app = typer.Typer(
@@ -89,7 +89,7 @@ def add(
     typer.echo(f"{principal} is in {without_password(settings.database_url)}")
     for remark in _remarks(name, settings):
         typer.echo(remark, err=True)
-    if not settings.auth.accounts:
+    if not settings.auth.accounts and settings.auth.oidc is None:  # with an issuer it knows of accounts anyway
         typer.echo("A server that runs already asks for it after its next start.", err=True)
 
 
@@ -105,7 +105,7 @@ def set_groups(
     if none == bool(group):
         raise typer.BadParameter("say each group that it is to be in with --group, or --none")
     groups = frozenset(parse_account_name(text) for text in group or ())
-    if not asyncio.run(_set_groups(load_existing(config, data), name, groups)):
+    if not asyncio.run(_set_groups(load_named(config, data), name, groups)):
         raise AccountMissingError(name)
     typer.echo(f"{name} is in {', '.join(sorted(groups)) or 'no group'}")
 
@@ -113,7 +113,7 @@ def set_groups(
 @app.command("list", epilog="Example: roadstead user list roadstead.toml --json")
 def list_users(config: ConfigArgument = None, data: DataOption = None, as_json: JsonOption = False) -> None:
     """List the accounts with their groups."""
-    accounts = asyncio.run(_accounts(load_existing(config, data)))
+    accounts = asyncio.run(_accounts(load_named(config, data)))
     if as_json:
         typer.echo(json.dumps([_shown(account) for account in accounts], indent=2))
         return
@@ -125,7 +125,7 @@ def list_users(config: ConfigArgument = None, data: DataOption = None, as_json: 
 @app.command("remove", epilog="Example: roadstead user remove ana roadstead.toml")
 def remove(name: NameArgument, config: ConfigArgument = None, data: DataOption = None) -> None:
     """Remove an account with all its keys; it counts at once."""
-    if not asyncio.run(_remove(load_existing(config, data), name)):
+    if not asyncio.run(_remove(load_named(config, data), name)):
         raise AccountMissingError(name)
     typer.echo(f"{name} is gone, and its keys with it")
 
@@ -133,7 +133,7 @@ def remove(name: NameArgument, config: ConfigArgument = None, data: DataOption =
 @app.command("disable", epilog="Example: roadstead user disable ana roadstead.toml")
 def disable(name: NameArgument, config: ConfigArgument = None, data: DataOption = None) -> None:
     """Have an account count no more, with its keys, tokens and sessions; it counts at once."""
-    if not asyncio.run(_set_disabled(load_existing(config, data), name, disabled=True)):
+    if not asyncio.run(_set_disabled(load_named(config, data), name, disabled=True)):
         raise AccountMissingError(name)
     typer.echo(f"{name} is kept out from now on")
 
@@ -141,7 +141,7 @@ def disable(name: NameArgument, config: ConfigArgument = None, data: DataOption 
 @app.command("enable", epilog="Example: roadstead user enable ana roadstead.toml")
 def enable(name: NameArgument, config: ConfigArgument = None, data: DataOption = None) -> None:
     """Have an account that was disabled count again, with the keys it has."""
-    if not asyncio.run(_set_disabled(load_existing(config, data), name, disabled=False)):
+    if not asyncio.run(_set_disabled(load_named(config, data), name, disabled=False)):
         raise AccountMissingError(name)
     typer.echo(f"{name} is let in again")
 

@@ -202,7 +202,7 @@ def _require_head(found: str | None) -> None:
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:  # the latter of a port that is no number
         raise DatabaseUrlError("it isn't an address") from error
     if parsed.drivername not in ("sqlite", "postgresql", "postgres"):
         raise DatabaseUrlError(f"{parsed.drivername!r} is neither sqlite nor postgresql")

@@ -27,6 +27,7 @@ class Front:
 
     url: str  # without a slash at its end
     failure: Failure | None = None  # nothing answers, or TLS fails: then nothing else was asked
+    wants_certificate: bool = False  # of clients, and then nothing else was asked
     base: Answer | None = None  # GET /v2/
     session: Answer | None = None  # POST of an upload
     announced: Answer | None = None  # PATCH that announces a large body and sends none of it
@@ -92,6 +93,7 @@ class Database:
     flush_s: float | None = None  # SQLite: 4 KiB and an fsync beside it, the median of several
     wal_bytes: int = 0  # SQLite
     mode: int = 0o600  # SQLite: permissions
+    unopened: str | None = None  # why the keys that sign tokens can't be used
     unsafe: Sequence[str] = ()  # PostgreSQL: settings by which acknowledged writes may be lost
     connections: int = 0  # PostgreSQL: what our processes take at the most
     connections_allowed: int | None = None
@@ -104,6 +106,8 @@ class Port:
     address: str
     is_registry: bool = False
     ready: Answer | None = None  # /readyz of the registry there
+    wants_certificate: bool = False  # of clients, so that whoever is there couldn't be asked
+    shows_ours: bool = False  # and the certificate that it shows is that of the settings
     is_free: bool = True
     reason: str = ""  # why it can't be listened at
 

@@ -9,6 +9,7 @@ import secrets
 import socket
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -32,10 +33,8 @@ def ask(
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port
     if parts.scheme == "https":
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-            host, port, timeout=timeout_s, context=context
+            host, port, timeout=timeout_s, context=_believing()
         )
     else:
         connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
@@ -50,12 +49,56 @@ def ask(
         connection.close()
 
 
+def _believing() -> ssl.SSLContext:
+    """Return what takes any certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A server that ends the handshake since it wants a client's certificate; ``shown`` is its own, if it came (DER).
+
+    With TLS 1.3 it shows its own first, in a handshake that is whole for the client; with 1.2 nothing is left of one
+    that fails.
+    """
+
+    shown: bytes | None
+
+
+_WANTS_ONE = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE")  # RFC 8446 §6.2; before that there was only the second
+
+
+def look_at_gate(url: str) -> Gate | None:
+    """Return the gate that an https address is behind; None for another, or where it can't be told."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" or not parts.hostname:
+        return None
+    shown = None
+    try:
+        with (
+            socket.create_connection((parts.hostname, parts.port or 443), PATIENCE_S) as plain,
+            _believing().wrap_socket(plain, server_hostname=parts.hostname) as secured,
+        ):
+            shown = secured.getpeercert(binary_form=True)
+            # Nothing is sent: what a server hasn't read when it closes takes its alert along.
+            secured.recv(1)
+    except ssl.SSLError as error:
+        return Gate(shown) if any(alert in (error.reason or "") for alert in _WANTS_ONE) else None
+    except (OSError, ValueError):
+        return None
+    return None
+
+
 def look_at_front(url: str, *, internal: str | None = None) -> Front:
     """Ask everything of the public address; `internal` is a location that only the proxy itself may use."""
     url = url.rstrip("/")
     try:
         base = ask(url, "GET", "/v2/")
     except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, ssl.SSLError | ConnectionError) and look_at_gate(url) is not None:
+            return Front(url=url, wants_certificate=True)
         return Front(url=url, failure=_told(error, url))
     if base.status not in (200, 401):
         return Front(url=url, base=base)

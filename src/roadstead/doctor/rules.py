@@ -41,6 +41,13 @@ def front(facts: Front) -> Iterator[Verdict]:
     if facts.failure is not None:
         yield fail("proxy.reachable", f"{facts.url} doesn't answer: {facts.failure.message}", facts.failure.advice)
         return
+    if facts.wants_certificate:
+        yield warn(
+            "proxy.reachable",
+            f"{facts.url} lets in only who has a client's certificate, so what comes through isn't known",
+            f"Ask with one: curl --cert client.cert --key client.key {facts.url}/v2/",
+        )
+        return
     if facts.base is None:
         return
     if facts.base.status not in (200, 401):
@@ -308,6 +315,13 @@ def database(facts: Database) -> Iterator[Verdict]:
             "Have the database near, and look at what else it does.",
         )
     yield from _flush(facts)
+    if facts.unopened is not None:
+        yield fail(
+            "database.keys",
+            f"the server won't start: {facts.unopened}",
+            "Bring back the master key (auth.master_key, or master.key in the data directory). If it is lost, see "
+            '"When the master key is lost" in docs/how-to/tokens.md.',
+        )
     if facts.wal_bytes > LARGE_WAL:
         yield warn(
             "database.wal",
@@ -376,6 +390,19 @@ def port(facts: Port) -> Iterator[Verdict]:
             )
         else:
             yield ok("port", f"a server answers at {facts.address}")
+    elif facts.wants_certificate and facts.shows_ours:
+        yield ok(
+            "port",
+            f"a server with the certificate of these settings is at {facts.address}; it wants one of clients, so "
+            "whether it is ready isn't known",
+        )
+    elif facts.wants_certificate:
+        yield warn(
+            "port",
+            f"what listens at {facts.address} lets in only who has a client's certificate: whether it is this "
+            "registry isn't known",
+            f"`openssl s_client -connect {facts.address}` shows its certificate: compare that with tls.certificate.",
+        )
     elif facts.is_free:
         yield ok("port", f"{facts.address} is free; no server runs there")
     else:

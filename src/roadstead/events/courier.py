@@ -51,8 +51,12 @@ class Manners:
         over = attempts - self.threshold
         if over < 0:
             return timedelta()
-        longest = max(self.backoff, LONGEST_HOLD)
-        return longest if over > 16 else min(self.backoff * 2**over, longest)
+        return self.longest_hold if over > 16 else min(self.backoff * 2**over, self.longest_hold)
+
+    @property
+    def longest_hold(self) -> timedelta:
+        """Return the longest time that an event is let lie."""
+        return max(self.backoff, LONGEST_HOLD)
 
 
 @dataclass(slots=True)
@@ -232,7 +236,11 @@ class Courier:
         due = await self._outbox.next_due(self.endpoint)
         left = _LOOK_EVERY_S
         if due is not None:
-            left = min(left, max(0.0, (due - self._clock.now()).total_seconds()))
+            now = self._clock.now()
+            if due - now > self._manners.longest_hold:  # by a clock that ran ahead, and has been set right
+                await self._outbox.release(self.endpoint, now=now)
+                return
+            left = min(left, max(0.0, (due - now).total_seconds()))
         with suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await self._woken.wait()

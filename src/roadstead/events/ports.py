@@ -110,7 +110,7 @@ class OutboxStore(Protocol):
     ) -> int:
         """Make settled letters pending again, with no attempt counted; return how many. They keep their positions.
 
-        Where somebody `asked` for it, the audit log tells of it in the same transaction.
+        Where somebody `asked` for it, the audit log tells of it in the same transaction, unless none was settled.
         """
         ...
 

@@ -13,6 +13,7 @@ from roadstead.oci.descriptor import Platform, PlatformInvalidError
 from roadstead.oci.digest import Digest, DigestInvalidError
 from roadstead.oci.pattern import Pattern, PatternInvalidError
 from roadstead.oci.reference import NameInvalidError, RepositoryName
+from roadstead.settings.database_url import has_good_port, is_postgresql
 from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
     EndpointSettings,
@@ -33,7 +34,6 @@ from roadstead.settings.model import (
 from roadstead.settings.mounts import filesystem_of, is_network
 
 _SQLITE = "sqlite"
-_POSTGRESQL = frozenset({"postgresql", "postgres"})
 _SHORTEST_MASTER_KEY = 32
 _SHORTEST_TOKEN, _LONGEST_TOKEN = timedelta(minutes=1), timedelta(hours=1)
 _SHORTEST_ROTATION = timedelta(hours=1)
@@ -89,11 +89,6 @@ def sqlite_path(url: str) -> Path | None:
     scheme, _, rest = url.partition("://")
     path = rest.partition("?")[0][1:]
     return Path(path) if scheme.partition("+")[0] == _SQLITE and path and path != ":memory:" else None
-
-
-def is_postgresql(url: str) -> bool:
-    """Say whether a database's URL is one of PostgreSQL."""
-    return url.partition(":")[0].partition("+")[0] in _POSTGRESQL
 
 
 def unreadable(path: Path) -> str | None:
@@ -215,7 +210,13 @@ def _storage(settings: Settings) -> Iterator[Finding]:
     if not storage.bucket:
         yield Finding("storage.bucket", "the s3 driver needs the name of a bucket")
     for key, url in (("storage.endpoint", storage.endpoint), ("storage.redirect_endpoint", storage.redirect_endpoint)):
-        if url is not None and urlsplit(url).scheme not in ("http", "https"):
+        if url is None:
+            continue
+        if "@" in urlsplit(url).netloc:
+            yield Finding(
+                key, "has a password in it", advice="Write them as storage.access_key and storage.secret_key."
+            )
+        elif urlsplit(url).scheme not in ("http", "https"):
             yield Finding(key, f"expected http(s)://HOST[:PORT], got {url!r}")
     if storage.kms_key is not None and not storage.encrypt:
         yield Finding("storage.kms_key", "encrypts nothing without storage.encrypt = true")
@@ -237,8 +238,8 @@ def _database(settings: Settings) -> Iterator[Finding]:
         yield from _rebuildable(settings)
     if url.partition(":")[0].partition("+")[0] == _SQLITE:
         yield from _sqlite(settings)
-    elif not is_postgresql(url):
-        yield Finding("database.url", "expected sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME")
+    elif not is_postgresql(url) or not has_good_port(url):
+        yield Finding("database.url", "expected sqlite:///PATH or postgresql://USER:PASSWORD@HOST[:PORT]/NAME")
 
 
 def _rebuildable(settings: Settings) -> Iterator[Finding]:
@@ -654,9 +655,7 @@ def _upstream(key: str, upstream: UpstreamSettings) -> Iterator[Finding]:
             advice="Say where it is asked, with a port if it has one, in url.",
         )
     if upstream.url is not None:
-        url = urlsplit(upstream.url)
-        if url.scheme not in ("http", "https") or not url.hostname or url.path not in ("", "/") or url.query:
-            yield Finding(f"{key}.url", f"expected http(s)://HOST[:PORT] without a path, got {upstream.url!r}")
+        yield from _upstream_url(f"{key}.url", upstream.url)
     if (upstream.username is None) != (upstream.password is None):
         yield Finding(f"{key}.username", "username and password belong together: set both or neither")
     yield from _sign_in(key, upstream)
@@ -673,6 +672,14 @@ def _upstream(key: str, upstream: UpstreamSettings) -> Iterator[Finding]:
         value: timedelta | None = getattr(upstream, name)
         if value is not None and value < timedelta(0):
             yield Finding(f"{key}.{name}", "can't be less than 0s")
+
+
+def _upstream_url(key: str, text: str) -> Iterator[Finding]:
+    url = urlsplit(text)
+    if "@" in url.netloc:
+        yield Finding(key, "has a password in it", advice="Set username and password beside it.")
+    elif url.scheme not in ("http", "https") or not url.hostname or url.path not in ("", "/") or url.query:
+        yield Finding(key, f"expected http(s)://HOST[:PORT] without a path, got {text!r}")
 
 
 def _sign_in(key: str, upstream: UpstreamSettings) -> Iterator[Finding]:

@@ -1,21 +1,19 @@
 """Settings as plain data and back: how they travel to other processes, and how they are shown."""
 
-import re
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from roadstead.secret import Secret
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.convert import TABLES, Source, convert, field_types
+from roadstead.settings.database_url import without_password
 from roadstead.settings.load import build
 from roadstead.settings.model import Settings
 from roadstead.settings.quantity import ByteSize, format_duration, format_size
 from roadstead.settings.tables import Headers, LogFields, SentHeaders
 
-_PASSWORD_PARAMETER = re.compile(r"([?&][a-z_]*password=)[^&#]*", re.IGNORECASE)
 _ALREADY_RESOLVED = Source(None, Path("/"), None)
 
 
@@ -50,13 +48,6 @@ def _sections(settings: Settings, *, masked: bool) -> dict[str, dict[str, Any]]:
     if masked:
         sections["database"]["url"] = without_password(settings.database_url)
     return sections
-
-
-def without_password(url: str) -> str:
-    """Return the URL with ``***`` for its passwords: before the host, and among its parameters."""
-    password = urlsplit(url).password
-    shown = url.replace(f":{password}@", ":***@", 1) if password else url
-    return _PASSWORD_PARAMETER.sub(r"\1***", shown)
 
 
 def _plain(value: object, kind: Any, *, masked: bool) -> Any:

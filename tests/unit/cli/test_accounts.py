@@ -1,18 +1,25 @@
 """``user``, ``key`` and ``auth explain``, over a registry's own database."""
 
+import asyncio
 import json
 import re
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from roadstead.auth.names import AccountNameInvalidError
+from roadstead.auth.ports import Arrival
 from roadstead.cli.existing import DataMissingError
 from roadstead.cli.key import KeyMissingError
 from roadstead.cli.main import app
 from roadstead.cli.user import AccountMissingError, AccountTakenError, PasswordUnusableError
+from roadstead.clock import SystemClock
+from roadstead.db.engine import open_database
+
+HASHED = "$2b$10$9FZ6Jr0u3kV4NHG7p1RjTeTqEKGhFX2bnXYyuO/6YQS5QWkK/vGnO"
 
 CONFIG = """
 [[auth.policies]]
@@ -28,6 +35,37 @@ class Registry:
     def __init__(self, directory: Path) -> None:
         self._config = directory / "r.toml"
         self._config.write_text(CONFIG + f'[storage]\npath = "{directory}/data"\n')
+
+        self._directory = directory
+
+    def more(self, settings: str) -> None:
+        """Add to the settings."""
+        self._config.write_text(settings + self._config.read_text())
+
+    def lines(self, *names: str) -> Path:
+        """Write a file of passwords with these names, and return it."""
+        path = self._directory / "users"
+        path.write_text("".join(f"{name}:{HASHED}\n" for name in names))
+        return path
+
+    async def sign_in(self, name: str) -> None:
+        """Have somebody come from an issuer."""
+        now = SystemClock().now()
+        arrival = Arrival(
+            issuer="https://id.example",
+            subject="1",
+            name=name,
+            groups=frozenset({"developers"}),
+            attempt_hash="attempt",
+            attempt_ends_at=now + timedelta(minutes=1),
+            session_hash="session",
+            session_ends_at=now + timedelta(minutes=1),
+        )
+        database = await open_database(f"sqlite:///{self._directory}/data/roadstead.db", migrate=False)
+        try:
+            await database.people.sign_in(arrival, now=now)
+        finally:
+            await database.close()
 
     def run(self, *words: str, given: str | None = None) -> Result:
         return CliRunner().invoke(app, [*words, str(self._config)], input=given)
@@ -152,6 +190,57 @@ def test_keys_are_shown_once(registry: Registry) -> None:
     assert isinstance(registry.run("key", "create", "nobody").exception, AccountMissingError)
 
 
+@pytest.mark.parametrize("text", ["0s", "0", "90", "soon"])
+def test_a_key_that_could_never_be_used(registry: Registry, text: str) -> None:
+    """It is refused, and not made."""
+    registry.done("user", "add", "ci", "--robot")
+
+    assert registry.run("key", "create", "ci", "--expires", text).exit_code == 2
+    assert registry.done("key", "list") == ""
+
+
+def test_times_say_that_they_are_utc(registry: Registry) -> None:
+    """Whatever the machine's zone is."""
+    registry.done("user", "add", "ci", "--robot")
+    registry.done("key", "create", "ci")
+
+    assert re.search(r" until \d{4}-\d\d-\d\d \d\d:\d\dZ  pull ", registry.done("key", "list"))
+    for line in registry.done("audit").splitlines():
+        assert re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ  done ", line)
+
+
+@pytest.mark.parametrize("text", ["root", "user:", "group:ops", "Server", ""])
+def test_a_subject_that_is_nobody(registry: Registry, text: str) -> None:
+    """It would find nothing, as if nothing had been done."""
+    registry.done("user", "add", "ci", "--robot")
+    done = registry.run("audit", "--subject", text)
+
+    assert done.exit_code == 2
+    assert "write user:NAME" in " ".join(done.output.replace("\u2502", " ").split())
+    assert "user.add" not in registry.done("audit", "--subject", "server")
+
+
+ISSUER = """
+[[auth.oidc.issuers]]
+issuer = "https://id.example"
+client_id = "c"
+allow_all = true
+"""
+
+
+@pytest.mark.parametrize(
+    ("auth", "hinted"), [("", True), ("accounts = true", False), (ISSUER, False)], ids=["nothing", "accounts", "oidc"]
+)
+def test_a_server_that_knows_accounts_needs_no_start(registry: Registry, auth: str, *, hinted: bool) -> None:
+    """It is said where a server looks for accounts at its start alone."""
+    registry.more(f'[server]\npublic_url = "https://registry.example"\n[auth]\n{auth}\n')
+
+    done = registry.run("user", "add", "ci", "--robot")
+
+    assert done.exit_code == 0, done.output
+    assert ("after its next start" in done.stderr) is hinted
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -187,16 +276,109 @@ def test_who_has_no_account_is_remarked(registry: Registry) -> None:
 
 def test_a_registry_without_a_word_is_open(tmp_path: Path) -> None:
     """And explaining makes nothing."""
-    done = CliRunner().invoke(app, ["auth", "explain", "delete", "team/app", "--data", str(tmp_path / "data")])
+    config = tmp_path / "r.toml"
+    config.write_text(f'[storage]\npath = "{tmp_path}/data"\n')
+
+    done = CliRunner().invoke(app, ["auth", "explain", "delete", "team/app", str(config)])
 
     assert done.stdout == "allowed: nobody has to sign in here, so everybody may do everything\n"
-    assert not list(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == [config]
+
+
+def test_an_answer_by_default_settings_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a settings file that nobody named, another registry would be explained; the environment names as well."""
+    words = ["auth", "explain", "delete", "team/app", "--data", str(tmp_path / "data")]
+    told = "by the default settings: no configuration was named"
+
+    assert CliRunner().invoke(app, words).stdout.endswith(f"everything\n{told}\n")
+    assert json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["remark"] == told
+
+    monkeypatch.setenv("ROADSTEAD_AUTH_ACCOUNTS", "true")
+    assert told not in CliRunner().invoke(app, words).stdout
+
+
+def test_lists_of_a_registry_that_nobody_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are of the data in the working directory, and say so beside what they print."""
+    monkeypatch.chdir(tmp_path)
+    CliRunner().invoke(app, ["user", "add", "ci", "--robot"])
+
+    for words in (["user", "list"], ["key", "list"], ["audit"], ["events", "list"]):
+        done = CliRunner().invoke(app, words)
+        told = f"by the default settings: no configuration was named; the data is in {tmp_path}/roadstead-data\n"
+        assert done.exit_code == 0, done.output
+        assert told in done.stderr
+        assert told not in done.stdout
+        named = CliRunner().invoke(app, [*words, "--data", "roadstead-data"])
+        assert "by the default" not in named.output
+
+
+def test_a_settings_file_is_no_repository(registry: Registry) -> None:
+    """Where the repository was left out, the last word would be taken for it."""
+    done = registry.run("auth", "explain", "pull")
+
+    assert done.exit_code == 2
+    assert "the repository is missing" in " ".join(done.output.replace("\u2502", " ").split())
+
+
+def test_whoever_is_disabled_may_do_nothing(registry: Registry) -> None:
+    """Whatever policies say, and also by a line of the password file: the name is kept out."""
+    registry.done("user", "add", "ana", "--group", "developers", given="secret")
+    words = ("auth", "explain", "pull", "team/app", "--as", "user:ana")
+    registry.done("user", "disable", "ana")
+
+    told = "denied: the account ana is disabled, so nothing is let in that comes from user:ana\n"
+    assert registry.done(*words) == told
+    assert json.loads(registry.done(*words, "--json"))["allowed"] is False
+    assert registry.done(*words, "--group", "developers") == told
+    registry.more(f'[auth]\nhtpasswd = "{registry.lines("ana")}"\n')
+    assert registry.done(*words) == told
+
+    registry.done("user", "enable", "ana")
+    assert registry.done(*words).startswith("allowed")
+
+
+def test_whose_issuer_counts_no_more_may_do_nothing(registry: Registry) -> None:
+    """Who signed in with a browser, at an issuer that settings don't name any more, is told as every request is."""
+    registry.done("user", "add", "ci", "--robot")
+    asyncio.run(registry.sign_in("eve"))
+
+    told = registry.done("auth", "explain", "pull", "team/app", "--as", "user:eve")
+
+    assert told.startswith("denied: eve signed in at https://id.example, which is not trusted here any more")
+
+
+def test_keys_of_the_account_are_remarked(registry: Registry) -> None:
+    """A key may be good for less than its account; what is denied anyway needs no remark."""
+    registry.done("user", "add", "ana", "--group", "developers", given="secret")
+    words = ("team/app", "--as", "user:ana")
+    assert "key" not in registry.done("auth", "explain", "pull", *words)
+
+    registry.done("key", "create", "ana")
+    told = "user:ana has a key that narrows this further: roadstead key list --of ana\n"
+    assert registry.done("auth", "explain", "pull", *words).endswith(told)
+    registry.done("key", "create", "ana")
+    assert "2 keys that narrow" in registry.done("auth", "explain", "pull", *words)
+    assert "key" not in registry.done("auth", "explain", "push", *words)
+
+
+def test_the_password_file_is_looked_into(registry: Registry) -> None:
+    """Who has a line there is somebody; who has neither is told to have neither."""
+    registry.more(f'[auth]\nhtpasswd = "{registry.lines("bob")}"\n')
+
+    assert "no account" not in registry.done("auth", "explain", "pull", "team/app", "--as", "user:bob")
+    neither = "there is no account user:zed in the database, and no line in the password file\n"
+    assert registry.done("auth", "explain", "pull", "team/app", "--as", "user:zed").endswith(neither)
 
 
 @pytest.mark.parametrize(
     "words",
-    [["explain", "pull", "a", "--as", "ana"], ["explain", "fly", "a"], ["explain", "pull", "a", "--as", "group:x"]],
+    [
+        ["explain", "pull", "a", "--as", "ana"],
+        ["explain", "pull", "a", "--group", "developers"],
+        ["explain", "fly", "a"],
+        ["explain", "pull", "a", "--as", "group:x"],
+    ],
 )
 def test_wrong_usage(words: Sequence[str]) -> None:
-    """Somebody who is nobody, and what can't be done."""
+    """Somebody who is nobody, a group without anybody in it, and what can't be done."""
     assert CliRunner().invoke(app, ["auth", *words]).exit_code == 2

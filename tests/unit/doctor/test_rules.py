@@ -180,6 +180,8 @@ def test_databases(facts: Database, expected: dict[str, str]) -> None:
         (Port(address="a:1", is_registry=True, ready=Answer(status=503)), {"port": "fail"}),
         (Port(address="a:1"), {}),
         (Port(address="a:1", is_free=False, reason="Address already in use"), {"port": "fail"}),
+        (Port(address="a:1", wants_certificate=True, shows_ours=True), {}),
+        (Port(address="a:1", wants_certificate=True), {"port": "warn"}),
     ],
 )
 def test_ports(facts: Port, expected: dict[str, str]) -> None:

@@ -38,10 +38,12 @@ class Refusing:
     def __init__(self, *refused: int) -> None:
         self.refused = refused
         self.requests: list[list[str]] = []
+        self.asked = asyncio.Event()
 
     async def deliver(self, events: Sequence[tuple[Subject, Mapping[str, Any]]]) -> str:
         """Note the events' addresses, which tell them apart."""
         self.requests.append([event["request"]["addr"] for _, event in events])
+        self.asked.set()
         if len(self.requests) in self.refused:
             raise DeliveryError("the receiver answered 503", "503")
         return "200 OK"
@@ -158,3 +160,19 @@ async def test_what_was_begun_is_told_to_its_end_before_a_stop(database: Databas
 
     assert sink.requests == [["0", "1"], ["2", "3"], ["4"]]
     assert await database.outbox.pending() == {}
+
+
+async def test_a_clock_that_is_set_back_holds_nothing_for_as_long(database: Database, tmp_path: Path) -> None:
+    """What was held by the time before is due at once, and not after as long as the clock ran ahead."""
+    metrics = EventMetrics(Metrics(tmp_path, "test"))
+    [letter] = await database.outbox.due("a", now=NOW, limit=10)
+    await database.outbox.hold(letter.position, error="refused", until=NOW + timedelta(days=1))
+    sink = Refusing()
+    courier = Courier("a", sink, database.outbox, FrozenClock(NOW), metrics, Manners(pulls_at_once=64))
+
+    running = asyncio.ensure_future(courier.run())
+    await asyncio.wait_for(sink.asked.wait(), 20)
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert sink.requests == [["0", "1", "2", "3", "4"]]

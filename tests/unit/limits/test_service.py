@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from roadstead.limits.errors import PullsSpentError, RateExceededError, UploadsTooManyError
+from roadstead.limits.errors import PullsSpentError, RateExceededError, UploadsTooManyError, in_words
 from roadstead.limits.ports import PullWindow
 from roadstead.limits.providers.shared import SharedMarks, SharedPlaces
 from roadstead.limits.rates import Rate
@@ -135,3 +135,12 @@ async def test_nothing_is_limited_by_default(tmp_path: Path) -> None:
 
     assert await scene.limits.count_pull("a", "") is None
     assert scene.pulls.counted == 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(1, "1 s"), (119, "119 s"), (120, "2 min"), (3599, "60 min"), (7199, "120 min"), (21600, "6 h"), (21601, "7 h")],
+)
+def test_waiting_in_words(seconds: int, said: str) -> None:
+    """Nobody reads 21600 s; and whoever waits that long doesn't come too early."""
+    assert in_words(seconds) == said

@@ -77,6 +77,17 @@ def test_what_a_database_that_is_built_anew_needs(tmp_path: Path, more: dict[str
     assert any(finding.startswith(expected) for finding in told(tmp_path, **given))
 
 
+def test_addresses_have_no_passwords_in_them(tmp_path: Path) -> None:
+    """They are shown where settings are, and there are settings for passwords."""
+    upstream = '[{"host": "up.example", "url": "https://user:hunter2@up.example"}]'
+    bucket = {"storage__driver": "s3", "storage__bucket": "b", "storage__endpoint": "http://user:hunter2@s3:9000"}
+    found = [*told(tmp_path, **bucket), *told(tmp_path, upstreams__registries=upstream)]
+
+    told_of = [finding.partition(":")[0] for finding in found if "has a password in it" in finding]
+    assert told_of == ["storage.endpoint", "upstreams.registries[0].url"]
+    assert "hunter2" not in str(found)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
@@ -99,6 +110,7 @@ def test_what_a_database_that_is_built_anew_needs(tmp_path: Path, more: dict[str
         ("tls.client_ca", ["ca.pem"], "needs TLS"),
         ("tls.names", ["registry.test"], "are for tls.self_signed"),
         ("database.url", "mysql://x/y", "expected sqlite:///PATH or postgresql://"),
+        ("database.url", "postgresql://user:hunter2@db:port/y", "expected sqlite:///PATH or postgresql://"),
         ("database.url", "sqlite:///:memory:", "can't be shared by processes"),
         ("database.url", "sqlite://", "can't be shared by processes"),
         ("storage.path", "file", "is not a directory"),

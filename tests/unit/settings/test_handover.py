@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
+
+from roadstead.settings.database_url import without_password
 from roadstead.settings.handover import Handover
 from roadstead.settings.load import load_unchecked
-from roadstead.settings.plain import as_plain, as_shown, without_password
+from roadstead.settings.plain import as_plain, as_shown
 
 
 def test_a_handover_comes_back(tmp_path: Path) -> None:
@@ -47,6 +50,19 @@ def test_a_password_among_the_parameters_is_masked() -> None:
     url = "postgresql://user@db/x?sslmode=require&password=hunter2&sslpassword=hunter3#x"
 
     assert without_password(url) == "postgresql://user@db/x?sslmode=require&password=***&sslpassword=***#x"
+
+
+@pytest.mark.parametrize("password", ["hunter2", "hunter/2", "hunter#2", "hunter?2", "hunter@2", "hunter:2", "x\n@2"])
+def test_a_password_is_masked_whatever_is_in_it(password: str) -> None:
+    """Characters that should be written otherwise in an address, and that the database's library takes all the same."""
+    assert without_password(f"postgresql://user:{password}@db:5432/x") == "postgresql://user:***@db:5432/x"
+
+
+def test_parameters_of_an_address_stay() -> None:
+    """Whatever is in them, but for passwords."""
+    url = "postgresql://user:hunter2@db/x?application_name=a@b&sslmode=require"
+
+    assert without_password(url) == url.replace("hunter2", "***")
 
 
 def test_urls_without_a_password_stay() -> None:

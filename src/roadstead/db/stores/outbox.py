@@ -339,8 +339,12 @@ def _replay(
         statement = statement.where(outbox.c.created_at >= since)
     again = statement.values(state=LetterState.PENDING.value, attempts=0, error="", held_until=None, settled_at=None)
     count = connection.execute(again).rowcount
-    write_act(connection, asked, ActKind.EVENTS_REPLAY, endpoint or "all endpoints", f"{count} events")
-    if count and connection.dialect.name == "postgresql":
+    if not count:
+        return 0  # nothing is done, and no line says that something is
+    said = f"{count} events" if count > 1 else "1 event"
+    said += f" with the id {event_id}" if event_id is not None else ""
+    write_act(connection, asked, ActKind.EVENTS_REPLAY, endpoint or "all endpoints", said)
+    if connection.dialect.name == "postgresql":
         connection.execute(text(f"SELECT pg_notify('{CHANNEL}', '')"))
     return count
 

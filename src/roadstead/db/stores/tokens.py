@@ -1,7 +1,11 @@
 """Keys that sign tokens, and refresh tokens (``auth.ports.SigningKeyStore``, ``auth.ports.RefreshTokenStore``)."""
 
+import sqlite3
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, bindparam, delete, insert, select
 
@@ -38,6 +42,23 @@ _REMOVE_OF = delete(refresh_tokens).where(
 )
 
 
+def signing_keys_in_file(path: Path) -> Sequence[SealedKey] | None:
+    """Return all keys in a SQLite file, beside whoever uses it; None where they can't be read.
+
+    Nothing is opened for writing and nothing is migrated: for commands that only look.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+            return [_sealed(row) for row in connection.execute(str(select(*_KEY)))]
+    except sqlite3.Error:
+        return None
+
+
+def _sealed(row: Sequence[Any]) -> SealedKey:
+    kid, algorithm, sealed, certificate, created, signs = row
+    return SealedKey(kid, algorithm, bytes(sealed), certificate, from_micros(created), from_micros(signs))
+
+
 class DatabaseTokens:
     """Both stores on a database."""
 
@@ -46,10 +67,7 @@ class DatabaseTokens:
 
     async def signing_keys(self) -> Sequence[SealedKey]:
         """Return all keys."""
-        return [
-            SealedKey(kid, algorithm, bytes(sealed), certificate, from_micros(created), from_micros(signs))
-            for kid, algorithm, sealed, certificate, created, signs in await self._access.rows(ALL_KEYS)
-        ]
+        return [_sealed(row) for row in await self._access.rows(ALL_KEYS)]
 
     async def add_signing_key(self, key: SealedKey) -> None:
         """Store a new key."""

@@ -7,9 +7,11 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
+from roadstead.acts import ActKind, Asked
 from roadstead.db.engine import Database, open_database
 from roadstead.db.moments import from_micros, to_micros
 from roadstead.events.bundle import Bundle, Pulls
@@ -231,6 +233,22 @@ class OutboxStoreContract:
         assert await told.outbox.replay(endpoint="all", since=NOW + SECOND) == 2
 
         assert [letter.event_id for letter in await due(told, "all")] == [letter.event_id for letter in letters[1:]]
+
+    async def test_a_replay_is_written_down(self, told: Database) -> None:
+        """With the id that was asked for, and only where something was done."""
+        asked = Asked("shell:root", NOW, "here")
+        await push_config(told, APP)
+        [letter] = await due(told, "all")
+        await told.outbox.settle([letter.position], now=NOW)
+        lines = partial(told.acts.lines, kind=ActKind.EVENTS_REPLAY, limit=10)
+
+        assert await told.outbox.replay(event_id="nope", asked=asked) == 0
+        assert await lines() == []
+
+        assert await told.outbox.replay(event_id=letter.event_id, endpoint="all", asked=asked) == 1
+        [line] = await lines()
+        assert (line.act.by, line.act.target) == ("shell:root", "all")
+        assert line.act.reason == f"1 event with the id {letter.event_id}"
 
     async def test_old_letters_are_purged(self, told: Database) -> None:
         """Those settled long ago, and pending ones of an endpoint that is gone; a pending one of ours is kept."""
