@@ -310,6 +310,28 @@ def test_forms_that_get_nothing(client: Client, form: Mapping[str, str], status:
     assert post(client, **form).status == status
 
 
+@pytest.mark.parametrize(("name", "password"), [("a\0b", "x"), ("ana", "of\0ana")])
+def test_a_zero_character_is_nobodys(client: Client, name: str, password: str) -> None:
+    """It is refused as in Basic, before a database or a hash sees it: it doesn't even count as a guess."""
+    form = {"grant_type": "password", "username": name, "password": password}
+
+    assert {post(client, **form).status for _ in range(12)} == {401}
+    assert ask(client, basic(name, password)).status == 401
+
+
+def test_a_token_that_no_header_holds_is_not_given(client: Client) -> None:
+    """More scopes than fit are refused where they are asked for; what is handed out is good for what it says."""
+    names = [f"team/{'a' * 100}{at}" for at in range(100)]
+    scopes = [f"repository:{name}:pull" for name in names]
+
+    fitting = token_for(client, *scopes[:50], headers=ANA)
+    refused = ask(client, ANA, service="registry.test", scope=scopes)
+
+    assert client.get(f"/v2/{names[49]}/tags/list", bearer(fitting)).status == 404
+    assert refused.status == 400
+    assert b"fewer" in refused.body
+
+
 def test_who_is_gone_is_gone_with_their_tokens(server: RoadsteadServer, client: Client) -> None:
     """Somebody who was taken out of the file gets in neither with a token nor with a refresh token."""
     bob = basic("bob", "of bob")

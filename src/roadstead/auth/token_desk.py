@@ -10,7 +10,7 @@ import structlog
 
 from roadstead.auth.access import Access
 from roadstead.auth.caller import NOBODY, Action, Caller
-from roadstead.auth.credentials import Credentials
+from roadstead.auth.credentials import MAX_HEADER, Credentials
 from roadstead.auth.errors import CredentialsWrongError
 from roadstead.auth.policies import Policies
 from roadstead.auth.ports import Identities, RefreshToken, RefreshTokenStore
@@ -24,6 +24,9 @@ from roadstead.errors import InvalidError
 _REPOSITORY = frozenset({Action.PULL, Action.PUSH, Action.DELETE})
 _REFRESH_BYTES = 32
 
+_LONGEST = MAX_HEADER - len("Bearer ")
+"""What the door takes of a token."""
+
 _log = structlog.get_logger()
 
 Granting = Callable[[Caller, Grant], Sequence[Grant]]
@@ -35,6 +38,17 @@ class ServiceUnknownError(InvalidError):
 
     def __init__(self, asked: str, service: str) -> None:
         super().__init__(f"tokens for {asked!r} are not issued here; this is the token server of {service!r}")
+
+
+class ScopesTooManyError(InvalidError):
+    """More is asked for at once than a token holds that comes in a header."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(f"a token for all these scopes has {length} characters, {_LONGEST} can be used")
+
+    def advice(self) -> str:
+        """Say what gives a token."""
+        return "Ask for fewer repositories with one token."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +90,16 @@ class TokenDesk:
     ) -> Handed:
         """Return a token for what is asked and allowed, also if that is nothing; without credentials for nobody.
 
-        Raises CredentialsWrongError, AttemptsTooManyError, ServiceUnknownError.
+        Raises CredentialsWrongError, AttemptsTooManyError, ServiceUnknownError, ScopesTooManyError.
         """
         self._check(service)
         caller = NOBODY if credentials is None else await self._access.sign_in(credentials)
+        token = await self._issue(caller, asked)
         refresh = None
         # One for a key that is limited would be good for all that its owner may.
         if offline and caller.proof is not None and caller.scope is None and caller.grants is None:
             refresh = await self._refresh_token(caller.principal, caller.proof)
-        return Handed(await self._issue(caller, asked), refresh)
+        return Handed(token, refresh)
 
     async def refresh(self, refresh_token: str, asked: Sequence[Grant], *, service: str | None) -> Handed:
         """Return a token for the one whom the refresh token was made for; raises what `sign_in` does.
@@ -119,6 +134,8 @@ class TokenDesk:
     async def _issue(self, caller: Caller, asked: Sequence[Grant]) -> IssuedToken:
         grants = [grant for each in asked for grant in self._granting(caller, each) if grant.actions]
         token = await self._issuer.issue(caller, grants)
+        if len(token.text) > _LONGEST:
+            raise ScopesTooManyError(len(token.text))
         _log.info(
             "token issued",
             subject=str(caller.principal),

@@ -1,23 +1,22 @@
 """Whose tokens are believed: the keys of certificates and of a JWK set, found by the ids that tokens name them by.
 
 A certificate is a carrier of a key: its own signature and its version don't matter (deployment spec R-1.6), as nobody
-looks at them in distribution either. They matter where a token brings a certificate of its own (``x5c``).
+looks at them in distribution either. They matter where a token brings a certificate of its own (``chains.py``).
 """
 
 import json
-from base64 import b64decode
-from binascii import Error as NotBase64Error
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey, import_key
 
+from roadstead.auth.chains import ChainInvalidError, follow, parse_chain
 from roadstead.auth.key_ids import (
     GENERATOR_OF_P256,
     PublicKey,
@@ -33,7 +32,6 @@ JoseKey = ECKey | RSAKey | OKPKey | OctKey
 _RSA = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _CURVES = {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512"}
 _SYMMETRIC = frozenset({"HS256", "HS384", "HS512"})
-_LONGEST_CHAIN = 8
 
 
 class KeysUnreadableError(InvalidError):
@@ -43,10 +41,6 @@ class KeysUnreadableError(InvalidError):
         super().__init__(f"{what}: {reason}")
         self.what = what
         self.reason = reason
-
-
-class ChainInvalidError(InvalidError):
-    """A certificate that a token brings doesn't lead to one that is trusted."""
 
 
 @dataclass(frozen=True)
@@ -109,26 +103,15 @@ class TrustedKeys:
 
     def of_chain(self, texts: object, now: datetime) -> TrustedKey:
         """Return the key of a token's certificate (RFC 7515 §4.1.6); raises ChainInvalidError."""
-        chain = _chain(texts)
-        self._follow(chain, now)
-        key = chain[0].public_key()
+        chain = parse_chain(texts)
+        follow(chain, self.roots, now)
+        try:
+            key = chain[0].public_key()
+        except (ValueError, UnsupportedAlgorithm) as error:
+            raise ChainInvalidError("the certificate's key can't be read") from error
         if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey):
             raise ChainInvalidError("the certificate's key is of a kind that signs no tokens")
         return TrustedKey.of_public(key)
-
-    def _follow(self, chain: Sequence[x509.Certificate], now: datetime) -> None:
-        for at, certificate in enumerate(chain):
-            if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-                raise ChainInvalidError(f"the certificate of {certificate.subject.rfc4514_string()} is not valid now")
-            if at and not _may_issue(certificate, required=True):
-                raise ChainInvalidError(f"{certificate.subject.rfc4514_string()} may not issue certificates")
-            if at and not _is_issued_by(chain[at - 1], certificate):
-                raise ChainInvalidError("the certificates don't issue one another")
-            if certificate in self.roots:
-                return
-            if any(_may_issue(root, required=False) and _is_issued_by(certificate, root) for root in self.roots):
-                return
-        raise ChainInvalidError("the certificate leads to none that is trusted")
 
 
 def keys_of_bundle(text: bytes, what: str) -> TrustedKeys:
@@ -175,28 +158,3 @@ def _of_entry(entry: object, what: str) -> TrustedKey:
     if not isinstance(raw, ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey):
         raise KeysUnreadableError(what, "the key is neither RSA, ECDSA, Ed25519 nor a shared one")
     return TrustedKey.of_public(raw, named)
-
-
-def _chain(texts: object) -> Sequence[x509.Certificate]:
-    if not isinstance(texts, list) or not 0 < len(texts) <= _LONGEST_CHAIN:
-        raise ChainInvalidError("x5c is not a list of a few certificates")
-    try:
-        return [x509.load_der_x509_certificate(b64decode(text, validate=True)) for text in texts]
-    except (ValueError, TypeError, NotBase64Error) as error:
-        raise ChainInvalidError("x5c holds what is no certificate") from error
-
-
-def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
-
-
-def _may_issue(certificate: x509.Certificate, *, required: bool) -> bool:
-    """Say whether a certificate is an authority's; where that isn't `required` it must only not say otherwise."""
-    try:
-        return bool(certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
-    except (x509.ExtensionNotFound, ValueError):
-        return not required

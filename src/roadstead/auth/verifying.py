@@ -6,7 +6,6 @@ algorithm is one of that key's, the signature, and only then what the token says
 
 import hashlib
 import json
-import math
 import warnings
 from base64 import urlsafe_b64decode
 from binascii import Error as NotBase64Error
@@ -19,15 +18,21 @@ from functools import cache
 from joserfc import jws
 from joserfc.errors import JoseError, SecurityWarning
 
+from roadstead.auth.chains import ChainInvalidError
 from roadstead.auth.errors import CredentialsWrongError
 from roadstead.auth.principal import Grant
-from roadstead.auth.trusted_keys import ChainInvalidError, TrustedKey, TrustedKeys
+from roadstead.auth.trusted_keys import TrustedKey, TrustedKeys
 
 ALGORITHMS = ("EdDSA", "Ed25519", *(f"{kind}{size}" for kind in ("RS", "ES", "PS", "HS") for size in (256, 384, 512)))
 """What can be allowed. The shared-secret ones (HS) fit only keys of a JWK set that are shared secrets."""
 
 LEEWAY = timedelta(seconds=60)
 """What clocks may differ by, as in distribution."""
+
+_FIRST = int(datetime(1, 1, 1, tzinfo=UTC).timestamp())
+_LAST = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
+_MARGIN = 24 * 3600
+"""Moments at the ends of the calendar mean "long ago" and "never": so many seconds off a leeway can be added to any."""
 
 MAX_TOKEN = 16 << 10
 MAX_GRANTS = 1000
@@ -73,6 +78,7 @@ class TokenVerifier:
 
     def verify(self, token: str, now: datetime) -> TokenClaims:
         """Return what the token says; raises TokenInvalidError."""
+        _check_form(token)
         digest = hashlib.sha256(token.encode()).digest()
         claims = self._believed.get(digest)
         if claims is not None:
@@ -132,7 +138,7 @@ class TokenVerifier:
         if not_before is not None and now < not_before - rules.leeway:
             raise TokenInvalidError("it is not valid yet")
         subject = claims.get("sub", "")
-        if not isinstance(subject, str):
+        if not isinstance(subject, str) or not _is_text(subject):
             raise TokenInvalidError("its subject isn't a text")
         return TokenClaims(subject, _grants(claims.get("access")), expires_at, claims)
 
@@ -209,12 +215,14 @@ def moment_of(claims: Mapping[str, object], name: str) -> datetime | None:
     value = claims.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _FIRST <= value <= _LAST:
         raise TokenInvalidError(f"{name} isn't a moment")
-    try:
-        return datetime.fromtimestamp(value, UTC)
-    except (OverflowError, ValueError, OSError) as error:
-        raise TokenInvalidError(f"{name} isn't a moment") from error
+    return datetime.fromtimestamp(min(max(value, _FIRST + _MARGIN), _LAST - _MARGIN), UTC)
+
+
+def _is_text(name: str) -> bool:
+    """Say whether a name can be written down: databases take no zero character, and half a character is none."""
+    return "\0" not in name and not any("\ud800" <= each <= "\udfff" for each in name)
 
 
 def _grants(access: object) -> tuple[Grant, ...]:

@@ -70,6 +70,9 @@ class TokenDoor:
                 name, password = _needed(form, "username"), _needed(form, "password")
                 if len(password) > MAX_PASSWORD:
                     raise FormInvalidError(f"the password is longer than {MAX_PASSWORD} characters")
+                if "\0" in name or "\0" in password:
+                    # As Basic has it: no name has one, databases take none, and kinds of hashes differ about it.
+                    raise CredentialsWrongError
                 credentials = Password(name, Secret(password), request.client or "")
                 offline = form.get("access_type") == "offline"
                 handed = await self._desk.sign_in(credentials, asked, service=service, offline=offline)

@@ -57,6 +57,13 @@ def test_lines_that_cannot_be_read_are_named() -> None:
     assert "plain" not in "".join(map(str, entries.findings))
 
 
+def test_a_mark_before_the_first_name(path: Path, file: HtpasswdFile) -> None:
+    """What some editors begin UTF-8 with belongs to no name."""
+    path.write_bytes(b"\xef\xbb\xbf" + line("ana", "a").encode())
+
+    assert list(file.read().hashes) == ["ana"]
+
+
 @given(st.text(max_size=200))
 def test_any_text_is_read(text: str) -> None:
     """Whatever stands there, each line is an entry, a remark or a finding."""

@@ -3,7 +3,7 @@
 import base64
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,6 +18,7 @@ from joserfc import jws
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
+from roadstead.auth.chains import ChainInvalidError, follow, parse_chain
 from roadstead.auth.key_ids import GENERATOR_OF_P256, libtrust_id, stripped_thumbprint, thumbprint
 from roadstead.auth.principal import Grant
 from roadstead.auth.trusted_keys import KeysUnreadableError, TrustedKeys, keys_of_bundle, keys_of_jwks
@@ -62,6 +63,8 @@ def certificate(
     by: str = "issuer",
     ca: bool | None = None,
     days: int = 10,
+    below: int | None = None,
+    more: Sequence[tuple[x509.ExtensionType, bool]] = (),
 ) -> x509.Certificate:
     """Return a certificate for the key, by itself or by another; valid around NOW."""
     builder = (
@@ -74,7 +77,9 @@ def certificate(
         .not_valid_after(NOW + timedelta(days=days))
     )
     if ca is not None:
-        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=below), critical=True)
+    for extension, critical in more:
+        builder = builder.add_extension(extension, critical)
     signer = issuer or key
     return builder.sign(signer, None if isinstance(signer, ed25519.Ed25519PrivateKey) else hashes.SHA256())
 
@@ -160,6 +165,9 @@ AT = int(NOW.timestamp())
         {"nbf": AT + 59},
         {"nbf": None, "iat": None, "jti": None},
         {"exp": AT + 0.5},
+        {"exp": 253402300799},  # the last second of the calendar: for ever
+        {"nbf": -62135596800},  # the first one: Go's zero time
+        {"nbf": 0},
         {"access": None},
         {"access": []},
         {"access": [{"type": "registry", "name": "catalog", "actions": None}]},
@@ -186,9 +194,17 @@ def test_claims_that_are_fine(changes: Mapping[str, object]) -> None:
         ({"exp": str(AT + 60)}, "exp isn't a moment"),
         ({"exp": True}, "exp isn't a moment"),
         ({"exp": 10**30}, "exp isn't a moment"),
+        ({"exp": 10**400}, "exp isn't a moment"),
+        ({"exp": 253402300800}, "exp isn't a moment"),
+        ({"exp": -62135596800}, "has ended"),
         ({"exp": float("inf")}, "exp isn't a moment"),
+        ({"exp": float("nan")}, "exp isn't a moment"),
+        ({"nbf": -(10**400)}, "nbf isn't a moment"),
+        ({"nbf": 253402300799}, "not valid yet"),
         ({"nbf": AT + 61}, "not valid yet"),
         ({"sub": 273950}, "subject isn't a text"),
+        ({"sub": "a\0b"}, "subject isn't a text"),
+        ({"sub": "\ud800"}, "subject isn't a text"),
         ({"access": {"type": "repository"}}, "list of grants"),
         ({"access": ["repository:a:pull"]}, "list of grants"),
         ({"access": [{"type": "repository", "name": "a", "actions": "pull"}]}, "list of grants"),
@@ -338,6 +354,109 @@ def test_chains_that_lead_nowhere(header: Mapping[str, object], reason: str) -> 
         verify(text, bundle(ROOT))
 
 
+def usage(*, certificates: bool) -> tuple[x509.ExtensionType, bool]:
+    names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    rest = dict.fromkeys((*names, "crl_sign", "encipher_only", "decipher_only"), False)
+    return x509.KeyUsage(**{**rest, "digital_signature": True}, key_cert_sign=certificates), True
+
+
+NAMED = (x509.SubjectAlternativeName([x509.DNSName("issuer.test")]), False)
+NARROW = (x509.NameConstraints([x509.DNSName("issuer.test")], None), True)
+OF_PEOPLE = (x509.NameConstraints([x509.DirectoryName(ROOT.subject)], None), True)
+UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4.5"), b"\x05\x00")
+LOW_KEY = ec.generate_private_key(ec.SECP256R1())
+LOW = certificate(LOW_KEY, BETWEEN_KEY, name="low", by="between", ca=True)
+LOW_LEAF = certificate(OTHER, LOW_KEY, name="leaf", by="low")
+
+
+def between(*more: tuple[x509.ExtensionType, bool], below: int | None = None) -> x509.Certificate:
+    return certificate(BETWEEN_KEY, P384, name="between", by="root", ca=True, below=below, more=more)
+
+
+def root(*more: tuple[x509.ExtensionType, bool], ca: bool | None = True, days: int = 10) -> x509.Certificate:
+    return certificate(P384, name="root", by="root", ca=ca, more=more, days=days)
+
+
+def leaf(*more: tuple[x509.ExtensionType, bool]) -> x509.Certificate:
+    return certificate(OTHER, BETWEEN_KEY, name="leaf", by="between", ca=False, more=more)
+
+
+SOUND = [
+    ((LEAF, between(usage(certificates=True))), ROOT),
+    ((LEAF, between((UNKNOWN, False))), ROOT),
+    ((LEAF, between(NARROW)), ROOT),
+    ((LEAF, between(below=0)), ROOT),
+    ((LEAF, between(below=0), ROOT), ROOT),
+    ((LOW_LEAF, LOW, between(below=1)), ROOT),
+    ((leaf(NAMED, usage(certificates=False)), BETWEEN), root(usage(certificates=True))),
+]
+
+UNSOUND = [
+    ((LEAF, between(usage(certificates=False))), ROOT, "CN=between may not issue"),
+    ((LEAF, BETWEEN), root(usage(certificates=False)), "CN=root may not issue"),
+    ((LEAF, BETWEEN), root(ca=None), "CN=root may not issue"),
+    ((LEAF, BETWEEN), root(ca=False), "CN=root may not issue"),
+    ((LOW_LEAF, LOW, between(below=0)), ROOT, "CN=between allows 0"),
+    ((LOW_LEAF, LOW, BETWEEN), certificate(P384, name="root", by="root", ca=True, below=1), "CN=root allows 1"),
+    ((LEAF, between((UNKNOWN, True))), ROOT, "CN=between has a critical extension"),
+    ((leaf((UNKNOWN, True)), BETWEEN), ROOT, "CN=leaf has a critical extension"),
+    ((LEAF, BETWEEN), root((UNKNOWN, True)), "CN=root has a critical extension"),
+    ((LEAF, BETWEEN), root(days=-1), "CN=root is not valid now"),
+    ((LEAF, BETWEEN, root(days=-1)), root(days=-1), "CN=root is not valid now"),
+    ((certificate(OTHER, days=-1),), certificate(OTHER, days=-1), "is not valid now"),
+    ((leaf(NAMED), between(NARROW)), ROOT, "narrows the names"),
+    ((LEAF, between(OF_PEOPLE)), ROOT, "narrows the names"),
+]
+
+
+@pytest.mark.parametrize(("chain", "trusted"), SOUND, ids=range(len(SOUND)))
+def test_chains_that_are_sound(chain: Sequence[x509.Certificate], trusted: x509.Certificate) -> None:
+    """Uses that fit, as many authorities as one allows, extensions that nobody has to know."""
+    assert verify(token(OTHER, "ES256", x5c(*chain)), bundle(trusted)) == "273950"
+
+
+@pytest.mark.parametrize(("chain", "trusted", "reason"), UNSOUND, ids=range(len(UNSOUND)))
+def test_chains_that_are_not(chain: Sequence[x509.Certificate], trusted: x509.Certificate, reason: str) -> None:
+    """What distribution refuses is refused: keys for another use, too many authorities, what has to be known, age."""
+    with pytest.raises(TokenInvalidError, match=reason):
+        verify(token(OTHER, "ES256", x5c(*chain)), bundle(trusted))
+
+
+# Made with openssl x509 -req, for a hundred years: the library makes none of these kinds.
+FIRST_VERSION = (
+    "MIIBEjCBugIUdsWzYIIxmWQ1F0dZ0uCLNQMjaC8wCQYHKoZIzj0EATAMMQowCAYDVQQDDAFyMCAXDTI2MTEyMzA0MTI0M1oYDzIx"
+    "MjYxMDMwMDQxMjQzWjAMMQowCAYDVQQDDAFyMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE3Rxtd0MsWTQEFcMB8fYZqg+CR85X"
+    "5IuyjkL5gKza1IU8dRaJnwaMUcSc/dinSNPV9Kr/pMCinZbevTKEzk1zmzAJBgcqhkjOPQQBA0gAMEUCIEImPLoL1HotpgFk59MA"
+    "jvf7XoJZOknGfq/rBuYwJUPAAiEArB0tr69szkL3knbtPewjImhFGB1QKrCDoVg6dIRcuiQ="
+)
+OF_SHA_1 = (
+    "MIIBADCBpwIBAjAJBgcqhkjOPQQBMAwxCjAIBgNVBAMMAXIwIBcNMjYxMTIzMDQxMjQzWhgPMjEyNjEwMzAwNDEyNDNaMAwxCjAI"
+    "BgNVBAMMAWwwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAARtbC333NjHkn5Zgz0Qz1FAsl22NTTb/Q6eRkduk+7GmQEGIFtoPPkR"
+    "HRtFOFw+IOs6yFz6kPebt6CEaB9zDEg8MAkGByqGSM49BAEDSQAwRgIhAIbwwvvU/8X97qUUqyHrfHYCWmD1Yuoc4X0lcmQO5eAc"
+    "AiEAtYyFmVA7i+ATdEPkzhgppk11HlJEWeS2B12D4HT+OdY="
+)
+OF_SHA_256 = (
+    "MIIBADCBqAIBAzAKBggqhkjOPQQDAjAMMQowCAYDVQQDDAFyMCAXDTI2MTEyMzA0MTI0M1oYDzIxMjYxMDMwMDQxMjQzWjAMMQow"
+    "CAYDVQQDDAFsMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEbWwt99zYx5J+WYM9EM9RQLJdtjU02/0OnkZHbpPuxpkBBiBbaDz5"
+    "ER0bRThcPiDrOshc+pD3m7eghGgfcwxIPDAKBggqhkjOPQQDAgNHADBEAiA9uuR8FgZCzrszvOsx0ycCE3ZWnBwoeHzPloQ1bIka"
+    "FAIgJAb5KGVDRRBsx7D+5EaOxRIL/rp9o50dO8gS/zWJFls="
+)
+
+
+def test_a_root_before_version_3_is_an_authority() -> None:
+    """It can't say so, but whoever put it into the bundle has; that SHA-1 signs it doesn't matter, as nobody looks."""
+    (trusted,) = parse_chain([FIRST_VERSION])
+
+    assert trusted.version is x509.Version.v1
+    follow(parse_chain([OF_SHA_256]), [trusted], datetime(2050, 1, 1, tzinfo=UTC))
+
+
+def test_signatures_with_sha_1_lead_nowhere() -> None:
+    """Somebody else can have made them."""
+    with pytest.raises(ChainInvalidError, match="leads to none"):
+        follow(parse_chain([OF_SHA_1]), parse_chain([FIRST_VERSION]), datetime(2050, 1, 1, tzinfo=UTC))
+
+
 def test_a_certificate_with_any_signature_carries_a_key() -> None:
     """Of a certificate in the bundle only the key counts: signed by nobody we know, ended long ago."""
     foreign = certificate(P256, OTHER, by="nobody", days=-5)
@@ -410,7 +529,34 @@ def test_the_memory_is_bounded() -> None:
     assert verifier.verify(second, NOW) is not remembered[second]
 
 
-@given(st.text(max_size=60) | st.binary(max_size=60).map(lambda raw: f"{encoded(raw.decode('latin-1'))}.e30.x"))
+MOMENTS = st.integers() | st.integers(-62135596801, 253402300800) | st.floats() | st.booleans() | st.text(max_size=5)
+VALUES = st.recursive(
+    st.none()
+    | MOMENTS
+    | st.text(st.characters(), max_size=5)
+    | st.sampled_from([10**400, -(10**400), ISSUER, SERVICE]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["exp", "nbf"]), MOMENTS), st.dictionaries(st.sampled_from([*claims()]), VALUES))
+def test_whatever_a_signed_token_says(moments: Mapping[str, object], odd: Mapping[str, object]) -> None:
+    """It is believed and lasts until a moment that can be compared, or it is refused in the one way."""
+    verifier = TokenVerifier(TRUSTED, RULES)
+    for changed in (moments, odd):
+        text = token(P256, "ES256", KID, {**claims(), **changed})
+        try:
+            found = verifier.verify(text, NOW)
+        except TokenInvalidError:
+            continue
+        assert verifier.ends(found) >= NOW
+
+
+@given(
+    st.text(st.characters(), max_size=60)
+    | st.binary(max_size=60).map(lambda raw: f"{encoded(raw.decode('latin-1'))}.e30.x")
+)
 def test_anything_else_is_refused(text: str) -> None:
     """Whatever comes, it is refused in the same way."""
     with pytest.raises(TokenInvalidError):

@@ -64,7 +64,8 @@ def parse_htpasswd(text: str) -> HtpasswdEntries:
     """Read a file's lines. What can't be read is a finding, and the other lines hold. Pure."""
     hashes: dict[str, str] = {}
     findings: list[LineFinding] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Editors put a mark before UTF-8: it would be the beginning of the first name.
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue
