@@ -184,7 +184,11 @@ def test_others_do_not_administer(guarded: Guarded, client: Client, method: str,
     """403, told why, and in the audit log."""
     status, problem = guarded.ask(client, ANA, method, path, body)
 
-    assert (status, problem["title"], problem["detail"]) == (403, "Forbidden", "user:ana may not administer the registry")
+    assert (status, problem["title"], problem["detail"]) == (
+        403,
+        "Forbidden",
+        "user:ana may not administer the registry",
+    )
 
 
 POLICIES = """
