@@ -8,6 +8,7 @@ from base64 import b64decode
 from binascii import Error as NotBase64Error
 from collections.abc import Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtensionOID
 
 from roadstead.errors import InvalidError
+
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 _LONGEST = 8
 
@@ -130,33 +133,34 @@ def _is_issued_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bo
     return True
 
 
-def _is_authority(certificate: x509.Certificate) -> bool:
+def _said(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
+    """Return what a certificate says of itself of that kind; None where it says nothing."""
     try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        return False
-
-
-def _path_length(certificate: x509.Certificate) -> int | None:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+        return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
 
 
+def _is_authority(certificate: x509.Certificate) -> bool:
+    constraints = _said(certificate, x509.BasicConstraints)
+    return constraints is not None and constraints.ca
+
+
+def _path_length(certificate: x509.Certificate) -> int | None:
+    constraints = _said(certificate, x509.BasicConstraints)
+    return None if constraints is None else constraints.path_length
+
+
 def _may_sign_certificates(certificate: x509.Certificate) -> bool:
     """Say whether a certificate that says what its key is for says this, too."""
-    try:
-        return certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
-    except x509.ExtensionNotFound:
-        return True
+    usage = _said(certificate, x509.KeyUsage)
+    return usage is None or usage.key_cert_sign
 
 
 def _holds_names_back(issuer: x509.Certificate, below: Sequence[x509.Certificate]) -> bool:
     """Say whether names count that we don't compare: a token's certificate has none other than its subject, mostly."""
-    try:
-        limits = issuer.extensions.get_extension_for_class(x509.NameConstraints).value
-    except x509.ExtensionNotFound:
+    limits = _said(issuer, x509.NameConstraints)
+    if limits is None:
         return False
     subtrees = (*(limits.permitted_subtrees or ()), *(limits.excluded_subtrees or ()))
     if any(isinstance(each, x509.DirectoryName) for each in subtrees):  # of the subject, which every one has
