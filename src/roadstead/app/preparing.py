@@ -19,7 +19,7 @@ from roadstead.augment.locations import LayerClaim, digest_in
 from roadstead.augment.plan import Profile
 from roadstead.augment.ports import LayerStore
 from roadstead.augment.rules import LayerSpec, RuleSpec
-from roadstead.auth.providers.htpasswd import parse_htpasswd
+from roadstead.auth.providers.htpasswd import read_htpasswd
 from roadstead.oci.descriptor import Platform
 from roadstead.oci.digest import Digest
 from roadstead.registry.importer import must_rebuild
@@ -66,11 +66,11 @@ async def _warn_of_namesakes(settings: Settings, plugs: Plugs) -> None:
     if not settings.auth.accounts or settings.auth.htpasswd is None:
         return
     try:
-        text = settings.auth.htpasswd.path.read_text(encoding="utf-8", errors="replace")
+        names = read_htpasswd(settings.auth.htpasswd.path).hashes.keys()
     except OSError:
         return  # each request that needs the file says so
     accounts = {account.principal.name for account in await plugs.database.accounts.accounts()}
-    both = sorted(accounts & parse_htpasswd(text).hashes.keys())
+    both = sorted(accounts & names)
     if both:
         _log.warning(
             "names have an account and a line in the password file",

@@ -15,7 +15,7 @@ from roadstead.auth.errors import SourceUnreadableError
 from roadstead.auth.policies import Decision
 from roadstead.auth.ports import Account, AccountStore
 from roadstead.auth.principal import ANONYMOUS, Principal, PrincipalKind
-from roadstead.auth.providers.htpasswd import parse_htpasswd
+from roadstead.auth.providers.htpasswd import read_htpasswd
 from roadstead.auth.standing import Standing
 from roadstead.cli.existing import BY_DEFAULT, configured_for
 from roadstead.cli.user import ConfigArgument, DataOption, JsonOption
@@ -187,7 +187,7 @@ def _lines(auth: AuthSettings) -> Collection[str] | None:
         return None
     path = auth.htpasswd.path
     try:
-        return parse_htpasswd(path.read_text(encoding="utf-8", errors="replace")).hashes.keys()
+        return read_htpasswd(path).hashes.keys()
     except OSError as error:
         raise SourceUnreadableError(f"the file of passwords can't be read: {path}: {error.strerror}") from error
 

@@ -8,7 +8,7 @@ from roadstead.augment.includes import IncludeInvalidError, parse_include
 from roadstead.augment.layers import check_layer
 from roadstead.augment.locations import BlobAddress, LocationInvalidError, WebAddress, kind_of
 from roadstead.augment.plan import Plan, PlanInvalidError, parse_variable
-from roadstead.auth.providers.htpasswd import parse_htpasswd
+from roadstead.auth.providers.htpasswd import read_htpasswd
 from roadstead.cli.certificate import tls_plan
 from roadstead.db.errors import DriverMissingError
 from roadstead.db.postgres import check_driver
@@ -55,7 +55,7 @@ def _namesakes(settings: Settings) -> Iterator[Finding]:
     from roadstead.db.stores.accounts import names_in_file
 
     try:
-        entries = parse_htpasswd(settings.auth.htpasswd.path.read_text(encoding="utf-8", errors="replace"))
+        entries = read_htpasswd(settings.auth.htpasswd.path)
     except OSError:
         return  # check_settings says that it can't be read
     both = sorted((names_in_file(database) or frozenset()) & entries.hashes.keys())
@@ -194,7 +194,7 @@ def _htpasswd(settings: Settings) -> Iterator[Finding]:
         return
     path = settings.auth.htpasswd.path
     try:
-        entries = parse_htpasswd(path.read_text(encoding="utf-8", errors="replace"))
+        entries = read_htpasswd(path)
     except OSError:
         return  # check_settings says that it can't be read
     for finding in entries.findings:

@@ -79,6 +79,11 @@ def parse_htpasswd(text: str) -> HtpasswdEntries:
     return HtpasswdEntries(hashes, findings)
 
 
+def read_htpasswd(path: Path) -> HtpasswdEntries:
+    """Read a file; raises OSError where it can't be read."""
+    return parse_htpasswd(path.read_text(encoding="utf-8", errors="replace"))
+
+
 def _objection(name: str, colon: str, hashed: str, known: Mapping[str, str]) -> str | None:
     if not colon or not name:
         return "expected NAME:HASH"
@@ -156,7 +161,7 @@ class HtpasswdFile:
         seen = self.edition()
         try:
             if seen is None or seen != self._seen:
-                self._entries = parse_htpasswd(self._path.read_text(encoding="utf-8", errors="replace"))
+                self._entries = read_htpasswd(self._path)
                 self._seen = seen
                 self._tell()
         except OSError as error:
