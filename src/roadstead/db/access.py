@@ -111,8 +111,19 @@ class Access(Protocol):
         """
         ...
 
+    async def write_cold(
+        self, intention: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Do what `write` does, with an intention that changes no table that a hot query reads.
+
+        What is remembered of those stays true. `tests/contract/db/test_cold_writes.py` looks at what each changes.
+        """
+        ...
+
     def change_count(self) -> int | None:
         """Return a number that is another one once anybody has begun to write, without asking the database.
+
+        What `write_cold` writes doesn't count.
 
         None where there is none (PostgreSQL), and while somebody writes.
         """

@@ -227,6 +227,12 @@ class PostgresAccess:
                 raise our_error(error) from error
         raise StoreBusyError("the database didn't take the write, which others kept crossing; try again")
 
+    async def write_cold(
+        self, intention: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run an intention as one transaction: nothing is remembered here."""
+        return await self.write(intention, *args, **kwargs)
+
     async def _attempt(self, run: Callable[[Connection], T]) -> T:
         async with self._engine.connect() as connection:
             try:

@@ -15,7 +15,7 @@ import queue
 import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager, closing, suppress
+from contextlib import ExitStack, asynccontextmanager, closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -109,6 +109,7 @@ class Pending(Generic[T]):
 
     run: Callable[[Connection], T]
     future: asyncio.Future[T]
+    cold: bool = False
     result: T | None = None
     error: Exception | None = None
     _claim: threading.Lock = field(default_factory=threading.Lock)
@@ -183,7 +184,9 @@ class Writer:
             try:
                 with turns.turn():
                     more = self._drain(batch)
-                    write_batch(connection, driver, batch)
+                    is_cold = all(pending.cold for pending in batch) and not turns.left_open
+                    with nullcontext() if is_cold else turns.noted():
+                        write_batch(connection, driver, batch)
             except OSError as error:
                 for pending in batch:
                     if pending.claim():
@@ -333,8 +336,17 @@ class SqliteAccess:
 
     async def write(self, intention: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run an intention as one transaction."""
+        return await self._write(lambda connection: intention(connection, *args, **kwargs), cold=False)
+
+    async def write_cold(
+        self, intention: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run an intention as one transaction, of which whoever remembers rows needn't know."""
+        return await self._write(lambda connection: intention(connection, *args, **kwargs), cold=True)
+
+    async def _write(self, run: Callable[[Connection], T], *, cold: bool) -> T:
         future: asyncio.Future[T] = self._loop.create_future()
-        pending = Pending(lambda connection: intention(connection, *args, **kwargs), future)
+        pending = Pending(run, future, cold)
         patience = self._loop.call_later(self._busy_timeout_s, pending.give_up)
         self._writer.submit(pending)
         try:
@@ -401,6 +413,7 @@ def migrate(path: Path) -> None:
         with (
             closing(Turns(path)) as turns,
             turns.turn(),
+            turns.noted(),
             closing(connect_for_writing(path)) as driver,
             engine_over(driver).connect() as connection,
         ):

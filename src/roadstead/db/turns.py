@@ -29,8 +29,8 @@ class ChangeCount:
     """A number that the processes of one database share: even and the same for as long as nobody writes.
 
     It is odd from before a transaction begins until after it ended, and stays so where a writer was killed in between,
-    until the next one has had its turn. It is all that is in its file; whoever has the turn changes it, and whoever is
-    told of a commit is told after it was changed.
+    until the next one has had its turn. It doesn't tell of what nobody remembers (`Access.write_cold`). It is all that
+    is in its file; whoever has the turn changes it, and whoever is told of a commit is told after it was changed.
 
     It is mapped, as SQLite maps the index of its log (``-shm``) beside it, with the same consequence: to look at a file
     that somebody cuts short is a signal that ends the process, and the supervisor starts another. What was cut short
@@ -77,7 +77,10 @@ class ChangeCount:
 
 
 class Turns:
-    """The turn to write, among processes. The kernel wakes whoever waits, in the order they came."""
+    """The turn to write, among processes. The kernel wakes whoever waits, in the order they came.
+
+    Whoever changes what others remember (`ChangeCount`) writes inside of `noted`, too.
+    """
 
     def __init__(self, database: Path) -> None:
         """Raises StoreFailedError where a file can't be opened: it is somebody else's, or the disk is read-only."""
@@ -90,24 +93,34 @@ class Turns:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Wait for the turn and keep it while inside. Blocks the thread; a process that dies gives its turn up.
-
-        Raises OSError where the count can't be read or written.
-        """
+        """Wait for the turn and keep it while inside. Blocks the thread; a process that dies gives its turn up."""
         fcntl.flock(self._descriptor, fcntl.LOCK_EX)
         try:
-            writing = self._begun()
-            self._count.write(writing)
-            try:
-                yield
-            finally:
-                with suppress(OSError):  # it stays odd: everybody reads until the next turn
-                    self._count.write((writing + 1) % (1 << 64))
+            yield
         finally:
             fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
+    @property
+    def left_open(self) -> bool:
+        """Tell whoever has the turn whether the last one that was noted has no end: its writer was killed."""
+        return bool(self._count.ask() & 1)
+
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Have everybody forget what they remember; while inside nobody remembers anything. For whoever has the turn.
+
+        Raises OSError where the count can't be read or written.
+        """
+        writing = self._begun()
+        self._count.write(writing)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # it stays odd: everybody reads until the next turn
+                self._count.write((writing + 1) % (1 << 64))
+
     def _begun(self) -> int:
-        """Return the odd number of a turn that begins."""
+        """Return the odd number of what is noted now."""
         count = self._count.ask()
         # Where there is none a new one begins, at one that there never was: somebody may remember rows by the last.
         return (time_ns() if count == UNKNOWN else count) | 1

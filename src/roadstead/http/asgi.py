@@ -5,7 +5,7 @@ application in ``application.py`` sends it.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -95,25 +95,21 @@ class Request:
 
     def header(self, name: bytes) -> str | None:
         """Return the first header of that (lower-case) name."""
-        value = self._headers().get(name)
+        value = self.first_headers().get(name)
         return None if value is None else str(value, "latin-1")
 
     def octets(self, name: bytes) -> bytes | None:
         """Return the first header of that (lower-case) name, as it came."""
-        return self._headers().get(name)
-
-    def values(self, names: Sequence[bytes]) -> tuple[bytes | None, ...]:
-        """Return the first header of each of these (lower-case) names, as it came."""
-        return tuple(map(self._headers().get, names))
+        return self.first_headers().get(name)
 
     def headers(self, name: bytes) -> list[str]:
         """Return every header of that (lower-case) name."""
-        if name not in self._headers():
+        if name not in self.first_headers():
             return []
         return [str(value, "latin-1") for key, value in self.scope["headers"] if key == name]
 
-    def _headers(self) -> dict[bytes, bytes]:
-        """Return the first header of each name: a handler asks for four or five of them, most not there."""
+    def first_headers(self) -> Mapping[bytes, bytes]:
+        """Return the first header of each (lower-case) name: handlers ask for four or five, most not there."""
         if self._first is None:
             self._first = dict(reversed(self.scope["headers"]))
         return self._first

@@ -1,6 +1,6 @@
 """What an event says of the request it happened for."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
@@ -13,11 +13,6 @@ from roadstead.clock import SystemClock
 from roadstead.events.event import UNPROMPTED, Cause, Event
 from roadstead.http.asgi import Request, peer_address
 from roadstead.oci.digest import Digest
-
-_FORWARDED_FOR = (b"x-forwarded-for", b"x-real-ip")
-_SAID = (b"host", b"user-agent")
-"""The headers that events tell of."""
-_TOLD = (*_SAID, *_FORWARDED_FOR)
 
 _LONGEST_ADDRESS = 260
 """No name of a host with its port is longer (RFC 1035 §2.3.4). Ten thousand pulls may wait, each with its own."""
@@ -37,11 +32,6 @@ class Pulls(Protocol):
         ...
 
 
-def now_in_micros() -> int:
-    """Return the microseconds since 1970."""
-    return time_ns() // 1000
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telling:
     """How this worker's requests are told of, where anybody wants to hear.
@@ -51,7 +41,6 @@ class Telling:
     """
 
     now: Callable[[], datetime]
-    micros: Callable[[], int] = now_in_micros  # the same as a number: for pulls, which are many
     origin: str = ""
     prefix: str = "/"
     references: bool = False
@@ -73,32 +62,32 @@ def noted(request: Request, telling: Telling, digest: Digest) -> bool:
     pulls = telling.pulls
     if pulls is None:
         return True
-    host, agent, forwarded_for, real_ip = request.values(_TOLD)  # all at once: each pull passes here
+    headers = request.first_headers()  # looked at here and not by methods: each pull passes
     client = request.scope.get("client")
-    if client is None or forwarded_for is not None or real_ip is not None:
+    if client is None or b"x-forwarded-for" in headers or b"x-real-ip" in headers:
         address = address_of(request)
     else:
         address = _peer(*client)
-    return pulls.note(_likeness(request, digest, host, agent), telling.micros(), address)
+    return pulls.note(_likeness(request, digest, headers), time_ns() // 1000, address)
 
 
 def learn(request: Request, telling: Telling, digest: Digest, event: Event) -> None:
     """Take note of a pull that is the first of its likeness: of what its event says, and that it was."""
     if telling.pulls is not None:
-        telling.pulls.learn(_likeness(request, digest, *request.values(_SAID)), event)
+        telling.pulls.learn(_likeness(request, digest, request.first_headers()), event)
         noted(request, telling, digest)
 
 
-def _likeness(request: Request, digest: Digest, host: bytes | None, agent: bytes | None) -> Hashable:
+def _likeness(request: Request, digest: Digest, headers: Mapping[bytes, bytes]) -> Hashable:
     """Return what is the same for all requests of which events say the same, but for their ids, times and addresses."""
     return (
         request.path,
         digest.encoded,
         request.method,
         request.rights.caller.principal.name,
-        request.scheme,
-        host,
-        agent,
+        request.scope.get("scheme"),
+        headers.get(b"host"),
+        headers.get(b"user-agent"),
     )
 
 
@@ -129,10 +118,9 @@ def address_of(request: Request) -> str:
     """Return where the request is said to come from, as distribution does: first whom proxies name, else the other end
     with its port. Anybody can say anything here; nothing is decided by it.
     """
-    if any(request.values(_FORWARDED_FOR)):
-        forwarded = (request.header(b"x-forwarded-for") or "").partition(",")[0].strip()
-        if forwarded or (forwarded := (request.header(b"x-real-ip") or "").strip()):
-            return forwarded[:_LONGEST_ADDRESS]
+    forwarded = (request.header(b"x-forwarded-for") or "").partition(",")[0].strip()
+    if forwarded or (forwarded := (request.header(b"x-real-ip") or "").strip()):
+        return forwarded[:_LONGEST_ADDRESS]
     client = request.scope.get("client")
     return "" if client is None else _peer(*client)
 

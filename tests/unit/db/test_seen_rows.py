@@ -82,7 +82,7 @@ def test_nothing_is_read_twice_while_nobody_writes(path: Path) -> None:
         return rows.find(VALUE, (name,), reading.read)
 
     assert [find("a"), find("b"), find("a")] == [("a", 1), ("b", 2), ("a", 1)]
-    with closing(Turns(path)) as turns, turns.turn():
+    with closing(Turns(path)) as turns, turns.turn(), turns.noted():
         assert [find("a"), find("a")] == [("a", 3), ("a", 4)]  # who knows what is being written
     assert [find("a"), find("a")] == [("a", 5), ("a", 5)]
     now.append(SEEN_FOR_S)
@@ -107,7 +107,8 @@ async def test_a_writer_that_is_killed_hides_nothing(path: Path, two: tuple[Sqli
     program = (
         "import os, signal, pathlib\n"
         "from roadstead.db.turns import Turns\n"
-        f"with Turns(pathlib.Path({str(path)!r})).turn():\n"
+        f"turns = Turns(pathlib.Path({str(path)!r}))\n"
+        "with turns.turn(), turns.noted():\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     before = two[0].change_count()
@@ -124,6 +125,27 @@ async def test_a_writer_that_is_killed_hides_nothing(path: Path, two: tuple[Sqli
     await two[0].write(put, b"2")
     assert two[1].change_count() not in (None, before)
     assert await value(two[1]) == b"2"
+
+
+async def test_what_is_written_cold_leaves_what_is_remembered(two: tuple[SqliteAccess, SqliteAccess]) -> None:
+    """Also by whoever has written it; together with something else it counts."""
+    await two[0].write(put, b"before")
+    known = [await value(each) for each in two], two[1].change_count()
+    await two[0].write_cold(lambda _: None)
+    assert ([await value(each) for each in two], two[1].change_count()) == known
+
+    await asyncio.gather(two[0].write_cold(lambda _: None), two[0].write(put, b"after"))
+    assert [await value(each) for each in two] == [b"after"] * 2
+    assert two[1].change_count() != known[1]
+
+
+async def test_what_is_written_cold_ends_what_has_no_end(path: Path, two: tuple[SqliteAccess, SqliteAccess]) -> None:
+    """A writer that was killed leaves everybody reading no longer than until somebody writes, whatever that is."""
+    with closing(ChangeCount(path)) as count:
+        count.write(count.ask() | 1)
+    assert two[1].change_count() is None
+    await two[0].write_cold(lambda _: None)
+    assert two[1].change_count() is not None
 
 
 async def test_a_turn_that_cannot_be_noted_writes_nothing(
@@ -151,7 +173,8 @@ def test_the_count_is_never_the_same_again(turns: list[bool], tmp_path_factory: 
     with closing(Turns(database)) as one, closing(Turns(database)) as other, closing(ChangeCount(database)) as count:
         seen = []
         for is_one in turns:
-            with (one if is_one else other).turn():
+            turns = one if is_one else other
+            with turns.turn(), turns.noted():
                 assert count.read() % 2 == 1
             seen.append(count.read())
     assert all(number % 2 == 0 for number in seen)
@@ -185,7 +208,7 @@ async def test_a_count_cut_short_in_a_turn_is_there_after_it(path: Path) -> None
     """And whoever opens the file in between makes none of its own."""
     changes = changes_of(path)
     with closing(Turns(path)) as turns, closing(ChangeCount(path)) as count:
-        with turns.turn():
+        with turns.turn(), turns.noted():
             before = count.ask()
             os.truncate(changes, 3)
             with closing(ChangeCount(path)) as late:
@@ -214,7 +237,7 @@ def test_turns_are_taken_whatever_becomes_of_the_file(path: Path) -> None:
         seen = []
         for _ in range(50):
             os.truncate(changes_of(path), 0)
-            with turns.turn():
+            with turns.turn(), turns.noted():
                 pass
             with closing(ChangeCount(path)) as count:
                 seen.append(count.read())

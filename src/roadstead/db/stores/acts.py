@@ -71,7 +71,7 @@ class DatabaseActs:
     async def record(self, acts: Sequence[Act]) -> None:
         """Write lines."""
         if acts:
-            await self._access.write(write_acts, acts)
+            await self._access.write_cold(write_acts, acts)
 
     async def lines(
         self,
@@ -98,7 +98,7 @@ class DatabaseActs:
     async def purge(self, *, before: datetime) -> int:
         """Remove old lines, in small transactions."""
         removed = 0
-        while count := await self._access.write(_purge, to_micros(before)):
+        while count := await self._access.write_cold(_purge, to_micros(before)):
             removed += count
         return removed
 

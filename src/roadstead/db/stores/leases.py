@@ -38,15 +38,15 @@ class DatabaseLeases:
 
     async def acquire(self, name: str, owner: str, lifetime: timedelta, now: datetime) -> Lease | None:
         """Take the lease if it is free, expired or the owner's already."""
-        return await self._access.write(_acquire, name, owner, to_micros(now), to_micros(now + lifetime))
+        return await self._access.write_cold(_acquire, name, owner, to_micros(now), to_micros(now + lifetime))
 
     async def renew(self, lease: Lease, lifetime: timedelta, now: datetime) -> Lease | None:
         """Extend the lease; None if it expired or went to another."""
-        return await self._access.write(_renew, lease, to_micros(now), to_micros(now + lifetime))
+        return await self._access.write_cold(_renew, lease, to_micros(now), to_micros(now + lifetime))
 
     async def release(self, lease: Lease) -> None:
         """Give the lease back."""
-        await self._access.write(_release, lease)
+        await self._access.write_cold(_release, lease)
 
 
 def _acquire(connection: Connection, name: str, owner: str, now: int, until: int) -> Lease | None:

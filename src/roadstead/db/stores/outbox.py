@@ -159,7 +159,7 @@ class Announcer:
     async def add(self, bundles: Sequence[Bundle]) -> None:
         """Tell of pulls."""
         if bundles:
-            await self._access.write(_write, [self._bundled(bundle) for bundle in bundles])
+            await self._access.write_cold(_write, [self._bundled(bundle) for bundle in bundles])
 
     def tell(self, connection: Connection, events: Iterable[Event]) -> None:
         """Write letters to whoever wants to hear."""
@@ -235,19 +235,23 @@ class DatabaseOutbox:
     async def settle(self, positions: Sequence[int], *, now: datetime) -> None:
         """Mark letters as delivered; those of pulls are removed."""
         if positions:
-            await self._access.write(_settle, sorted(positions), to_micros(now))
+            await self._access.write_cold(_settle, sorted(positions), to_micros(now))
 
     async def hold(self, position: int, *, error: str, until: datetime) -> None:
         """Count a failed attempt, and hold the repository."""
-        await self._access.write(_run, _HOLD, {"at": position, "reason": error[:_MAX_ERROR], "until": to_micros(until)})
+        await self._access.write_cold(
+            _run, _HOLD, {"at": position, "reason": error[:_MAX_ERROR], "until": to_micros(until)}
+        )
 
     async def bury(self, position: int, *, error: str, now: datetime) -> None:
         """Count a failed attempt, and give the letter up."""
-        await self._access.write(_run, _BURY, {"at": position, "reason": error[:_MAX_ERROR], "now": to_micros(now)})
+        await self._access.write_cold(
+            _run, _BURY, {"at": position, "reason": error[:_MAX_ERROR], "now": to_micros(now)}
+        )
 
     async def release(self, endpoint: str, *, now: datetime) -> None:
         """Hold nothing of this endpoint any longer."""
-        await self._access.write(_run, _RELEASE, {"of": endpoint, "now": to_micros(now)})
+        await self._access.write_cold(_run, _RELEASE, {"of": endpoint, "now": to_micros(now)})
 
     async def pending(self) -> Mapping[str, int]:
         """Return how many events wait, by endpoint."""
@@ -278,7 +282,7 @@ class DatabaseOutbox:
     async def purge(self, *, settled_before: datetime, endpoints: Sequence[str]) -> int:
         """Remove what was settled long ago, and what nobody is left to be told; in small transactions."""
         removed = 0
-        while count := await self._access.write(_purge, to_micros(settled_before), list(endpoints)):
+        while count := await self._access.write_cold(_purge, to_micros(settled_before), list(endpoints)):
             removed += count
         return removed
 

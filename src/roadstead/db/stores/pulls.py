@@ -41,7 +41,7 @@ class DatabasePulls:
 
     async def count_pull(self, subject: str, now: datetime, window: timedelta) -> PullWindow:
         """Count a pull; who begins a window tidies up those that are over."""
-        return await self._access.write(_count, subject, to_micros(now), to_micros(now - window))
+        return await self._access.write_cold(_count, subject, to_micros(now), to_micros(now - window))
 
 
 def _count(connection: Connection, subject: str, now: int, over: int) -> PullWindow:

@@ -94,11 +94,11 @@ class DatabaseUploads:
 
     async def advance(self, record: UploadRecord, *, now: datetime) -> bool:
         """Store the session if the row is still open and at ``record.version``."""
-        return await self._access.write(_advance, record, to_micros(now))
+        return await self._access.write_cold(_advance, record, to_micros(now))
 
     async def cancel(self, record: UploadRecord, *, now: datetime) -> bool:
         """Mark the session cancelled; False if it was closed already."""
-        return await self._access.write(_cancel, record, to_micros(now))
+        return await self._access.write_cold(_cancel, record, to_micros(now))
 
     async def abandoned(self, *, started_before: datetime, limit: int) -> Sequence[UploadRecord]:
         """Return open sessions started before that moment, oldest first."""
@@ -107,7 +107,7 @@ class DatabaseUploads:
 
     async def forget_closed(self, *, touched_before: datetime) -> int:
         """Remove rows of closed sessions not touched since; return how many."""
-        return await self._access.write(_forget, to_micros(touched_before))
+        return await self._access.write_cold(_forget, to_micros(touched_before))
 
 
 def close(connection: Connection, record: UploadRecord, committed: Digest, at: int) -> None:
