@@ -80,6 +80,8 @@ class Client:
             sent.setdefault("Content-Length", "0")
         self._notice_the_end()
         try:
+            if self._connection.sock is None:
+                self._connection.connect()  # where that fails there is no answer
             # The server may answer before it has everything, and close: the answer is there to be read even so.
             with suppress(BrokenPipeError, ConnectionResetError):
                 self._connection.request(method, path, body=body, headers=sent, encode_chunked=chunked)

@@ -54,3 +54,14 @@ def test_a_request_that_is_cut_is_an_error(listener: socket.socket) -> None:
     with Client(f"127.0.0.1:{listener.getsockname()[1]}") as client, pytest.raises(ConnectionBrokenError):
         client.get("/")
     cutting.join()
+
+
+def test_a_connection_that_is_reset_as_it_is_made_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is killed leaves connections that nobody had taken yet."""
+
+    def reset(*_: object) -> socket.socket:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(socket, "create_connection", reset)
+    with Client("127.0.0.1:9") as client, pytest.raises(ConnectionBrokenError, match="GET /"):
+        client.get("/")
