@@ -9,15 +9,25 @@
 
 Each room defines its own errors under these families. An error keeps its facts as attributes, prints as one
 line that says what was wrong and with what, and may say in ``advice()`` what a person could try next.
+Whoever sent a request is told ``told()``: the same, unless the line is about what only the operator knows.
 """
+
+from typing import ClassVar
 
 
 class RoadsteadError(Exception):
     """The root: every error that Roadstead raises on purpose."""
 
+    in_short: ClassVar[str | None] = None
+    """What clients are told in place of the line, where that may name paths, addresses or accounts of the service."""
+
     def advice(self) -> str | None:
         """Return what a person could try next, as a sentence, or None."""
         return None
+
+    def told(self) -> str:
+        """Return what a client is told of it; the log has the whole line."""
+        return str(self) if self.in_short is None else f"{self.in_short}; the server's log says more"
 
 
 class NotFoundError(RoadsteadError):

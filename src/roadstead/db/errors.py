@@ -66,3 +66,5 @@ class SchemaOutdatedError(UnavailableError):
 
 class StoreFailedError(UnavailableError):
     """The database answered with an error of its own: a full disk, a permission, a damaged file."""
+
+    in_short = "the database failed"

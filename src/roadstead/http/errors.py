@@ -134,7 +134,7 @@ def _entries(error: BaseException, answer: Answer) -> Iterator[dict[str, Any]]:
             for digest in missing:  # one entry a digest: clients print them all
                 yield _entry(answer, str(error), {"digest": str(digest)})
         case RoadsteadError():
-            yield _entry(answer, str(error), _detail(error))
+            yield _entry(answer, error.told(), _detail(error))
         case _:
             yield _entry(answer, "something went wrong on the server's side; its log says what", None)
 

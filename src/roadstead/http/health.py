@@ -8,7 +8,6 @@ import msgspec
 from roadstead.errors import RoadsteadError
 from roadstead.http.asgi import Request, Response
 from roadstead.http.context import Services
-from roadstead.http.errors import respond
 from roadstead.http.headers import JSON
 from roadstead.http.routes import PathUnknownError, Route
 
@@ -23,11 +22,8 @@ async def alive(request: Request, found: Mapping[str, str], services: Services) 
 
 async def ready(request: Request, found: Mapping[str, str], services: Services) -> Response:
     """Say whether requests can be served: all is there, and the database answers. 503 with what is wrong otherwise."""
-    try:
-        await services.gate.check()
-        await services.check()
-    except RoadsteadError as error:
-        return respond(error)
+    await services.gate.check()
+    await services.check()
     return Response(200, [JSON], b'{"status":"ready"}')
 
 

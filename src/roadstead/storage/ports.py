@@ -93,6 +93,7 @@ class TruncatedError(UnavailableError):
 class StorageFullError(UnavailableError):
     """There is no space left, or the quota is used up."""
 
+    in_short = "the storage has no space left"
     retry_after_s = 30
 
     def advice(self) -> str | None:
@@ -103,6 +104,7 @@ class StorageFullError(UnavailableError):
 class StorageDeniedError(UnavailableError):
     """The store refuses *us*, not the client: which is why a client sees 'unavailable' and not 'denied'."""
 
+    in_short = "the storage refuses the server what it asks for"
     retry_after_s = 30
 
     def advice(self) -> str | None:
@@ -113,9 +115,13 @@ class StorageDeniedError(UnavailableError):
 class StorageUnavailableError(UnavailableError):
     """The store doesn't answer, or says that it can't just now."""
 
+    in_short = "the storage doesn't answer just now"
+
 
 class StorageFailedError(UnavailableError):
     """The store answers with an error that isn't one of the others: an I/O error of the disk, for one."""
+
+    in_short = "the storage failed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,22 @@
 import importlib
 import json
 import pkgutil
+from collections.abc import Callable
 
 import pytest
 
 import roadstead
+from roadstead.db.errors import StoreFailedError
 from roadstead.errors import RoadsteadError
+from roadstead.http.api import errors as api
+from roadstead.http.asgi import Response
 from roadstead.http.errors import ANSWERS, answer_for, respond
 from roadstead.http.names import parse_name
+from roadstead.http.wave import errors as wave
 from roadstead.oci.digest import Digest
 from roadstead.oci.reference import RepositoryName
 from roadstead.registry.errors import ManifestBlobUnknownError, ReadOnlyNameError, UploadOffsetError
+from roadstead.storage.ports import StorageDeniedError, StorageFailedError, StorageFullError, StorageUnavailableError
 
 FAMILIES = 6  # the root and its five families
 
@@ -68,6 +74,21 @@ def test_what_is_not_ours_is_told_without_its_text() -> None:
 
     assert response.status == 500
     assert b"secret" not in response.body
+
+
+@pytest.mark.parametrize(
+    "kind", [StorageFullError, StorageDeniedError, StorageUnavailableError, StorageFailedError, StoreFailedError]
+)
+@pytest.mark.parametrize("tell", [respond, api.respond, wave.respond], ids=["v2", "api", "wave"])
+def test_where_things_lie_is_told_to_the_operator_alone(
+    kind: type[RoadsteadError], tell: Callable[[BaseException], Response]
+) -> None:
+    """Anybody may read an answer; the log has the error's own line."""
+    answer = tell(kind("no space for /srv/registry/docker on 10.0.0.5:8333 as keeper"))
+
+    assert answer.status == 503
+    assert b"server's log" in answer.body
+    assert not any(secret in answer.body for secret in (b"/srv", b"10.0.0.5", b"keeper"))
 
 
 def test_a_name_that_only_reads_says_so() -> None:

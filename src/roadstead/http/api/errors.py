@@ -83,7 +83,7 @@ def respond(error: BaseException) -> Response:
     status = _STATUSES.get(type(error)) or answer_for(error).status
     problem: dict[str, Any] = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
     if isinstance(error, RoadsteadError):
-        problem["detail"] = str(error)
+        problem["detail"] = error.told()
         if advice := error.advice():
             problem["advice"] = advice
     else:

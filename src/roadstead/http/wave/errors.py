@@ -66,7 +66,7 @@ def respond(error: BaseException) -> Response:
 def _message(error: BaseException) -> str:
     if isinstance(error, RoadsteadError):
         advice = error.advice()
-        return f"{error}. {advice}" if advice else str(error)
+        return f"{error.told()}. {advice}" if advice else error.told()
     number = secrets.token_hex(6)
     _log.error("a request failed", error_id=number, error=type(error).__name__)
     return f"something went wrong on the server's side; its log says what. Error ID: {number}"
