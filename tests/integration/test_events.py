@@ -371,10 +371,13 @@ def test_pulls_only_for_those_who_want_them(receiver: Receiver, tmp_path: Path) 
             client.head("/v2/team/app/manifests/v1")
             client.get("/v2/team/app/manifests/v1")
             client.get(f"/v2/team/app/blobs/{IMAGE.config_digest}")
-            assert nosy.wait_for(lambda events: len(events) == 3)
-            assert curious.wait_for(lambda events: len(events) == 2)
-        assert [event["request"]["method"] for event in nosy.taken] == ["HEAD", "GET", "GET"]
-        assert [event["request"]["method"] for event in curious.taken] == ["GET", "GET"]
+            client.get(f"/v2/team/app/blobs/{IMAGE.digest}")  # the manifest
+            assert nosy.wait_for(lambda events: len(events) == 4)
+            assert curious.wait_for(lambda events: len(events) == 3)
+        assert [event["request"]["method"] for event in nosy.taken] == ["HEAD", "GET", "GET", "GET"]
+        assert [event["request"]["method"] for event in curious.taken] == ["GET", "GET", "GET"]
+        digests = [str(IMAGE.digest), str(IMAGE.config_digest), str(IMAGE.digest)]
+        assert [event["target"]["digest"] for event in curious.taken] == digests
     assert {event["action"] for event in receiver.taken} == {"push"}
 
 

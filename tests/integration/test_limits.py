@@ -16,7 +16,7 @@ import pytest
 from roadstead.auth.limiter import FAILURES
 from roadstead.oci.digest import Digest
 from roadstead.testing.client import Answer, Client
-from roadstead.testing.images import make_image
+from roadstead.testing.images import TestImage, make_image
 from roadstead.testing.server import RoadsteadServer
 from roadstead.testing.servers import wait_until
 
@@ -47,11 +47,12 @@ def of_each_worker(server: RoadsteadServer) -> list[Client]:
     return [server.client_of(worker) for worker in server.workers]
 
 
-def push_image(client: Client, name: str) -> None:
+def push_image(client: Client, name: str) -> TestImage:
     image = make_image()
     for blob in image.blobs.values():
         client.push_blob(name, blob)
     client.push_manifest(name, "1", image.raw, image.media_type)
+    return image
 
 
 def is_too_much(answer: Answer) -> bool:
@@ -110,6 +111,20 @@ def test_pulls_of_a_window(tmp_path: Path) -> None:
     assert is_too_much(gets[-1])
     assert 21000 < int(gets[-1].headers["retry-after"]) <= 21600
     assert [get.status for get in of_ana] == [200] * 5 + [429]
+
+
+def test_a_manifest_asked_for_as_a_blob_is_a_pull(tmp_path: Path) -> None:
+    """Else whoever knows its digest would have it without end; blobs go on, of which a pull may still need some."""
+    with RoadsteadServer(tmp_path, config="[limits]\nanonymous_pulls = 2\n") as server:
+        client = server.client()
+        image = push_image(client, "team/app")
+        manifest, layer = (f"/v2/team/app/blobs/{digest}" for digest in (image.digest, next(iter(image.blobs))))
+        answers = [client.get(manifest) for _ in range(3)]
+
+        assert [answer.status for answer in answers] == [200, 200, 429]
+        assert is_too_much(answers[-1])
+        assert client.get("/v2/team/app/manifests/1").status == 429
+        assert client.head(manifest).status == client.get(layer).status == 200
 
 
 def test_pulls_over_replicas(tmp_path: Path, postgres_url: str) -> None:

@@ -65,6 +65,10 @@ class Counter:
             response.headers = [*response.headers, *pull_headers(left, user or client)]
         return response
 
+    async def count_pull(self, request: Request) -> None:
+        """Count a manifest that is had in another way than as one; raises PullsSpentError."""
+        await self._limits.count_pull(source(request.client or "unknown"), request.rights.holder)
+
     def admit_user(self, request: Request) -> None:
         """Count a request of whoever has signed in after `serve` could know; raises RateExceededError."""
         self._limits.admit_user(request.rights.holder)

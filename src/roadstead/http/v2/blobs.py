@@ -165,6 +165,9 @@ async def _manifest_as_blob(request: Request, services: Services, name: Named, d
         raise BlobUnknownError(name.repository, digest) from error
     if services.admission is not None:
         await services.admission.check(name.repository, digest, original=name.original and name.at is None)
+    if services.limits is not None and request.method == "GET":
+        await services.limits.count_pull(request)
+    _tell(request, services, name.repository, digest, record.size)
     headers = _headers(str(digest), personal=request.rights.is_personal)
     wanted = _wanted(request, digest, headers, record.size)
     if isinstance(wanted, Response):
