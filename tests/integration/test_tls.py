@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
@@ -314,6 +315,26 @@ def test_a_certificate_that_does_not_fit_is_not_taken_up(serve: Serve, authority
     authority.write_server(server.directory, "second")
 
     until(lambda: shown(port, context) == "second")
+
+
+@pytest.mark.parametrize(
+    "valid",
+    [(timedelta(days=-9), timedelta(days=-1)), (timedelta(days=1), timedelta(days=9))],
+    ids=["over", "not-yet"],
+)
+def test_a_certificate_that_nobody_takes_replaces_none(
+    serve: Serve, authority: Authority, valid: tuple[timedelta, timedelta]
+) -> None:
+    """One that has ended or hasn't begun is told in the log, and the last one goes on."""
+    server = serve(config=FILES)
+    port, context = server.port, trusting(server.directory / "authority.pem")
+    authority.write_server(server.directory, "second", valid=valid)
+
+    server.wait("the new certificate isn't valid now")
+    assert shown(port, context) == "first"
+    authority.write_server(server.directory, "third")
+
+    until(lambda: shown(port, context) == "third")
 
 
 def test_sighup_looks_at_once(serve: Serve, authority: Authority) -> None:

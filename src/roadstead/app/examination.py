@@ -385,7 +385,7 @@ def _own_certificate(settings: Settings) -> Iterator[Verdict]:
 
     with suppress(TlsInvalidError):  # told as what is wrong with the settings
         material = read_material(tls.certificate, tls.key)
-        facts = Certificate(host=str(tls.certificate), expires=material.expires_at)
+        facts = Certificate(host=str(tls.certificate), begins=material.begins_at, expires=material.expires_at)
         yield from rules.certificate(facts, CLOCK.now())
 
 

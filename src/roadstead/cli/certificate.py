@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from roadstead.cli.apart import Apart, PreparationError
-from roadstead.clock import SystemClock
+from roadstead.clock import Clock
 from roadstead.settings.model import Settings, StorageDriver
 from roadstead.tls.material import ClientCertificates, MinimumVersion, TlsMaterial, TlsPlan
 from roadstead.tls.watched import WatchedFiles
@@ -28,17 +28,20 @@ _log = structlog.get_logger()
 class TlsFromSettings:
     """The material that settings name; ``look`` takes up what has changed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Clock) -> None:
         """Load it; raises PreparationError."""
+        self._clock = clock
         self._plan = tls_plan(settings)
         self._files = WatchedFiles(self._plan.files)
+        self._again_at: datetime | None = None  # when what the files hold begins to be valid
         self.material = self._loaded()
 
     def look(self, asked: bool) -> bool:
         """Say whether there is something new, and have it; what can't be used is told, and what was goes on."""
-        changed = self._files.changed()
-        if not (changed or asked or self._must_be_made_anew()):
+        changed, now = self._files.changed(), self._clock.now()
+        if not (changed or asked or self._must_be_made_anew(now) or self._begins(now)):
             return False
+        self._again_at = None
         try:
             found = self._loaded()
         except PreparationError as error:
@@ -46,22 +49,29 @@ class TlsFromSettings:
                 "the new certificate can't be used, the last one goes on", error=str(error), advice=error.advice()
             )
             return False
+        if self.material.is_valid(now) and not found.is_valid(now):
+            # Nobody would take it, and everybody takes the last one.
+            self._again_at = found.begins_at if found.begins_at > now else None
+            _log.error("the new certificate isn't valid now, the last one goes on", fingerprint=found.fingerprint)
+            return False
         last, self.material = self.material, found
         return (found.certificate, found.client_authorities) != (last.certificate, last.client_authorities)
 
-    def _must_be_made_anew(self) -> bool:
-        if self._plan.certificate is not None:
-            return False
-        return self.material.expires_at - SystemClock().now() <= MADE_ANEW_BEFORE
+    def _must_be_made_anew(self, now: datetime) -> bool:
+        return self._plan.certificate is None and self.material.expires_at - now <= MADE_ANEW_BEFORE
+
+    def _begins(self, now: datetime) -> bool:
+        return self._again_at is not None and self._again_at <= now
 
     def _loaded(self) -> TlsMaterial:
-        now = SystemClock().now()
+        now = self._clock.now()
         material = TlsMaterial.parse(Apart(partial(_load, self._plan, now)).result())
         left = material.expires_at - now
-        tell = _log.warning if left < WARNED_BEFORE else _log.info
+        tell = _log.warning if left < WARNED_BEFORE or material.begins_at > now else _log.info
         tell(
             "certificate",
             names=list(material.names),
+            begins_at=material.begins_at.isoformat(),
             expires_at=material.expires_at.isoformat(),
             days_left=left.days,
             fingerprint=material.fingerprint,

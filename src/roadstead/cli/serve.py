@@ -16,6 +16,7 @@ import typer
 from roadstead.cli.apart import Apart
 from roadstead.cli.certificate import LOOK_EVERY_S, TlsFromSettings
 from roadstead.cli.run_directory import run_directory
+from roadstead.clock import SystemClock
 from roadstead.settings.address import ListenAddress
 from roadstead.settings.database_url import without_password
 from roadstead.settings.handover import Handover
@@ -104,7 +105,7 @@ def _run(loaded: LoadedSettings) -> int:
     listeners = listen(settings.server.listen, settings.server.workers)
     side_listeners = listen(settings.metrics.listen, 1) if settings.metrics.listen else []
     with run_directory() as directory:
-        certificate = TlsFromSettings(settings) if settings.speaks_tls else None
+        certificate = TlsFromSettings(settings, SystemClock()) if settings.speaks_tls else None
         preparation = Apart(partial(_prepare, settings, directory))
         # Meanwhile here: what the workers need, so that they have it the moment they are forked.
         from roadstead import worker

@@ -41,6 +41,7 @@ class Certificate:
 
     host: str
     problem: str | None = None  # in OpenSSL's words
+    begins: datetime | None = None
     expires: datetime | None = None  # told where nothing is wrong
 
 

@@ -34,6 +34,7 @@ BACKLOG = 1024
 
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
+_CLOCKS = "Compare the clocks of this machine and of the one that made it."
 
 
 def front(facts: Front) -> Iterator[Verdict]:
@@ -189,6 +190,8 @@ def certificate(facts: Certificate, now: datetime) -> Iterator[Verdict]:
     """Judge what TLS shows at the public address."""
     if facts.problem is not None:
         yield fail("certificate", f"{facts.host}: {facts.problem}", _advice_on_tls(facts.problem))
+    elif facts.begins is not None and facts.begins > now:
+        yield fail("certificate", f"{facts.host}: it begins only on {facts.begins:%Y-%m-%d %H:%M} UTC", _CLOCKS)
     elif facts.expires is not None:
         left = facts.expires - now
         if left <= timedelta():
@@ -205,7 +208,7 @@ def _advice_on_tls(problem: str) -> str:
     if "expired" in problem:
         return "Renew it, and have the proxy read it again."
     if "not yet valid" in problem:
-        return "Compare the clocks of this machine and of the one that made it."
+        return _CLOCKS
     if "mismatch" in problem or "match" in problem:
         return "Take a certificate for this name, or the name of the certificate in server.public_url."
     if "self-signed" in problem or "self signed" in problem or "issuer" in problem:

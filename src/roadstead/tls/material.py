@@ -81,7 +81,12 @@ class TlsMaterial:
     minimum_version: MinimumVersion = MinimumVersion.TLS_1_2
     names: tuple[str, ...]
     fingerprint: str
+    begins_at: datetime
     expires_at: datetime
+
+    def is_valid(self, now: datetime) -> bool:
+        """Tell whether clients with that clock take the certificate."""
+        return self.begins_at <= now < self.expires_at
 
     def as_json(self) -> str:
         """Return all of it as one text, the key revealed: for pipes between our own processes, never for a disk."""
@@ -94,6 +99,7 @@ class TlsMaterial:
                 "minimum_version": self.minimum_version,
                 "names": self.names,
                 "fingerprint": self.fingerprint,
+                "begins_at": self.begins_at.isoformat(),
                 "expires_at": self.expires_at.isoformat(),
             }
         )
@@ -110,5 +116,6 @@ class TlsMaterial:
             minimum_version=MinimumVersion(plain["minimum_version"]),
             names=tuple(plain["names"]),
             fingerprint=plain["fingerprint"],
+            begins_at=datetime.fromisoformat(plain["begins_at"]),
             expires_at=datetime.fromisoformat(plain["expires_at"]),
         )

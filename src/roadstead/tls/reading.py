@@ -68,6 +68,7 @@ def fitted(chain: Sequence[x509.Certificate], key: PrivateKeyTypes) -> TlsMateri
         key=Secret(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()),
         names=names_of(own),
         fingerprint=own.fingerprint(hashes.SHA256()).hex(":").upper(),
+        begins_at=own.not_valid_before_utc,
         expires_at=own.not_valid_after_utc,
     )
 

@@ -91,6 +91,8 @@ def test_the_front(facts: Front, expected: dict[str, str]) -> None:
         (Certificate(host="h", expires=NOW + timedelta(days=90)), None),
         (Certificate(host="h", expires=NOW + timedelta(days=29)), "warn"),
         (Certificate(host="h", expires=NOW - timedelta(days=1)), "fail"),
+        (Certificate(host="h", begins=NOW + timedelta(hours=1), expires=NOW + timedelta(days=90)), "fail"),
+        (Certificate(host="h", begins=NOW, expires=NOW + timedelta(days=90)), None),
         (Certificate(host="h", problem="certificate has expired"), "fail"),
         (Certificate(host="h", problem="self-signed certificate"), "fail"),
         (Certificate(host="h", problem="Hostname mismatch, certificate is not valid for 'h'."), "fail"),
