@@ -12,17 +12,22 @@ from itertools import count, islice
 from typing import Any, Final
 from uuid import UUID, uuid4, uuid5
 
+import msgspec
+
 from roadstead.events.event import BLOB_TYPE, Event, Source, Subject
 from roadstead.oci.reference import RepositoryName
 
-MOST_AT_ONCE: Final = 64
-"""Pulls that one request tells of at the most: some 60 KB, less than receivers take without being told to."""
-
 MAX_BYTES: Final = 64 << 10
-"""What the events of one request may come to, where single ones are large (`events.include_references`)."""
+"""What the events of one request may come to, but for a single one: some 85 KB as distribution's envelope writes them,
+less than receivers take without being told to."""
 
-MOST: Final = 4 * MOST_AT_ONCE
-"""Pulls in a bundle, where that many requests can tell of them: each bundle is a row, which costs what 30 pulls do."""
+_OF_EACH: Final = 150  # bytes of an event that its likeness doesn't have: ids, where it came from
+
+MOST: Final = 256
+"""Pulls in a bundle at the most: each bundle is a row, which costs what 30 pulls do."""
+
+MAX_LIKES: Final = 4 * MAX_BYTES
+"""What the likenesses of a bundle may come to, but for a single one."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -102,6 +107,26 @@ def unbundled(bundle_id: str, plain: Mapping[str, Any], *, most: int | None = No
         _event(next(ids), next(request_ids), likes[place], micros, address)
         for place, micros, address in islice(pulls, most)
     ]
+
+
+def sizes(plain: Mapping[str, Any]) -> Sequence[int]:
+    """Return about how many bytes each event of a bundle takes, in order."""
+    of_likes = [size_of(like) for like in plain["likes"]]
+    return [of_likes[place] for place in plain["places"]]
+
+
+def size_of(plain: Mapping[str, Any]) -> int:
+    """Return about how many bytes events of a likeness take."""
+    return len(msgspec.json.encode(plain)) + _OF_EACH
+
+
+def portion(sizes: Sequence[int], begin: int, most: int) -> int:
+    """Return where a request ends that tells of events from `begin` on: of `most`, and of no more than `MAX_BYTES`."""
+    end, told = begin, 0
+    while end < min(len(sizes), begin + most) and (end == begin or told + sizes[end] <= MAX_BYTES):
+        told += sizes[end]
+        end += 1
+    return end
 
 
 def _said(request: Mapping[str, Any]) -> Mapping[str, Any]:

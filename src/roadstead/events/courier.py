@@ -16,6 +16,7 @@ import structlog
 
 from roadstead.clock import Clock
 from roadstead.errors import UnavailableError
+from roadstead.events.bundle import portion
 from roadstead.events.ports import DeliveryError, Letter, OutboxStore, Sink, Tally
 
 PAGE = 100
@@ -37,7 +38,7 @@ class Manners:
 
     `max_attempts` None: an event is tried for ever. `parallel`: repositories whose events are sent at once; 1 sends
     all events in the order they were written, as distribution does. `pulls_at_once`: of how many pulls that were
-    written together one request tells.
+    written together one request tells at the most (`bundle.portion`).
     """
 
     threshold: int = 10
@@ -171,7 +172,8 @@ class Courier:
         if letter.attempts == 0 and letter.position not in self._parts:
             self._tally.taken_up(self.endpoint, len(events))
         part = self._parts.setdefault(letter.position, _Part(letter))
-        while some := events[part.events :][: self._manners.pulls_at_once]:
+        sizes = letter.sizes
+        while some := events[part.events : portion(sizes, part.events, self._manners.pulls_at_once)]:
             try:
                 answer = await self._sink.deliver(some)
             except DeliveryError as error:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from roadstead.acts import Asked
@@ -18,6 +18,10 @@ from roadstead.oci.reference import RepositoryName, Tag
 
 BLOB_TYPE = "application/octet-stream"
 """What blobs are told as: a registry doesn't know what is in them."""
+
+MAX_REFERRING: Final = 128 << 10
+"""Bytes of a manifest up to which events list what it refers to: some five hundred layers or images. With each pull of
+a larger one an event of its size would be kept and sent."""
 
 _REFERENCE_MEMBERS = ("mediaType", "size", "digest", "urls", "annotations")
 
@@ -224,8 +228,10 @@ def blob_deleted(repository: RepositoryName, digest: Digest, *, cause: Cause, at
 
 def references_of(raw: bytes) -> Sequence[Mapping[str, Any]]:
     """Return the descriptors that a manifest refers to (its config and layers, or its manifests), as distribution
-    tells them; the bytes are those of a manifest that was accepted.
+    tells them; the bytes are those of a manifest that was accepted. None of one larger than `MAX_REFERRING`.
     """
+    if len(raw) > MAX_REFERRING:
+        return ()
     manifest = json.loads(raw)
     found = manifest.get("manifests")
     if found is None:

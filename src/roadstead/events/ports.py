@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from roadstead.acts import Asked
 from roadstead.errors import InvalidError, NotFoundError, UnavailableError
-from roadstead.events.bundle import Bundle, subject_of, unbundled
+from roadstead.events.bundle import Bundle, sizes, subject_of, unbundled
 from roadstead.events.event import Action, Subject
 
 
@@ -52,6 +52,11 @@ class Letter:
         if self.pulls is None:
             return [(self.subject, self.event)]
         return [(subject_of(event), event) for event in unbundled(self.event_id, self.pulls)]
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        """Return about how many bytes each event takes; of one alone it doesn't matter."""
+        return [0] if self.pulls is None else sizes(self.pulls)
 
 
 class OutboxStore(Protocol):

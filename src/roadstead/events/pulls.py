@@ -8,7 +8,6 @@ together once for all that are alike, and each pull after that costs a look at a
 """
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from typing import TypeAlias
 import structlog
 
 from roadstead.errors import UnavailableError
-from roadstead.events.bundle import MAX_BYTES, MOST, MOST_AT_ONCE, Bundle, Pulls
+from roadstead.events.bundle import MAX_LIKES, MOST, Bundle, Pulls, size_of
 from roadstead.events.event import Event, Source
 from roadstead.events.ports import OutboxStore, Tally
 from roadstead.events.rules import Interests
@@ -32,6 +31,12 @@ MAX_WAITING = 10_000
 
 _ROWS_AT_ONCE = 32  # in one transaction: others wait for it
 _KINDS = 1024
+_KNOWN_BYTES = 4 << 20
+"""What kinds come to that are remembered, as text: a few times as much in memory."""
+
+_WAITING_BYTES = 16 << 20
+"""What kinds come to that were learnt and whose pulls aren't written."""
+
 _NOWHERE = Source("", "")
 
 _log = structlog.get_logger()
@@ -73,20 +78,32 @@ class PullBuffer:
         self._limit = limit
         self._left = limit  # how many more may be noted
         self._kinds: dict[Hashable, _Kind] = {}
+        self._known = 0  # bytes that they come to
+        self._learnt = 0  # bytes of those that were learnt since the last flush
+        self._unwritten = 0  # and before it, with pulls that the database hasn't taken
         self._lines: dict[tuple[Sequence[str], RepositoryName], _Line] = {}
         self._waiting: list[_Line] = []  # those with pulls
         self._bundles: deque[Bundle] = deque()  # their ids are given, and stay
         self._flushing = asyncio.Lock()
 
     def learn(self, like: Hashable, event: Event) -> None:
-        """Take note of what pulls of a likeness have in common: an event without a request's id and address."""
-        if len(self._kinds) >= _KINDS:
-            self._kinds, self._lines = {}, {}  # what waits stays in its line
+        """Take note of what pulls of a likeness have in common: an event without a request's id and address.
+
+        Anybody can make up new likenesses. Where too many wait to be written this one's pull is dropped, and counted.
+        """
         endpoints = tuple(self._interests.listeners(event))
+        size = size_of(event.as_plain(_NOWHERE)) if endpoints else 0
+        if self._learnt + self._unwritten + size > _WAITING_BYTES:
+            self._drop(endpoints)
+            return
+        if len(self._kinds) >= _KINDS or self._known + size > _KNOWN_BYTES:
+            self._kinds, self._lines, self._known = {}, {}, 0  # what waits stays in its line
         line = self._lines.setdefault((endpoints, event.repository), _Line(endpoints, event.repository))
-        size = len(json.dumps(event.as_plain(_NOWHERE), ensure_ascii=False)) if endpoints else 0
         self._kinds[like] = line, len(line.kinds)
-        line.kinds.append((event, size))
+        self._known += size
+        self._learnt += size
+        if endpoints:
+            line.kinds.append((event, size))
 
     def note(self, like: Hashable, micros: int, address: str) -> bool:
         """Keep a pull if anybody wants to hear of it; drop it where too many wait. False: it has to be learnt.
@@ -109,9 +126,12 @@ class PullBuffer:
             pulls.micros.append(micros)
             pulls.addresses.append(address)
         else:
-            for endpoint in line.endpoints:
-                self._tally.dropped(endpoint)
+            self._drop(line.endpoints)
         return True
+
+    def _drop(self, endpoints: Sequence[str]) -> None:
+        for endpoint in endpoints:
+            self._tally.dropped(endpoint)
 
     async def run(self) -> None:
         """Write what came, each second, until cancelled."""
@@ -126,10 +146,12 @@ class PullBuffer:
         """Write what waits; what the database doesn't take now is tried again the next time."""
         async with self._flushing:  # two at once would write the same twice
             waiting, self._waiting = self._waiting, []
+            self._unwritten, self._learnt = self._unwritten + self._learnt, 0
             for line in _in_order(waiting):
                 self._bundles.extend(_bundles(line, line.pulls.taken()))
             try:
                 await self._write()
+                self._unwritten = 0
             except UnavailableError as error:
                 _log.warning("pulls can't be noted for events", waiting=len(self._bundles), error=str(error))
             finally:
@@ -193,16 +215,20 @@ def _bundles(line: _Line, pulls: Pulls) -> Iterator[Bundle]:
 
 
 def _parts(line: _Line, pulls: Pulls) -> Iterator[Pulls]:
-    """Yield as many pulls as a bundle holds; where some are large, no more than one request may tell of."""
-    if max(size for _, size in line.kinds) * MOST_AT_ONCE <= MAX_BYTES:
+    """Yield as many pulls as a bundle holds; fewer where what they don't have in common is large."""
+    if sum(size for _, size in line.kinds) <= MAX_LIKES:
         for begin in range(0, len(pulls), MOST):
             yield pulls.part(begin, begin + MOST)
         return
     begin = taken = 0
+    seen: set[int] = set()
     for at, place in enumerate(pulls.places):
         size = line.kinds[place][1]
-        if at > begin and (at - begin == MOST_AT_ONCE or taken + size > MAX_BYTES):
+        more = 0 if place in seen else size
+        if at > begin and (at - begin == MOST or taken + more > MAX_LIKES):
             yield pulls.part(begin, at)
-            begin, taken = at, 0
-        taken += size
+            begin, taken, more = at, 0, size
+            seen.clear()
+        seen.add(place)
+        taken += more
     yield pulls.part(begin, len(pulls))

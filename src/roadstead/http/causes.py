@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
+from ipaddress import ip_address
 from time import time_ns
 from typing import Protocol
 from uuid import uuid4
@@ -12,10 +13,12 @@ from roadstead.acts import Asked
 from roadstead.clock import SystemClock
 from roadstead.events.event import UNPROMPTED, Cause, Event
 from roadstead.http.asgi import Request, peer_address
+from roadstead.http.forwarded import parse_host
 from roadstead.oci.digest import Digest
 
-_LONGEST_ADDRESS = 260
-"""No name of a host with its port is longer (RFC 1035 §2.3.4). Ten thousand pulls may wait, each with its own."""
+_LONGEST_AGENT = 256
+_LONGEST_HOST = 260  # no name with its port is longer (RFC 1035 §2.3.4)
+_LONGEST_ADDRESS = 45  # IPv6 with an IPv4 inside
 
 
 class Pulls(Protocol):
@@ -86,21 +89,23 @@ def _likeness(request: Request, digest: Digest, headers: Mapping[bytes, bytes]) 
         request.method,
         request.rights.caller.principal.name,
         request.scope.get("scheme"),
-        headers.get(b"host"),
-        headers.get(b"user-agent"),
+        # No more of them than is told: a thousand likenesses are remembered.
+        headers.get(b"host", b"")[: _LONGEST_HOST + 1],
+        headers.get(b"user-agent", b"")[:_LONGEST_AGENT],
     )
 
 
 def common_cause_of(request: Request, telling: Telling) -> Cause:
     """Return what events say of a request and of all that are alike: no id, and not where it came from."""
-    host = request.header(b"host") or ""
+    host = parse_host(request.header(b"host"))
+    # As for Location and realm: what anybody may write into a forwarded header leads no receiver anywhere.
+    origin = telling.origin or (f"{request.scheme}://{host}" if host else "")
     return Cause(
-        host=host,
+        host=host or "",
         method=request.method,
-        agent=request.header(b"user-agent") or "",
+        agent=(request.header(b"user-agent") or "")[:_LONGEST_AGENT],
         actor=request.rights.principal.name,
-        # As for Location and realm: what anybody may write into a forwarded header leads no receiver anywhere.
-        origin=(telling.origin or f"{request.scheme}://{host}") + telling.prefix.rstrip("/"),
+        origin=origin and origin + telling.prefix.rstrip("/"),
     )
 
 
@@ -115,14 +120,26 @@ def asked_by(request: Request) -> Asked:
 
 
 def address_of(request: Request) -> str:
-    """Return where the request is said to come from, as distribution does: first whom proxies name, else the other end
-    with its port. Anybody can say anything here; nothing is decided by it.
+    """Return where the request is said to come from, as distribution does: first whom proxies name, where that is an
+    address, else the other end with its port. Anybody can name any; nothing is decided by it.
     """
-    forwarded = (request.header(b"x-forwarded-for") or "").partition(",")[0].strip()
-    if forwarded or (forwarded := (request.header(b"x-real-ip") or "").strip()):
-        return forwarded[:_LONGEST_ADDRESS]
+    first = (request.header(b"x-forwarded-for") or "").partition(",")[0].strip(" ")
+    for named in (first, request.header(b"x-real-ip") or ""):
+        if 0 < len(named) <= _LONGEST_ADDRESS and _is_address(named):
+            return named
     client = request.scope.get("client")
     return "" if client is None else _peer(*client)
+
+
+@lru_cache(maxsize=4096)
+def _is_address(text: str) -> bool:
+    if "%" in text:  # a zone, which is an address on one machine alone
+        return False
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=4096)

@@ -97,7 +97,7 @@ def _hops(headers: Sequence[tuple[bytes, bytes]]) -> Sequence[Hop]:
         Hop(
             parse_address(addresses[at]) if at < len(addresses) else None,
             _scheme(_beside(schemes, at, count)),
-            _host(_beside(hosts, at, count)),
+            parse_host(_beside(hosts, at, count)),
         )
         for at in range(count)
     ]
@@ -143,7 +143,7 @@ def _elements(text: str) -> Sequence[Hop] | None:
 
 def _of_pairs(pairs: Mapping[str, str]) -> Hop:
     address = parse_address(pairs["for"]) if "for" in pairs else None
-    return Hop(address, _scheme(pairs.get("proto")), _host(pairs.get("host")))
+    return Hop(address, _scheme(pairs.get("proto")), parse_host(pairs.get("host")))
 
 
 def _values(headers: Sequence[tuple[bytes, bytes]], name: bytes) -> str:
@@ -162,5 +162,6 @@ def _scheme(text: str | None) -> str | None:
     return lowered if lowered in ("http", "https") else None
 
 
-def _host(text: str | None) -> str | None:
+def parse_host(text: str | None) -> str | None:
+    """Return a name or an address with or without a port (RFC 3986 §3.2.2); None where it isn't one. Pure."""
     return text if text and _HOST.fullmatch(text) else None

@@ -997,7 +997,8 @@ class EventSettings:
         (), "Who is told; see `[[events.endpoints]]`. Without any, nothing is written down either."
     )
     include_references: bool = setting(
-        False, "Whether events of manifests list what these refer to: config and layers, or the images of an index."
+        False,
+        "Whether events of manifests up to 128 KiB list what these refer to: config and layers, or an index's images.",
     )
     retention: timedelta = setting(
         timedelta(hours=168),

@@ -179,7 +179,7 @@ class RequestMetrics:
         place = self._metrics.place(
             _REQUESTS, method if method in _METHODS else "other", route, f"{min(max(status // 100, 1), 5)}xx"
         )
-        if len(self._answers) < 10_000:  # methods are the client's to invent: what is remembered stays bounded
+        if method in _METHODS:  # others are the client's to invent, of any length and number
             self._answers[route, method, status] = place
         return place
 

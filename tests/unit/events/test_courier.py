@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from roadstead.db.engine import Database, open_database
 from roadstead.db.moments import to_micros
-from roadstead.events.bundle import Bundle, Pulls
+from roadstead.events.bundle import MAX_BYTES, Bundle, Pulls, portion
 from roadstead.events.courier import Courier, Manners
 from roadstead.events.event import BLOB_TYPE, Action, Cause, Event, Source, Subject
 from roadstead.events.ports import DeliveryError, LetterState
@@ -87,6 +90,36 @@ async def test_a_request_tells_of_as_many_as_the_receiver_takes(
     said = numbers.render().decode()
     for kind in ("Events", "Successes"):
         assert f'registry_notifications_events_total{{endpoint="a",type="{kind}"}} 5.0' in said
+
+
+async def test_requests_with_large_events_tell_of_fewer(database: Database, tmp_path: Path) -> None:
+    """As many as come to 64 KiB, or a single one: receivers refuse what is larger than they were told to take."""
+    likes = [
+        LIKE if size is None else replace(LIKE, references=[{"digest": "é" * size}]) for size in (None, 15_000, 50_000)
+    ]
+    pulls = Pulls([0, 1, 1, 1, 0, 2, 2, 0], [to_micros(NOW)] * 8, [str(number) for number in range(10, 18)])
+    await database.outbox.add([Bundle("b", APP, likes, pulls)])
+    sink = Refusing()
+    metrics = EventMetrics(Metrics(tmp_path, "background"))
+
+    await Courier("b", sink, database.outbox, FrozenClock(NOW), metrics, Manners(pulls_at_once=64)).deliver_due()
+
+    assert sink.requests == [["10", "11", "12"], ["13", "14"], ["15"], ["16"], ["17"]]
+
+
+@given(
+    st.lists(st.integers(1, 2 * MAX_BYTES), min_size=1, max_size=100),
+    st.integers(1, 80),
+)
+def test_portions_hold_everything_once(sizes: list[int], most: int) -> None:
+    """Each goes on where the last one ended, with one event at the least and no more than may be."""
+    begin = 0
+    while begin < len(sizes):
+        end = portion(sizes, begin, most)
+        assert begin < end <= begin + most
+        assert end == begin + 1 or sum(sizes[begin:end]) <= MAX_BYTES
+        assert end == len(sizes) or end == begin + most or sum(sizes[begin : end + 1]) > MAX_BYTES
+        begin = end
 
 
 async def test_what_was_taken_of_a_bundle_does_not_come_again(database: Database, tmp_path: Path) -> None:

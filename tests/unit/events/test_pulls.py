@@ -1,6 +1,7 @@
 """Pulls that wait to be written."""
 
 import asyncio
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ import pytest
 from roadstead.db.engine import Database, open_database
 from roadstead.db.moments import to_micros
 from roadstead.events import pulls
-from roadstead.events.bundle import MAX_BYTES, MOST, Bundle, unbundled
+from roadstead.events.bundle import MAX_LIKES, MOST, Bundle, size_of, unbundled
 from roadstead.events.event import Action, Cause, Event, Source, Subject
 from roadstead.events.pulls import PullBuffer
 from roadstead.events.rules import Interest, Interests
@@ -150,14 +151,14 @@ async def test_what_waits_for_the_database_takes_places(tmp_path: Path) -> None:
 
 
 async def test_pulls_are_told_together_by_repository_and_in_order(tmp_path: Path) -> None:
-    """As many as a bundle holds, and fewer where events are large; of each repository in the order they came."""
+    """As many as a bundle holds, and fewer where kinds are large; of each repository in the order they came."""
     outbox = Taking()
     buffer = PullBuffer(PULLS, outbox, EventMetrics(Metrics(tmp_path, "worker-1")))  # type: ignore[arg-type]
     large = {"references": [{"digest": "x" * 100} for _ in range(100)]}
     count = 2 * MOST + 72
     for number in range(count):
         note(buffer, pull(), number)
-        note(buffer, pull(repository="b", **large), number)
+        note(buffer, pull(f"M{number % 50}", repository="b", **large), number)
 
     await buffer.flush()
 
@@ -165,7 +166,33 @@ async def test_pulls_are_told_together_by_repository_and_in_order(tmp_path: Path
     assert outbox.addresses("a") == outbox.addresses("b") == everyone
     lengths = {name: [len(bundle.pulls) for bundle in outbox.taken if bundle.repository.value == name] for name in "ab"}
     assert lengths["a"] == [MOST, MOST, 72]
-    assert max(lengths["b"]) == MAX_BYTES // 11_400
+    assert max(lengths["b"]) == MAX_LIKES // size_of(pull("M10", repository="b", **large).as_plain(Source("", "")))
+
+
+@pytest.mark.parametrize("heads", [True, False], ids=["heard", "unheard"])
+async def test_new_likenesses_without_end_take_little(tmp_path: Path, *, heads: bool) -> None:
+    """Whoever pulls may make them up: those that wait are bounded by their bytes, also while the database is down."""
+    outbox, numbers = Taking(busy=2), Metrics(tmp_path, "worker-1")
+    wanted = Interests(endpoints=(Interest(endpoint="a", actions=frozenset({Action.PULL}), heads=heads),))
+    buffer = PullBuffer(wanted, outbox, EventMetrics(numbers))  # type: ignore[arg-type]
+    tracemalloc.start()
+    before = tracemalloc.get_traced_memory()[0]
+    for number in range(3000):
+        large = {"references": [{"digest": f"{number:05}" + "x" * 20_000}]}
+        buffer.learn(number, pull("HEAD", **large))
+        buffer.note(number, number, "192.0.2.1:1")
+        if number % 1000 == 999:
+            await buffer.flush()
+    took = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+
+    written = sum(len(bundle.pulls) for bundle in outbox.taken)
+    assert took - sum(len(like.references[0]["digest"]) for bundle in outbox.taken for like in bundle.likes) < 12 << 20
+    if heads:
+        assert 700 < written < 900
+        assert written + float(dropped(numbers).rpartition(" ")[2]) == 3000
+    else:
+        assert written == 0
 
 
 async def test_each_pull_is_told_as_what_it_was(tmp_path: Path) -> None:

@@ -40,7 +40,11 @@ def request(headers: Sequence[tuple[str, str]], client: tuple[str, int] | None =
         ([], None, ""),
         ([("x-forwarded-for", "203.0.113.9, 10.0.0.1")], ("10.0.0.1", 1), "203.0.113.9"),
         ([("x-forwarded-for", " "), ("x-real-ip", "203.0.113.9")], ("10.0.0.1", 1), "203.0.113.9"),
-        ([("x-forwarded-for", "9" * 32_000)], ("10.0.0.1", 1), "9" * 260),
+        ([("x-forwarded-for", "2001:db8::9,10.0.0.1")], ("10.0.0.1", 1), "2001:db8::9"),
+        *(
+            ([("x-forwarded-for", said), ("x-real-ip", said)], ("10.0.0.1", 1), "10.0.0.1:1")
+            for said in ("unknown", "1.2.3.4:5678", "<b>1</b>", "fe80::1%eth0", "1.2.3", "\xff\xfe", "9" * 32_000)
+        ),
     ],
 )
 def test_where_it_came_from(headers: Sequence[tuple[str, str]], client: tuple[str, int] | None, address: str) -> None:
@@ -75,6 +79,14 @@ def test_where_content_is_found(headers: Sequence[tuple[str, str]], telling: Tel
 
     assert cause.origin == origin
     assert cause.host == headers[0][1]
+
+
+@pytest.mark.parametrize("said", [[], [("host", 'a b/../"x\xff')], [("host", "h" * 300)]], ids=["none", "odd", "long"])
+def test_a_host_that_is_none_leads_nowhere(said: Sequence[tuple[str, str]]) -> None:
+    """An event says no host then, and not where the content is, unless settings do."""
+    cause = cause_of(request([*said, ("user-agent", "u" * 900_000)]), Telling(now=lambda: NOW, prefix="/registry/"))
+
+    assert (cause.host, cause.origin, cause.agent) == ("", "", "u" * 256)
 
 
 def test_where_content_is_found_behind_a_proxy() -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,19 @@ def test_invented_methods_make_no_series(tmp_path: Path) -> None:
     found = samples(requests.render())
 
     assert found["roadstead_http_requests_total{method=other,route=unknown,status=4xx}"] == 50
+
+
+def test_invented_methods_take_no_memory(tmp_path: Path) -> None:
+    """They may be as long as headers, and none comes twice."""
+    requests = RequestMetrics(Metrics(tmp_path, "worker-1"))
+    requests.observe("unknown", "X", 405, 0.001, 0, 0)
+    tracemalloc.start()
+    for number in range(50):
+        requests.observe("unknown", f"{number}{'X' * 100_000}", 405, 0.001, 0, 0)
+    took, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert took < 1_000_000
 
 
 def test_labels_are_checked(tmp_path: Path) -> None:
