@@ -19,7 +19,7 @@ class Lease:
     """The right to do something alone until a moment."""
 
     name: str
-    owner: str  # unique to the process: two processes that call themselves alike would share the lease
+    owner: str  # of one process at a time: two at once that call themselves alike would take it from each other
     token: int  # 1 for the first holder ever, higher for each that follows
     expires_at: datetime
 

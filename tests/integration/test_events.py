@@ -5,6 +5,7 @@ import hmac
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -14,11 +15,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import bcrypt
 import pytest
 
+from roadstead.background import LEASE_NAME
 from roadstead.oci.digest import Digest
 from roadstead.testing.client import Client
 from roadstead.testing.images import make_image
@@ -219,9 +221,11 @@ def test_nothing_is_lost_with_the_processes(receiver: Receiver, tmp_path: Path) 
 
 
 def test_a_killed_background_process_takes_nothing_with_it(receiver: Receiver, tmp_path: Path) -> None:
-    """It comes again, and goes on where it was; what is told twice has the same id."""
+    """It comes again with the same lease, and goes on where it was; what is told twice has the same id."""
     with RoadsteadServer(tmp_path, config=endpoint(receiver)) as server:
         client = server.client()
+        assert wait_until(lambda: lease_of(server) is not None, timeout=timedelta(seconds=30))
+        first = lease_of(server)
         for number in range(6):
             push_image(client, "team/app", f"v{number}")
             if number == 3:
@@ -232,8 +236,26 @@ def test_a_killed_background_process_takes_nothing_with_it(receiver: Receiver, t
             lambda events: tags_of(events, "team/app") == [f"v{number}" for number in range(6)],
             timeout=timedelta(seconds=60),
         )
+        second = lease_of(server)
+    assert first is not None
+    assert second is not None
+    assert (first.owner, first.token + 1) == (second.owner, second.token)
     by_id = {event["id"]: event for event in receiver.taken}
     assert len(by_id) == 18
+
+
+class Held(NamedTuple):
+    """Who has the lease of the background work, and the how manieth they are."""
+
+    owner: str
+    token: int
+
+
+def lease_of(server: RoadsteadServer) -> Held | None:
+    """Read it from the database."""
+    with closing(sqlite3.connect(f"file:{server.data}/roadstead.db?mode=ro", uri=True)) as database:
+        row = database.execute("SELECT owner, token FROM leases WHERE name = ?", [LEASE_NAME]).fetchone()
+    return None if row is None else Held(*row)
 
 
 def test_credentials_stay_where_they_belong(receiver: Receiver, tmp_path: Path) -> None:

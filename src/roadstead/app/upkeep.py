@@ -1,6 +1,7 @@
 """The background process: what is collected, purged, leased and linked while nobody waits."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ import structlog
 
 from roadstead.app.adoption import build_links, links_mode, take_up_if_begun
 from roadstead.app.auditing import audit_loop
-from roadstead.app.plugs import CLOCK, Plugs, metered, open_plugs, owner
+from roadstead.app.plugs import CLOCK, Plugs, metered, open_plugs
 from roadstead.app.services import build_uploads
 from roadstead.app.telling import delivery_loops
 from roadstead.app.upstreams import RETENTION_EVERY, arrivals, pulled_retention, tell_of_shadowed
@@ -74,10 +75,18 @@ async def _work(plugs: Plugs, handover: Handover, tally: EventMetrics) -> None:
     try:
         async with delivery_loops(plugs.database, settings, tally, CLOCK) as delivery:
             loops += delivery
-            await Background(loops, plugs.database.leases, owner(), CLOCK, everywhere=everywhere).run()
+            await Background(loops, plugs.database.leases, _owner(handover), CLOCK, everywhere=everywhere).run()
     finally:
         if links is not None:
             await _finish_links(links)
+
+
+def _owner(handover: Handover) -> str:
+    """Return the name of a server's one background process: the same for the next one, where this one is killed.
+
+    The supervisor starts another when the last is gone, so that nobody has to wait until a lease of the dead is over.
+    """
+    return f"{socket.gethostname()}:{handover.run_directory.name}"
 
 
 def _tokens_loop(plugs: Plugs) -> Loop:
