@@ -315,7 +315,9 @@ class QuotaSettings:
     repositories: str = setting(
         "", "Which repositories, as a pattern (`team/**`); a blob counts in each that holds it."
     )
-    max_bytes: ByteSize = setting(ByteSize(0), "How much all of them may hold together, as a size.")
+    max_bytes: ByteSize = setting(
+        ByteSize(0), "How much all of them may hold together, as a size: blobs, not manifests (4 MiB each at the most)."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
