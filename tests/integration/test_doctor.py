@@ -332,6 +332,17 @@ def test_what_has_no_effect_is_a_note(tmp_path: Path) -> None:
     assert (warned[0], "unknown key" in warned[1]) == ("warn", True)
 
 
+def test_what_is_only_to_be_known_is_told(tmp_path: Path) -> None:
+    """As `roadstead config check` tells it: here that anybody may write through a proxy."""
+    path = tmp_path / "roadstead.toml"
+    path.write_text(f'[server]\nlisten = "127.0.0.1:{free_port()}"\ntrusted_proxies = ["127.0.0.1"]\n')
+
+    level, message = examined(str(path))[1]["settings"]
+
+    assert level == "warn"
+    assert "nobody has to sign in" in message
+
+
 def test_wrong_usage() -> None:
     """An address that is none is wrong usage."""
     command = [sys.executable, "-m", "roadstead", "doctor", "--url", "registry.example"]

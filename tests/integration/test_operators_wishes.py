@@ -11,7 +11,10 @@ from roadstead.testing.server import RoadsteadServer
 
 
 def test_a_prefix_and_an_address(tmp_path: Path) -> None:
-    """Everything lies below the prefix, and locations and links lead back by the public address."""
+    """Everything lies below the prefix, and locations and links lead back by the public address.
+
+    By that others come, and nobody has to sign in: the log says so.
+    """
     config = """
         [server]
         prefix = "/registry/"
@@ -28,7 +31,10 @@ def test_a_prefix_and_an_address(tmp_path: Path) -> None:
         asked = client.request("OPTIONS", "/registry/v2/_catalog")
         assert client.get("/registry/readyz").status == 200
     requests = [line for line in server.log.splitlines() if " request " in line]
+    [warned] = [line for line in server.log.splitlines() if " warning " in line]
 
+    assert "nobody has to sign in" in warned
+    assert "key=server.public_url" in warned
     assert started.status == 202
     assert started.headers["location"].startswith("https://images.example/registry/v2/a/blobs/uploads/")
     assert (unprefixed.status, unprefixed.headers["x-site"]) == (404, "here")

@@ -25,6 +25,7 @@ from roadstead.oci.digest import Digest
 from roadstead.registry.importer import must_rebuild
 from roadstead.settings.handover import Handover
 from roadstead.settings.model import AugmentProfile, LayerSettings, RuleSettings, Settings
+from roadstead.settings.openness import open_behind_a_proxy
 
 if TYPE_CHECKING:
     # For its types only: packing layers isn't loaded before it is needed.
@@ -50,6 +51,7 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
             await set_links(plugs, settings)
             await note_own_tree(plugs, settings)
         settings = await with_accounts_found(settings, plugs.database.accounts)
+        _warn_of_openness(settings)
         await _warn_of_namesakes(settings, plugs)
         await _check_tokens(settings, plugs)
         check_signatures(settings)
@@ -59,6 +61,13 @@ async def prepare(settings: Settings, run_directory: Path) -> Handover:
         async with _elsewhere(settings, plugs, specs, layers, run_directory) as elsewhere:
             rules = await prepare_rules(specs, layers, run_directory, CLOCK.now(), elsewhere)
     return Handover(settings=settings, rules_json=rules.to_json(), run_directory=run_directory)
+
+
+def _warn_of_openness(settings: Settings) -> None:
+    """Tell that anybody may write here through a proxy: the port itself is loopback, which is let pass."""
+    finding = open_behind_a_proxy(settings)
+    if finding is not None:
+        _log.warning("nobody has to sign in", key=finding.key, message=finding.message, advice=finding.advice)
 
 
 async def _warn_of_namesakes(settings: Settings, plugs: Plugs) -> None:

@@ -69,7 +69,7 @@ def _findings(config: Path | None) -> tuple[Sequence[Finding], Sequence[Finding]
     from roadstead.cli.preflight import remarks
 
     loaded, findings = load_with_findings(config, environment=os.environ, check=_everything)
-    return findings, [*loaded.warnings, *remarks(loaded.settings)]
+    return findings, [*loaded.warnings, *remarks(loaded.settings, findings)]
 
 
 def _everything(settings: Settings) -> Iterator[Finding]:

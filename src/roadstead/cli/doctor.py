@@ -70,18 +70,20 @@ async def _everything(loaded: LoadedSettings, findings: Sequence[Finding], url: 
     # Storage, database and all: --help need not wait for it.
     from roadstead.app.examination import examine
 
-    for verdict in _of_settings(loaded, findings):
+    # As above.
+    from roadstead.cli.preflight import remarks
+
+    warnings = [*loaded.warnings, *remarks(loaded.settings, findings)]
+    for verdict in _of_settings(warnings, findings):
         yield verdict
     async for verdict in examine(loaded.settings, url):
         yield verdict
 
 
-def _of_settings(loaded: LoadedSettings, findings: Sequence[Finding]) -> list[Verdict]:
+def _of_settings(warnings: Sequence[Finding], findings: Sequence[Finding]) -> list[Verdict]:
     verdicts = [fail("settings", str(finding), finding.advice) for finding in findings]
-    notes = [ok("settings", str(finding)) for finding in loaded.warnings if finding.id == NO_EFFECT]
-    verdicts += [
-        warn("settings", str(finding), finding.advice) for finding in loaded.warnings if finding.id != NO_EFFECT
-    ]
+    notes = [ok("settings", str(finding)) for finding in warnings if finding.id == NO_EFFECT]
+    verdicts += [warn("settings", str(finding), finding.advice) for finding in warnings if finding.id != NO_EFFECT]
     return [*notes, *(verdicts or [ok("settings", "the settings are fine")])]
 
 

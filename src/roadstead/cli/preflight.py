@@ -1,7 +1,8 @@
 """What ``serve`` would find out only while it prepares: broken rules, libraries that aren't there."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 
 from roadstead.augment.includes import IncludeInvalidError, parse_include
@@ -17,10 +18,12 @@ from roadstead.settings.check import sqlite_path, unreadable
 from roadstead.settings.database_url import is_postgresql
 from roadstead.settings.findings import Finding
 from roadstead.settings.model import LayerSettings, RuleSettings, Settings, StorageDriver
+from roadstead.settings.openness import open_behind_a_proxy
 from roadstead.storage.drivers.s3 import S3ExtraMissingError
 from roadstead.tls.material import TlsInvalidError
 
 _NAMED = 10  # names in one line, at the most
+_OF_ACCESS = {"auth", "server", "http", "database"}  # sections, distribution's too
 
 
 def preflight(settings: Settings) -> Iterator[Finding]:
@@ -40,10 +43,37 @@ def preflight(settings: Settings) -> Iterator[Finding]:
     yield from _extras(settings)
 
 
-def remarks(settings: Settings) -> Iterator[Finding]:
-    """Yield what to know although nothing speaks against serving; asks no other machine."""
+def remarks(settings: Settings, findings: Iterable[Finding] = ()) -> Iterator[Finding]:
+    """Yield what to know although nothing speaks against serving; asks no other machine.
+
+    Of who may come in nothing is said where `findings` are about that: a default may stand in for a slip.
+    """
+    if not {finding.key.partition(".")[0] for finding in findings} & _OF_ACCESS:
+        yield from _openness(settings)
     yield from _namesakes(settings)
     yield from _hidden_rules(settings)
+
+
+def _openness(settings: Settings) -> Iterator[Finding]:
+    """Yield that anybody may write here through a proxy; the start says it knowing of accounts in every database."""
+    finding = open_behind_a_proxy(settings)
+    if finding is None or _has_accounts(settings):
+        return
+    if settings.auth.accounts is None and is_postgresql(settings.database_url):
+        unless = f"{finding.message}, unless the database has accounts, which isn't asked here"
+        finding = replace(finding, message=unless, advice=f"{finding.advice} auth.accounts = true says that it has.")
+    yield finding
+
+
+def _has_accounts(settings: Settings) -> bool:
+    """Say whether a start would find accounts, as far as can be told without asking another machine."""
+    path = sqlite_path(settings.database_url)
+    if settings.auth.accounts is not None or settings.is_rebuildable or path is None or not path.is_file():
+        return bool(settings.auth.accounts)
+    # The database's tables take a library that nothing else here needs.
+    from roadstead.db.stores.accounts import names_in_file
+
+    return bool(names_in_file(path))
 
 
 def _namesakes(settings: Settings) -> Iterator[Finding]:
@@ -51,7 +81,7 @@ def _namesakes(settings: Settings) -> Iterator[Finding]:
     database = sqlite_path(settings.database_url)
     if settings.auth.htpasswd is None or settings.auth.accounts is False or database is None or not database.is_file():
         return
-    # The database's tables take a library that nothing else here needs.
+    # As above.
     from roadstead.db.stores.accounts import names_in_file
 
     try:

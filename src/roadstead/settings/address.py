@@ -45,10 +45,15 @@ class ListenAddress:
     @property
     def is_loopback(self) -> bool:
         """Say whether only this machine can reach it; a name other than ``localhost`` counts as reachable."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host.lower() == "localhost"
+        return is_this_machine(self.host)
+
+
+def is_this_machine(host: str) -> bool:
+    """Say whether a host is reached by this machine alone; a name other than ``localhost`` counts as another. Pure."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def _host(host: str, text: str) -> str:

@@ -13,6 +13,7 @@ from roadstead.oci.descriptor import Platform, PlatformInvalidError
 from roadstead.oci.digest import Digest, DigestInvalidError
 from roadstead.oci.pattern import Pattern, PatternInvalidError
 from roadstead.oci.reference import NameInvalidError, RepositoryName
+from roadstead.settings.address import is_this_machine
 from roadstead.settings.database_url import has_good_port, is_postgresql
 from roadstead.settings.findings import Finding, nearest
 from roadstead.settings.model import (
@@ -462,10 +463,7 @@ def _reached_safely(settings: Settings) -> Iterator[Finding]:
 def _is_safe(url: str) -> bool:
     """Say whether nobody listens on the way: TLS, or this machine alone."""
     parts = urlsplit(url)
-    if parts.scheme != "http":
-        return parts.scheme == "https"
-    host = parts.hostname or ""
-    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+    return parts.scheme == "https" or (parts.scheme == "http" and is_this_machine(parts.hostname or ""))
 
 
 def _issuer(key: str, issuer: IssuerSettings) -> Iterator[Finding]:

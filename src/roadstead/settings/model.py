@@ -152,7 +152,8 @@ class ServerSettings:
     open_to_network: bool = setting(
         False,
         "The word that is needed to listen beyond loopback while nobody has to sign in (`[auth]`): whoever reaches "
-        "the port can read, write and delete every image.",
+        "the port can read, write and delete every image. Where `public_url` or `trusted_proxies` tell that others "
+        "come by a proxy, a warning is given without it.",
     )
     offload: OffloadMode = setting(
         OffloadMode.OFF,

@@ -125,6 +125,30 @@ def test_check_names_who_is_in_the_file_and_in_the_database(roadstead: Roadstead
     assert before.stderr == broken.stderr == ""
 
 
+def test_check_warns_of_a_registry_that_is_open_through_a_proxy(roadstead: Roadstead, tmp_path: Path) -> None:
+    """Until there is an account, which of another server's database isn't known; beside a slip nothing is said."""
+    proxied = '[server]\npublic_url = "https://registry.example.com"\ntrusted_proxies = ["127.0.0.1"]\n'
+    (tmp_path / "r.toml").write_text(f'{proxied}[storage]\npath = "data"\n')
+    (tmp_path / "p.toml").write_text(f'{proxied}[database]\nurl = "postgresql://db/x"\n')
+    (tmp_path / "slip.toml").write_text(f'{proxied}[auth]\nhtpaswd = "users"\n')
+    (tmp_path / "meant.toml").write_text(f"{proxied}open_to_network = true\n")
+
+    opened = roadstead("config", "check", "r.toml")
+    unknown = roadstead("config", "check", "p.toml")
+    others = [roadstead("config", "check", name) for name in ("slip.toml", "meant.toml")]
+    assert roadstead("user", "add", "ci", "r.toml", "--robot").returncode == 0
+    closed = roadstead("config", "check", "r.toml")
+
+    assert (opened.returncode, opened.stdout) == (0, "the settings are fine\n")
+    assert opened.stderr.startswith(
+        "warning: server.public_url: others reach this registry through a proxy, and nobody"
+    )
+    assert "server.open_to_network = true" in opened.stderr
+    assert "every image\n" in opened.stderr
+    assert "unless the database has accounts" in unknown.stderr
+    assert [done.stderr for done in (*others, closed)] == [""] * 3
+
+
 def test_check_names_rules_that_no_image_reaches(roadstead: Roadstead, tmp_path: Path) -> None:
     """The first rule that matches is the one that applies."""
     rules = ["team/*", "**:1", "team/*", "**", "other/app"]
