@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from enum import Enum, auto
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,12 +17,15 @@ from roadstead.auth.ports import Account
 from roadstead.auth.principal import Principal, PrincipalKind
 from roadstead.cli.asking import asked
 from roadstead.cli.existing import configured, load_named
+from roadstead.cli.report import report_warnings
 from roadstead.clock import SystemClock
 from roadstead.errors import ConflictError, InvalidError, NotFoundError
 from roadstead.oci.reference import NameInvalidError, RepositoryName
 from roadstead.secret import Secret
 from roadstead.settings.database_url import without_password
+from roadstead.settings.findings import Finding
 from roadstead.settings.model import Settings
+from roadstead.settings.openness import opens_without_accounts
 from roadstead.upstream.address import HUB_HOSTS
 
 app = typer.Typer(
@@ -32,6 +36,13 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The account's
 ConfigArgument = Annotated[Path | None, typer.Argument(metavar="CONFIG", help="The server's TOML file.")]
 DataOption = Annotated[Path | None, typer.Option(metavar="DIR", help="The data directory (storage.path).")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_LAST_GONE = Finding(
+    "auth.accounts",
+    "that was the last account, and nothing else in the settings has anybody sign in: after its next start the server "
+    "lets whoever reaches it read, write and delete every image",
+    advice="Set auth.accounts = true, and access stays controlled without any account; or add another one.",
+)
 
 
 class AccountTakenError(ConflictError):
@@ -57,6 +68,14 @@ class AccountMissingError(NotFoundError):
     def advice(self) -> str:
         """Say how one is made."""
         return "roadstead user list shows which there are; roadstead user add makes one."
+
+
+class Removed(Enum):
+    """What became of an account that was to go."""
+
+    NOTHING = auto()
+    ONE = auto()
+    THE_LAST = auto()
 
 
 class PasswordUnusableError(InvalidError):
@@ -125,9 +144,13 @@ def list_users(config: ConfigArgument = None, data: DataOption = None, as_json: 
 @app.command("remove", epilog="Example: roadstead user remove ana roadstead.toml")
 def remove(name: NameArgument, config: ConfigArgument = None, data: DataOption = None) -> None:
     """Remove an account with all its keys; it counts at once."""
-    if not asyncio.run(_remove(load_named(config, data), name)):
+    settings = load_named(config, data)
+    removed = asyncio.run(_remove(settings, name))
+    if removed is Removed.NOTHING:
         raise AccountMissingError(name)
     typer.echo(f"{name} is gone, and its keys with it")
+    if removed is Removed.THE_LAST and opens_without_accounts(settings):
+        report_warnings([_LAST_GONE])
 
 
 @app.command("disable", epilog="Example: roadstead user disable ana roadstead.toml")
@@ -199,12 +222,14 @@ async def _accounts(settings: Settings) -> Sequence[Account]:
         return await accounts.accounts()
 
 
-async def _remove(settings: Settings, name: str) -> bool:
+async def _remove(settings: Settings, name: str) -> Removed:
     # As above.
     from roadstead.app.access import open_accounts
 
     async with open_accounts(settings, migrate=False) as accounts:
-        return await accounts.remove_account(name, asked=asked())
+        if not await accounts.remove_account(name, asked=asked()):
+            return Removed.NOTHING
+        return Removed.ONE if await accounts.accounts(limit=1) else Removed.THE_LAST
 
 
 async def _set_groups(settings: Settings, name: str, groups: frozenset[str]) -> bool:

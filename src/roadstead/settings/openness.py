@@ -27,6 +27,14 @@ def open_behind_a_proxy(settings: Settings) -> Finding | None:
     )
 
 
+def opens_without_accounts(settings: Settings) -> bool:
+    """Say whether nobody has to sign in after a start that finds no account, as somebody did where it found one. Pure.
+
+    `auth.accounts` hasn't been decided.
+    """
+    return settings.auth.accounts is None and not settings.auth.is_on and not settings.is_rebuildable
+
+
 def _reached_by(settings: Settings) -> str | None:
     """Return the setting that says that others come here; None where none does."""
     public = settings.server.public_url

@@ -100,6 +100,31 @@ def test_users_come_change_and_go(registry: Registry) -> None:
     assert isinstance(registry.run("user", "remove", "ana").exception, AccountMissingError)
 
 
+@pytest.mark.parametrize(
+    ("auth", "warned"),
+    [("", True), ("accounts = true", False), ("accounts = false", False), ('htpasswd = "users"', False)],
+)
+def test_that_the_last_account_goes_is_told(auth: str, warned: bool, tmp_path: Path) -> None:
+    """Where the next start would let everybody in, and of no other account than the last."""
+    (tmp_path / "users").touch()
+    config = tmp_path / "r.toml"
+    config.write_text(f'[storage]\npath = "{tmp_path}/data"\n[auth]\n{auth}\n')
+
+    def run(*words: str) -> Result:
+        done = CliRunner().invoke(app, [*words, str(config)])
+        assert done.exit_code == 0, done.output
+        return done
+
+    for name in ("ana", "ci"):
+        run("user", "add", name, "--robot")
+    assert run("user", "remove", "ana").stderr == ""
+    last = run("user", "remove", "ci")
+
+    assert last.stdout == "ci is gone, and its keys with it\n"
+    assert ("warning: auth.accounts: that was the last account" in last.stderr) == warned
+    assert ("auth.accounts = true" in last.stderr) == warned
+
+
 def test_groups_change_without_a_password(registry: Registry) -> None:
     """Kind and password stay; no group at all has to be said, and who isn't there is told."""
     registry.done("user", "add", "ana", "--group", "developers", given="secret\n")
