@@ -86,7 +86,7 @@ says what is wrong.
   `${secret:NAME#KEY}` for a key of a secret in AWS Secrets Manager and `${ssm:NAME}` for a parameter of AWS Systems
   Manager ([Keep secrets elsewhere](../how-to/secrets.md)); `$${` is a plain `${`. One that leads to nothing is an error.
 - An empty variable is as good as none, except where that would be dangerous: in `[auth]` and `[tls]`, for a secret, for
-  `database.url` and `storage.path` it is an error.
+  `database.url`, `storage.path` and `storage.encrypt` it is an error.
 - An unknown key or `ROADSTEAD_` variable is an error. The variables that Kubernetes makes for a Service called
   `roadstead` are ignored.
 """

@@ -30,7 +30,7 @@ LISTS = {"upstreams": "registries"}
 """Sections that may be written as a list of tables, ``[[upstreams]]``, and the key that this list is."""
 
 _GUARDED = ("auth.", "tls.")
-_PLACES = ("database.url", "storage.path")
+_NEVER_EMPTY = ("database.url", "storage.path", "storage.encrypt")
 _EMPTY_ADVICE = (
     "It may have been filled from another one that isn't set. Give it a value; to do without the setting, leave {} out."
 )
@@ -287,9 +287,10 @@ def _from_environment(environment: Mapping[str, str], directory: Path, findings:
     for name, text in environment.items():
         if not name.startswith(PREFIX):
             continue
-        if name in names and not text and _is_no_choice(names[name]):
-            advice = _EMPTY_ADVICE.format(name)
-            findings.append(Finding(names[name], "the variable is empty", name, advice, "secret.empty"))
+        if name in names and not text:
+            if _is_no_choice(names[name]):
+                advice = _EMPTY_ADVICE.format(name)
+                findings.append(Finding(names[name], "the variable is empty", name, advice, "secret.empty"))
         elif name in names:
             origin = Origin(OriginKind.ENVIRONMENT, name, find_references(text))
             given[names[name]] = Given(text, origin, Source(name, directory, environment, textual=True))
@@ -306,9 +307,9 @@ def _is_no_choice(key: str) -> bool:
     """Say whether an empty variable can't be meant: who may sign in, what encrypts, where things lie, any secret.
 
     To take it for no word would be to serve more openly than was asked for, or from elsewhere. Of other settings it
-    means what leaving it out means.
+    is as good as none: what the file says counts, or the default.
     """
-    return key.startswith(_GUARDED) or key in _PLACES or Secret in typing.get_args(keys()[key])
+    return key.startswith(_GUARDED) or key in _NEVER_EMPTY or Secret in typing.get_args(keys()[key])
 
 
 def _from_value_file(
@@ -316,7 +317,7 @@ def _from_value_file(
 ) -> dict[str, Given]:
     """Return what the file holds that a `…_FILE` variable names: a value as it is, in which nothing is referred to."""
     other = name.removesuffix(_FILE)
-    if other in environment:
+    if environment.get(other):
         findings.append(Finding(key, f"{other} is set too: set one of them", name))
         return {}
     try:

@@ -110,7 +110,7 @@ def test_the_command_line_wins_over_the_environment_over_the_file(write: Write) 
 
 
 def test_every_setting_has_a_variable(tmp_path: Path) -> None:
-    """Whatever the file can say, the environment can; lists are JSON, an empty text unsets what may be unset."""
+    """Whatever the file can say, the environment can; lists are JSON, and what is empty isn't set."""
     (tmp_path / "layer").mkdir()
     environment = {
         "ROADSTEAD_STORAGE_DRIVER": "s3",
