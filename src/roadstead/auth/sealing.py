@@ -38,7 +38,7 @@ class MasterKeyWrongError(UnavailableError):
     def advice(self) -> str:
         """Say where to look."""
         return (
-            "Give every replica the same auth.master_key, and keep it beside the database's backups; "
+            "Give every replica the same auth.master_key, and keep it where the database's backups aren't; "
             "docs/how-to/tokens.md says what to do where it is lost."
         )
 

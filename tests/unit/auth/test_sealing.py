@@ -44,6 +44,14 @@ def test_neither_does_what_is_another_s() -> None:
             opener.open(text, purpose)
 
 
+def test_the_master_key_is_not_to_be_kept_with_what_it_opens() -> None:
+    """The advice and the page say the same."""
+    place = "where the database's backups aren't"
+
+    assert place in MasterKeyWrongError("a key").advice()
+    assert place in (Path(__file__).parents[3] / "docs" / "how-to" / "tokens.md").read_text()
+
+
 def test_a_short_master_key_is_refused() -> None:
     """31 characters are too few."""
     with pytest.raises(MasterKeyInvalidError):
