@@ -18,7 +18,7 @@ from roadstead.settings.check import sqlite_path, unreadable
 from roadstead.settings.database_url import is_postgresql
 from roadstead.settings.findings import Finding
 from roadstead.settings.model import LayerSettings, RuleSettings, Settings, StorageDriver
-from roadstead.settings.openness import open_behind_a_proxy
+from roadstead.settings.openness import asks_nobody, open_behind_a_proxy
 from roadstead.storage.drivers.s3 import S3ExtraMissingError
 from roadstead.tls.material import TlsInvalidError
 
@@ -50,6 +50,7 @@ def remarks(settings: Settings, findings: Iterable[Finding] = ()) -> Iterator[Fi
     """
     if not {finding.key.partition(".")[0] for finding in findings} & _OF_ACCESS:
         yield from _openness(settings)
+        yield from _asks_nobody(settings)
     yield from _namesakes(settings)
     yield from _hidden_rules(settings)
 
@@ -63,6 +64,15 @@ def _openness(settings: Settings) -> Iterator[Finding]:
         unless = f"{finding.message}, unless the database has accounts, which isn't asked here"
         finding = replace(finding, message=unless, advice=f"{finding.advice} auth.accounts = true says that it has.")
     yield finding
+
+
+def _asks_nobody(settings: Settings) -> Iterator[Finding]:
+    """Yield that no client sends a password, as none is asked for one."""
+    auth = settings.auth
+    decided = replace(auth, accounts=auth.oidc is not None or _has_accounts(settings))
+    finding = asks_nobody(replace(settings, auth=decided))
+    if finding is not None:
+        yield finding
 
 
 def _has_accounts(settings: Settings) -> bool:

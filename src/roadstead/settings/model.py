@@ -419,7 +419,8 @@ class IssueSettings:
         None,
         "Whether there are any. By default where this table is written, where users or keys are in the database, and "
         "where policies allow something to those who haven't signed in; not beside `auth.token`. `false` has clients "
-        "asked for a password (Basic), as with an htpasswd file alone.",
+        "asked for a password (Basic), as with an htpasswd file alone; where some may do something without signing in "
+        "nobody is asked then.",
     )
     service: str | None = setting(
         None, "What the tokens are for (`aud`): by default the host of `server.public_url`, else `roadstead`."

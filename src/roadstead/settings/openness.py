@@ -1,4 +1,4 @@
-"""A registry in which nobody has to sign in, though others reach it: what settings say of that."""
+"""A registry in which nobody has to sign in, or is never asked to: what settings say of that."""
 
 from urllib.parse import urlsplit
 
@@ -33,6 +33,24 @@ def opens_without_accounts(settings: Settings) -> bool:
     `auth.accounts` hasn't been decided.
     """
     return settings.auth.accounts is None and not settings.auth.is_on and not settings.is_rebuildable
+
+
+def asks_nobody(settings: Settings) -> Finding | None:
+    """Return what to know of passwords that no client would be asked for; None where they are. Pure.
+
+    `auth.accounts` has been decided.
+    """
+    auth = settings.auth
+    has_passwords = auth.htpasswd is not None or bool(auth.accounts)
+    if not has_passwords or not auth.is_open_to_some or auth.token is not None or settings.issue is not None:
+        return None
+    return Finding(
+        "auth.issue",
+        "policies allow something to those who haven't signed in, and no tokens are given out, so no client is asked "
+        "for a password at /v2/: docker login takes any, and docker push ends with unauthorized",
+        advice="Have tokens given out, with an empty table [auth.issue] and, where the data isn't on a disk of this "
+        "machine, auth.master_key; or have no policy allow anything to everyone or anonymous.",
+    )
 
 
 def _reached_by(settings: Settings) -> str | None:

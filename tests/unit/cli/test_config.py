@@ -149,6 +149,31 @@ def test_check_warns_of_a_registry_that_is_open_through_a_proxy(roadstead: Roads
     assert [done.stderr for done in (*others, closed)] == [""] * 3
 
 
+@pytest.mark.parametrize(
+    ("auth", "warned"),
+    [
+        ('htpasswd = "users"\nissue = false', True),
+        ("accounts = true\nissue = false", True),
+        ('htpasswd = "users"', False),
+        ('htpasswd = "users"\nissue = {}', False),
+        ("issue = false", False),
+    ],
+)
+@pytest.mark.parametrize("subject", ["everyone", "authenticated"])
+def test_check_warns_of_passwords_that_nobody_is_asked_for(
+    auth: str, warned: bool, subject: str, roadstead: Roadstead, tmp_path: Path
+) -> None:
+    """Where some need none nobody can be asked, but for a token; of no account nobody has a password."""
+    (tmp_path / "users").touch()
+    policy = f'[[auth.policies]]\nsubjects = ["{subject}"]\nrepositories = ["**"]\nactions = ["pull"]\n'
+    (tmp_path / "r.toml").write_text(f"[auth]\n{auth}\n{policy}")
+
+    done = roadstead("config", "check", "r.toml")
+
+    assert (done.returncode, done.stdout) == (0, "the settings are fine\n")
+    assert ("warning: auth.issue: policies allow something" in done.stderr) == (warned and subject == "everyone")
+
+
 def test_check_names_rules_that_no_image_reaches(roadstead: Roadstead, tmp_path: Path) -> None:
     """The first rule that matches is the one that applies."""
     rules = ["team/*", "**:1", "team/*", "**", "other/app"]
