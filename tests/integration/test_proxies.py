@@ -12,6 +12,9 @@ from pathlib import Path
 import bcrypt
 import pytest
 
+from roadstead.doctor import rules
+from roadstead.doctor.front import look_at_front
+from roadstead.doctor.verdict import Level
 from roadstead.oci.digest import Digest
 from roadstead.testing.client import Client, with_query
 from roadstead.testing.components import require
@@ -121,7 +124,10 @@ def front(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Front]:
 
 
 def test_everything_comes_through(front: Front) -> None:
-    """Large bodies announced and chunked, locations that can be followed, and who asks by which address."""
+    """Large bodies announced and chunked, locations that can be followed, and who asks by which address.
+
+    The doctor says so, too: none of them keeps a push back, and none is said to.
+    """
     large = b"0123456789abcdef" * (192 << 10)  # 3 MiB
     image = make_image()
     with Client(front.host) as client:
@@ -138,12 +144,15 @@ def test_everything_comes_through(front: Front) -> None:
         client.push_manifest("team/app", "1", image.raw, image.media_type)
         pulled = client.get("/v2/team/app/manifests/1")
         door = client.get("/v2/")
+    told = {verdict.check: verdict for verdict in rules.front(look_at_front(f"http://{front.host}"))}
 
     assert (chunked.status, done.status) == (202, 201)
     assert (read.body, part.status, part.body) == (large, 206, large[5:10])
     assert head.headers["content-length"] == str(len(large) + 4)
     assert (pulled.body, pulled.headers["docker-content-digest"]) == (image.raw, str(image.digest))
     assert f'realm="http://{front.host}/auth/token"' in door.headers["www-authenticate"]
+    assert {verdict.level for verdict in told.values()} == {Level.OK}, told
+    assert "as it comes" in told["proxy.body-limit"].message
 
 
 def test_who_asks_is_known(front: Front) -> None:

@@ -30,8 +30,8 @@ class Front:
     wants_certificate: bool = False  # of clients, and then nothing else was asked
     base: Answer | None = None  # GET /v2/
     session: Answer | None = None  # POST of an upload
-    announced: Answer | None = None  # PATCH that announces a large body and sends none of it
-    waited_for_body: bool = False  # nobody answered that: somebody wants the body first
+    announced: Answer | None = None  # PATCH that announces a large body and sends its beginning
+    waited_for_body: bool = False  # nobody answered that: somebody wants the rest first
     internal: Answer | None = None  # GET in the location that only the proxy itself may use
 
 

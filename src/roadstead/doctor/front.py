@@ -1,17 +1,20 @@
 """The address that clients use, asked as a client does: what comes back, and what TLS shows.
 
 Nothing is changed there: an upload is started, which leaves nothing before its first byte (decision 7), and a large
-body is announced for an upload that nobody has started.
+body is begun for an upload that nobody has started.
 """
 
 import http.client
 import secrets
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from io import BytesIO
+from time import monotonic
 from urllib.parse import urlsplit
 
 from roadstead.doctor.facts import Answer, Certificate, Clock, Failure, Front
@@ -19,6 +22,15 @@ from roadstead.doctor.facts import Answer, Certificate, Clock, Failure, Front
 PATIENCE_S = 5.0
 ANNOUNCED = 1 << 30
 """The body that is announced, in bytes: larger than any limit that was set by mistake."""
+
+PIECE, PIECE_EVERY_S = 16 << 10, 0.25
+"""So much of it is sent, again and again until there is an answer, some 320 KiB at the most.
+
+Proxies that stream hand a head on together with what first fills their buffer (4 KiB with Caddy and Traefik, 16 KiB
+with others). And Go's servers, which these two are, answer before a body's end only as they read more of it.
+"""
+
+_LONGEST_HEAD = 64 << 10
 
 _PROBE = "roadstead-doctor/probe"
 
@@ -30,6 +42,15 @@ def ask(
 
     Certificates aren't looked at: `look_at_certificate` does that.
     """
+    with closing(_asked(url, method, path, headers or {}, timeout_s)) as connection:
+        response = connection.getresponse()
+        return Answer(status=response.status, headers=_lowered(response.getheaders()))
+
+
+def _asked(
+    url: str, method: str, path: str, headers: Mapping[str, str], timeout_s: float
+) -> http.client.HTTPConnection:
+    """Return a connection on which a request's head was sent."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port
     if parts.scheme == "https":
@@ -40,13 +61,17 @@ def ask(
         connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
         connection.putrequest(method, f"{parts.path.rstrip('/')}{path}", skip_accept_encoding=True)
-        for name, value in (headers or {}).items():
+        for name, value in headers.items():
             connection.putheader(name, value)
         connection.endheaders()
-        response = connection.getresponse()
-        return Answer(status=response.status, headers={name.lower(): value for name, value in response.getheaders()})
-    finally:
+    except BaseException:
         connection.close()
+        raise
+    return connection
+
+
+def _lowered(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers}
 
 
 def _believing() -> ssl.SSLContext:
@@ -114,14 +139,42 @@ def look_at_front(url: str, *, internal: str | None = None) -> Front:
 
 
 def _announce(url: str) -> tuple[Answer | None, bool]:
+    """Begin a large body that the registry refuses by its head, and say whether somebody before it wants the rest.
+
+    The registry itself answers such a head at once, and reads nothing of so large a body (`Request.drain`). Where no
+    answer comes although bytes of the body do, the head hasn't got there.
+    """
     path = f"/v2/{_PROBE}/blobs/uploads/{secrets.token_hex(16)}"
     headers = {"Content-Length": str(ANNOUNCED), "Content-Type": "application/octet-stream"}
     try:
-        return ask(url, "PATCH", path, headers), False
+        with closing(_asked(url, "PATCH", path, headers, PATIENCE_S)) as connection:
+            return _answer_to_pieces(connection.sock), False
     except TimeoutError:
         return None, True
     except (OSError, http.client.HTTPException):
         return None, False
+
+
+def _answer_to_pieces(connection: socket.socket) -> Answer:
+    """Send pieces of a body until the head of an answer is there; raises TimeoutError where none comes, OSError,
+    HTTPException.
+    """
+    connection.settimeout(PIECE_EVERY_S)
+    heard, ends = b"", monotonic() + PATIENCE_S
+    while b"\r\n\r\n" not in heard:
+        if monotonic() > ends:
+            raise TimeoutError
+        with suppress(OSError):  # who has refused the head may be gone, and its answer is there all the same
+            connection.sendall(bytes(PIECE))
+        with suppress(TimeoutError):
+            heard += (more := connection.recv(_LONGEST_HEAD))
+            if not more or len(heard) > _LONGEST_HEAD:
+                raise http.client.BadStatusLine("")
+    line, _, rest = heard.partition(b"\r\n")
+    _, _, status = line.partition(b" ")
+    if not status[:3].isdigit():
+        raise http.client.BadStatusLine(str(line, "latin-1"))
+    return Answer(status=int(status[:3]), headers=_lowered(http.client.parse_headers(BytesIO(rest)).items()))
 
 
 def _tried(url: str, method: str, path: str, headers: Mapping[str, str] | None = None) -> Answer | None:

@@ -146,7 +146,8 @@ def _body(facts: Front) -> Iterator[Verdict]:
         yield warn(
             "proxy.buffering",
             "the proxy keeps the whole body of a push before it passes it on: pushes take twice as long and its disk",
-            "Switch that off: nginx proxy_request_buffering off.",
+            "Switch that off: nginx proxy_request_buffering off, ingress-nginx proxy-request-buffering "
+            '"off"; in Traefik the middleware `buffering`, in Caddy request_buffers.',
         )
     elif facts.announced is not None:
         yield ok("proxy.body-limit", "a body of 1 GiB would be let through, as it comes")
