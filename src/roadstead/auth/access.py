@@ -93,10 +93,11 @@ class Access:
         for authenticator in self._authenticators:
             if isinstance(authenticator, TakesItsTime):
                 await authenticator.waste(credentials)
+        because = "; ".join(verdict.because for verdict in verdicts if verdict.because is not None)
         if isinstance(credentials, Password):
             self._limiter.failed(credentials.client, credentials.username)
-            raise CredentialsWrongError
-        raise CredentialsWrongError("the token is not valid here (any more)")
+            raise CredentialsWrongError(because=because)
+        raise CredentialsWrongError("the token is not valid here (any more)", because=because)
 
     def sight(self, caller: Caller) -> Sight:
         """Return which repositories a listing tells the caller of: those that they may pull from.

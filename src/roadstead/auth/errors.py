@@ -22,10 +22,18 @@ class SignInNeededError(DeniedError):
 
 
 class CredentialsWrongError(SignInNeededError):
-    """What came to sign in with isn't right; the same answer whether the name or the password is wrong."""
+    """What came to sign in with isn't right; the same answer whether the name or the password is wrong.
 
-    def __init__(self, message: str = "the name or the password is wrong") -> None:
-        super().__init__(message)
+    ``because`` is what operators are told in its place: which key it was, or whom an administrator keeps out.
+    """
+
+    def __init__(self, message: str = "the name or the password is wrong", *, because: str | None = None) -> None:
+        super().__init__(because or message)
+        self._told = message
+
+    def told(self) -> str:
+        """Return the answer, which doesn't say what there is here."""
+        return self._told
 
 
 class AccessDeniedError(DeniedError):

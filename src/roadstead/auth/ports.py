@@ -31,13 +31,15 @@ class Verdict:
 
     ``caller`` None: the credentials are of another kind, or aren't right. ``read`` reads again, cheaply, all that the
     verdict depends on besides the credentials; it stands as long as that equals ``found``. None: it always stands.
-    ``bars``: whoever comes by this name is kept out, whatever the ways that are asked later say.
+    ``bars``: whoever comes by this name is kept out, whatever the ways that are asked later say. ``because``: why it
+    is a "no", where operators can do something with that; whoever has sent the credentials is never told.
     """
 
     caller: Caller | None
     read: Callable[[], Awaitable[object]] | None = None
     found: object = None
     bars: bool = False
+    because: str | None = None
 
 
 @runtime_checkable

@@ -96,6 +96,13 @@ class TokenIssuer:
         return IssuedToken(text, now, lifetime, tuple(grants))
 
 
+def _got_by(bond: Bond | None) -> str | None:
+    """Return why a token is over that was got by a key, for operators; None for any other."""
+    if bond is None or not bond.key_id:
+        return None
+    return f"the key {bond.key_id} that it was got by is not good here (any more)"
+
+
 class OwnTokens:
     """Believes the tokens that this installation has made."""
 
@@ -124,7 +131,10 @@ class OwnTokens:
         read = partial(self._standing, Principal(kind, claims.subject), bond, self._verifying(keys).ends(claims))
         holder, _ = await read()
         if holder is None:
-            raise TokenInvalidError("the one it was made for, or the key that it was got by, is not here any more")
+            raise TokenInvalidError(
+                "the one it was made for, or the key that it was got by, is not here any more",
+                because=_got_by(bond),
+            )
         proof = None if bond is None else Proof(bond.kind, holder.of)
         if bond is not None and proof is not None and not self._bonds.holds(bond, proof):
             raise TokenInvalidError("the password that it was got by is another one now")

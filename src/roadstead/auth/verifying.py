@@ -40,10 +40,14 @@ REMEMBERED = 4096
 
 
 class TokenInvalidError(CredentialsWrongError):
-    """A token that isn't believed; the reason is for the log, as a client can do nothing with it."""
+    """A token that isn't believed; the reason is for the log, as a client can do nothing with it.
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"the token is not valid: {reason}")
+    ``because`` is what operators are told in its place.
+    """
+
+    def __init__(self, reason: str, *, because: str | None = None) -> None:
+        said = "the token is not valid"
+        super().__init__(f"{said}: {reason}", because=None if because is None else f"{said}: {because}")
         self.reason = reason
 
 

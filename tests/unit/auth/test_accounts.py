@@ -18,6 +18,7 @@ from roadstead.auth.policies import Policies
 from roadstead.auth.principal import Principal, PrincipalKind
 from roadstead.auth.providers.accounts import Accounts, ApiKeys
 from roadstead.auth.providers.htpasswd import HtpasswdFile
+from roadstead.auth.refusals import Refusals, Refused
 from roadstead.secret import Secret
 from roadstead.testing.clock import FrozenClock
 from roadstead.testing.memory_accounts import MemoryAccounts
@@ -146,6 +147,81 @@ async def test_whoever_is_known_to_one_way_does_not_wait_for_the_others(
         with pytest.raises(CredentialsWrongError):
             await access.sign_in(Password(name, Secret("wrong")))
         assert passwords.checked == 2 + 2 * number
+
+
+class Noting(Refusals):
+    """Keeps what the audit log would be told of."""
+
+    def __init__(self) -> None:
+        self.noted: list[Refused] = []
+
+    def note(self, refused: Refused) -> None:
+        self.noted.append(refused)
+
+
+def secret_of(text: str) -> str:
+    """Return what follows a key's id, which stands nowhere but in the key."""
+    return text.rpartition("_")[2]
+
+
+async def test_operators_are_told_which_key_it_was(store: MemoryAccounts, clock: FrozenClock) -> None:
+    """Revoked, over, forged, another's, a disabled owner's, one that never was: by its id, never its secret.
+
+    Whoever comes with one is told what everybody is told, so nobody learns which keys there are.
+    """
+    refusals, limiter = Noting(), FailureLimiter()
+    access = Access(Policies(), [ApiKeys(store, clock), Accounts(store, Passwords(limiter))], limiter, refusals)
+    good, over, revoked = await key_of(store), await key_of(store, timedelta()), await key_of(store)
+    assert await store.remove_key(revoked.row.key_id)
+    forged = Secret(f"rs_{good.row.key_id}_{secret_of(over.text.reveal())}")
+    never = Secret(f"rs_{'a' * 16}_{secret_of(over.text.reveal())}")
+    came = [("ana", revoked.text), ("ana", over.text), ("ana", forged), ("ana", never), ("bob", good.text)]
+
+    told = set()
+    for name, text in came:
+        with pytest.raises(CredentialsWrongError) as refused:
+            await access.sign_in(Password(name, text))
+        told.add(refused.value.told())
+        if name == "ana":
+            with pytest.raises(CredentialsWrongError) as refused:
+                await access.sign_in(Bearer(text))
+            told.add(refused.value.told())
+    await store.set_disabled("ana", disabled=True, now=NOW)
+    with pytest.raises(CredentialsWrongError) as out:
+        await access.sign_in(Bearer(good.text))
+
+    assert told == {"the name or the password is wrong", "the token is not valid here (any more)"}
+    assert out.value.told() == "the account ana is disabled"
+    assert [refused.reason for refused in refusals.noted] == [
+        *(
+            f"the key {text.reveal()[3:19]} is not good here (any more)"
+            for _, text in came[:4]
+            for _ in ("password", "token")
+        ),
+        f"the key {good.row.key_id} belongs to somebody else",
+        f"the account ana is disabled, who the key {good.row.key_id} belongs to",
+    ]
+    for text in (good.text, over.text, revoked.text):
+        assert secret_of(text.reveal()) not in repr(refusals.noted)
+
+
+async def test_operators_are_told_that_an_account_is_disabled(store: MemoryAccounts, clock: FrozenClock) -> None:
+    """Whoever comes is told what they always are, and waits as long."""
+    refusals, limiter = Noting(), FailureLimiter()
+    passwords = Passwords(limiter)
+    access = Access(Policies(), [ApiKeys(store, clock), Accounts(store, passwords)], limiter, refusals)
+    await store.put_account(ANA, Secret(hash_password("a")), replace=True, now=NOW)
+    await store.set_disabled("ana", disabled=True, now=NOW)
+
+    for number, word in enumerate(("a", "wrong"), start=1):
+        with pytest.raises(CredentialsWrongError) as refused:
+            await access.sign_in(Password("ana", Secret(word)))
+        assert refused.value.told() == "the name or the password is wrong"
+        assert passwords.checked == number
+
+    assert [(refused.target, refused.reason) for refused in refusals.noted] == [
+        ("user:ana", "the account ana is disabled")
+    ] * 2
 
 
 async def test_all_ways_refuse_alike_and_are_limited(store: MemoryAccounts, clock: FrozenClock) -> None:

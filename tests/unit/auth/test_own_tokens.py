@@ -137,7 +137,9 @@ async def test_a_token_ends_with_the_key_that_it_was_got_by(here: Installation) 
 
     await here.accounts.remove_key(one.row.key_id)
 
-    assert await refused(here, by_one)
+    with pytest.raises(TokenInvalidError, match=f"the key {one.row.key_id} that it was got by") as over:
+        await here.caller(by_one)
+    assert one.row.key_id not in over.value.told()
     assert not await refused(here, by_other)
 
 

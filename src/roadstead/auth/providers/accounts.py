@@ -42,11 +42,14 @@ class ApiKeys:
         read = partial(self.good, parts[0])
         key = await self._lasting(parts[0])
         if key is None or not hmac.compare_digest(key.secret_hash, hash_of(parts[1])):
-            return Verdict(None, read, key)
+            # By its id a key that has leaked is found, and the machine that still comes with one that was revoked.
+            return Verdict(None, read, key, because=f"the key {parts[0]} is not good here (any more)")
         if isinstance(credentials, Password) and credentials.username != key.owner.name:
-            return Verdict(None, read, key)  # the log must not tell of somebody else than policies decided on
+            # The log must not tell of somebody else than policies decided on.
+            return Verdict(None, read, key, because=f"the key {key.key_id} belongs to somebody else")
         if (reason := self._standing.objection(key)) is not None:
-            raise OwnerOutError(reason)  # whoever has the key may know
+            # Whoever has the key may know.
+            raise OwnerOutError(reason, because=f"{reason}, who the key {key.key_id} belongs to")
         proof = Proof(ProofKind.KEY, key.key_id)
         caller = Caller(key.owner, scope=key.scope, via=f"key {key.key_id}", expires_at=key.expires_at, proof=proof)
         return Verdict(caller, read, key)
@@ -81,12 +84,14 @@ class Accounts:
             return NOT_MINE
         read = partial(self._store.find_account, credentials.username)
         account = await read()
+        if account is not None and account.disabled:
+            if account.password_hash is not None:
+                # As long as with a wrong password, and the same answer: this one hasn't proved who they are.
+                await self._passwords.waste(account.password_hash.reveal(), credentials)
+            because = f"the account {account.principal.name} is disabled"
+            return Verdict(None, read, account, bars=True, because=because)
         if account is None or account.password_hash is None:
-            return Verdict(None, read, account, bars=account is not None and account.disabled)
-        if account.disabled:
-            # As long as with a wrong password, and the same answer: this one hasn't proved who they are.
-            await self._passwords.waste(account.password_hash.reveal(), credentials)
-            return Verdict(None, read, account, bars=True)
+            return Verdict(None, read, account)
         hashed = account.password_hash.reveal()
         if not await self._passwords.matches(hashed, credentials):
             return Verdict(None, read, account)
