@@ -134,6 +134,10 @@ class ApiKey:
     vouched: Vouched | None = None
     disabled: bool = False
 
+    def has_ended(self, now: datetime) -> bool:
+        """Say whether its time is over, so that it lets nobody in."""
+        return self.expires_at is not None and self.expires_at <= now
+
 
 EVERY = (1 << 31) - 1
 """As many as there are: the most that every database takes as LIMIT."""

@@ -163,7 +163,7 @@ async def _looked_up(settings: Settings, name: str) -> tuple[Settings, Known]:
             return settings, Known(lines=lines)
         now = SystemClock().now()
         keys = await accounts.keys(name)
-        good = [key for key in keys if key.expires_at is None or key.expires_at > now]
+        good = [key for key in keys if not key.has_ended(now)]
         return settings, Known(account, len(good), lines)
 
 

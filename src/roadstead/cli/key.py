@@ -67,7 +67,7 @@ def create(
     expires_at = _end(expires, now)
     row, text = asyncio.run(_create(load_named(config, data), name, scope, now, expires_at, description))
     if as_json:
-        typer.echo(json.dumps({"key": text, **_described(row)}, indent=2))
+        typer.echo(json.dumps({"key": text, **_described(row, now)}, indent=2))
         return
     typer.echo(text)
     typer.echo(f"Sign in with it as the password of {row.owner.name}. It is not shown again.", err=True)
@@ -98,11 +98,14 @@ def list_keys(
 ) -> None:
     """List the keys, what each is good for and until when; never the keys themselves."""
     keys = asyncio.run(_keys(load_named(config, data), of))
+    now = SystemClock().now()
     if as_json:
-        typer.echo(json.dumps([_described(key) for key in keys], indent=2))
+        typer.echo(json.dumps([_described(key, now) for key in keys], indent=2))
         return
     for key in keys:
-        until = "never expires" if key.expires_at is None else f"until {key.expires_at:%Y-%m-%d %H:%MZ}"
+        until = "never expires"
+        if key.expires_at is not None:
+            until = f"{'ended' if key.has_ended(now) else 'until'} {key.expires_at:%Y-%m-%d %H:%MZ}"
         actions = ",".join(sorted(key.scope.actions))
         repositories = " ".join(map(str, key.scope.repositories))
         typer.echo(
@@ -155,7 +158,7 @@ async def _revoke(settings: Settings, key_id: str) -> bool:
         return await accounts.remove_key(key_id, asked=asked())
 
 
-def _described(key: ApiKey) -> dict[str, Any]:
+def _described(key: ApiKey, now: datetime) -> dict[str, Any]:
     return {
         "id": key.key_id,
         "owner": str(key.owner),
@@ -164,4 +167,5 @@ def _described(key: ApiKey) -> dict[str, Any]:
         "description": key.description,
         "created_at": key.created_at.isoformat(),
         "expires_at": None if key.expires_at is None else key.expires_at.isoformat(),
+        "ended": key.has_ended(now),
     }

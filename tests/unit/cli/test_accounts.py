@@ -4,14 +4,17 @@ import asyncio
 import json
 import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from roadstead.auth.api_keys import make_key
+from roadstead.auth.caller import Action, RepositoryGlob, Scope
 from roadstead.auth.names import AccountNameInvalidError
 from roadstead.auth.ports import Arrival
+from roadstead.auth.principal import Principal, PrincipalKind
 from roadstead.cli.existing import DataMissingError
 from roadstead.cli.key import KeyMissingError
 from roadstead.cli.main import app
@@ -47,6 +50,16 @@ class Registry:
         path = self._directory / "users"
         path.write_text("".join(f"{name}:{HASHED}\n" for name in names))
         return path
+
+    async def old_key(self, name: str) -> None:
+        """Have a robot account have a key whose time is over."""
+        then = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+        scope = Scope((RepositoryGlob("**"),), frozenset({Action.PULL}))
+        owner = Principal(PrincipalKind.ROBOT, name)
+        key = make_key(owner, scope, now=then - timedelta(days=1), expires_at=then, description="of then")
+        database = await open_database(f"sqlite:///{self._directory}/data/roadstead.db", migrate=False)
+        assert await database.accounts.put_key(key.row)
+        await database.close()
 
     async def sign_in(self, name: str) -> None:
         """Have somebody come from an issuer."""
@@ -213,6 +226,21 @@ def test_keys_are_shown_once(registry: Registry) -> None:
     assert registry.done("key", "list") == ""
     assert isinstance(registry.run("key", "revoke", listed["id"]).exception, KeyMissingError)
     assert isinstance(registry.run("key", "create", "nobody").exception, AccountMissingError)
+
+
+def test_keys_that_have_ended_are_marked(registry: Registry) -> None:
+    """They stay in the list until somebody revokes them."""
+    registry.done("user", "add", "ci", "--robot")
+    registry.done("key", "create", "ci", "--description", "of now")
+    registry.done("key", "create", "ci", "--description", "for ever", "--expires", "never")
+    asyncio.run(registry.old_key("ci"))
+
+    listed = registry.done("key", "list").splitlines()
+    ended = {key["description"]: key["ended"] for key in json.loads(registry.done("key", "list", "--json"))}
+
+    assert [line.endswith("of then") for line in listed if "  ended 2026-01-02 03:04Z  " in line] == [True]
+    assert ended == {"of now": False, "for ever": False, "of then": True}
+    assert json.loads(registry.done("key", "create", "ci", "--json"))["ended"] is False
 
 
 @pytest.mark.parametrize("text", ["0s", "0", "90", "soon"])

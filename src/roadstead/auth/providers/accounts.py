@@ -57,9 +57,7 @@ class ApiKeys:
     async def _lasting(self, key_id: str) -> ApiKey | None:
         """Return the key of that id, unless it has ended."""
         key = await self._store.find_key(key_id)
-        if key is not None and key.expires_at is not None and key.expires_at <= self._clock.now():
-            return None
-        return key
+        return None if key is None or key.has_ended(self._clock.now()) else key
 
     async def good(self, key_id: str) -> ApiKey | None:
         """Return the key of that id, unless it has ended or its owner doesn't count now."""
