@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,15 @@ class Known:
         return account if account is not None and account.principal.kind is principal.kind else None
 
 
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """What policies come to, and what is to be known of whom it is about: that nobody is there, or has keys."""
+
+    decision: Decision
+    absent: str | None = None
+    keys: str | None = None
+
+
 @app.command("explain", epilog="Example: roadstead auth explain --as user:ana pull team/app roadstead.toml")
 def explain(
     action: Annotated[Action, typer.Argument(metavar="ACTION", help="pull, push, delete, catalog, …")],
@@ -83,7 +92,7 @@ def explain(
     """Say whether somebody may do something, and which policy decides; auth.policies[0] is the first that is written.
 
     Whoever signs in with a key or a token may do no more than that is good for, too. It is told of whoever has no
-    account as well, with a remark.
+    account as well, after a line that says so.
     """
     if config is None and _is_settings_file(repository):
         raise typer.BadParameter(
@@ -97,12 +106,16 @@ def explain(
         str(RepositoryName.parse(repository)) if action.of_repository else None,
     )
     settings, by_default = configured_for(config, data, "auth")
-    decision, remarks = asyncio.run(_decision(settings, asked))
-    remarks = [*([BY_DEFAULT] if by_default else []), *remarks]
+    explained = asyncio.run(_explained(settings, asked))
+    decision, absent = explained.decision, explained.absent
+    remarks = [*([BY_DEFAULT] if by_default else []), *([explained.keys] if explained.keys else [])]
     if as_json:
+        remarks = [*([absent] if absent else []), *remarks]
         more = {"remark": "; ".join(remarks)} if remarks else {}
         typer.echo(json.dumps({"allowed": decision.allowed, "because": decision.because, **more}))
         return
+    if absent is not None:  # first, since who only reads one line would take "allowed" for somebody who gets in
+        typer.echo(f"{absent}; if there were:")
     typer.echo(f"{'allowed' if decision.allowed else 'denied'}: {decision.because}")
     for remark in remarks:
         typer.echo(remark)
@@ -128,7 +141,7 @@ def _is_settings_file(text: str) -> bool:
     return text.endswith(".toml") or Path(text).is_file()
 
 
-async def _decision(settings: Settings, asked: Asked) -> tuple[Decision, Sequence[str]]:
+async def _explained(settings: Settings, asked: Asked) -> Explained:
     """Return what policies come to, and what is to be known of whom it is about."""
     # What opens a database takes its time to import: --help need not wait for it.
     from roadstead.app.access import build_policies
@@ -136,16 +149,17 @@ async def _decision(settings: Settings, asked: Asked) -> tuple[Decision, Sequenc
     written = settings.auth
     settings, known = await _looked_up(settings, asked.principal.name)
     if not settings.auth.is_on:
-        return Decision(allowed=True, because="nobody has to sign in here, so everybody may do everything"), []
+        return Explained(Decision(allowed=True, because="nobody has to sign in here, so everybody may do everything"))
     principal = asked.principal
     objection = _objection(settings.auth, known, principal)
     if objection is not None:
-        return Decision(allowed=False, because=f"{objection}, so nothing is let in that comes from {principal}"), []
+        because = f"{objection}, so nothing is let in that comes from {principal}"
+        return Explained(Decision(allowed=False, because=because))
     account = known.account_of(principal)
     if account is not None and not asked.groups_said:
         principal = account.principal
     decision = build_policies(settings.auth).decide(Caller(principal), asked.action, asked.place)
-    return decision, list(filter(None, (_absent(written, known, principal), _keys(decision, known, principal))))
+    return Explained(decision, _absent(written, known, principal), _keys(decision, known, principal))
 
 
 async def _looked_up(settings: Settings, name: str) -> tuple[Settings, Known]:
