@@ -12,7 +12,7 @@ def respond(error: BaseException) -> Response:
 
     said, advice = "something went wrong on the server's side", "Its log says what."
     if isinstance(error, RoadsteadError):
-        said, advice = str(error), error.advice() or ""
+        said, advice = error.told(), error.advice() or ""
     status, headers = answer_for(error).status, error_headers(error)
     return rendered("failure.html", status=status, headers=headers, said=_sentence(said), advice=advice)
 

@@ -6,6 +6,7 @@ from hashlib import sha256
 
 import pytest
 
+from roadstead.auth.errors import CredentialsWrongError
 from roadstead.errors import UnavailableError
 from roadstead.http.asgi import Request
 from roadstead.http.people import ATTEMPT, SESSION, AddressUnsafeError, Cookies, Front, PageForeignError, check_page
@@ -41,9 +42,10 @@ def test_the_policy_allows_the_one_style_and_nothing_that_runs() -> None:
 
 
 def test_a_failure_is_told_with_what_to_try() -> None:
-    """What isn't ours without detail."""
+    """What isn't ours without detail, and what is for operators not at all."""
     assert respond(UnavailableError("the <b>issuer</b> is down")).status == 503
     assert b"The &lt;b&gt;issuer&lt;/b&gt; is down." in respond(UnavailableError("the <b>issuer</b> is down")).body
+    assert b"rs_id" not in respond(CredentialsWrongError(because="the key rs_id is not good here (any more)")).body
     unknown = respond(ZeroDivisionError("of a secret"))
     assert (unknown.status, b"of a secret" in unknown.body) == (500, False)
 
