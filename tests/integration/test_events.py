@@ -245,7 +245,7 @@ def test_a_killed_background_process_takes_nothing_with_it(receiver: Receiver, t
 
 
 class Held(NamedTuple):
-    """Who has the lease of the background work, and the how manieth they are."""
+    """Who has the lease of the background work, and how often it was given out by then."""
 
     owner: str
     token: int

@@ -8,8 +8,8 @@ import http.client
 import secrets
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -42,15 +42,16 @@ def ask(
 
     Certificates aren't looked at: `look_at_certificate` does that.
     """
-    with closing(_asked(url, method, path, headers or {}, timeout_s)) as connection:
+    with _asked(url, method, path, headers or {}, timeout_s) as connection:
         response = connection.getresponse()
         return Answer(status=response.status, headers=_lowered(response.getheaders()))
 
 
+@contextmanager
 def _asked(
     url: str, method: str, path: str, headers: Mapping[str, str], timeout_s: float
-) -> http.client.HTTPConnection:
-    """Return a connection on which a request's head was sent."""
+) -> Iterator[http.client.HTTPConnection]:
+    """Give a connection on which a request's head was sent."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port
     if parts.scheme == "https":
@@ -59,15 +60,12 @@ def _asked(
         )
     else:
         connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
-    try:
+    with closing(connection):
         connection.putrequest(method, f"{parts.path.rstrip('/')}{path}", skip_accept_encoding=True)
         for name, value in headers.items():
             connection.putheader(name, value)
         connection.endheaders()
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        yield connection
 
 
 def _lowered(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -147,7 +145,7 @@ def _announce(url: str) -> tuple[Answer | None, bool]:
     path = f"/v2/{_PROBE}/blobs/uploads/{secrets.token_hex(16)}"
     headers = {"Content-Length": str(ANNOUNCED), "Content-Type": "application/octet-stream"}
     try:
-        with closing(_asked(url, "PATCH", path, headers, PATIENCE_S)) as connection:
+        with _asked(url, "PATCH", path, headers, PATIENCE_S) as connection:
             return _answer_to_pieces(connection.sock), False
     except TimeoutError:
         return None, True

@@ -17,7 +17,7 @@ from roadstead.http.forwarded import parse_host
 from roadstead.oci.digest import Digest
 
 _LONGEST_AGENT = 256
-_LONGEST_HOST = 260  # no name with its port is longer (RFC 1035 §2.3.4)
+_LONGEST_HOST = 260  # no name with its port is as long (RFC 1035 §2.3.4)
 _LONGEST_ADDRESS = 45  # IPv6 with an IPv4 inside
 
 
@@ -90,7 +90,7 @@ def _likeness(request: Request, digest: Digest, headers: Mapping[bytes, bytes]) 
         request.rights.caller.principal.name,
         request.scope.get("scheme"),
         # No more of them than is told: a thousand likenesses are remembered.
-        headers.get(b"host", b"")[: _LONGEST_HOST + 1],
+        headers.get(b"host", b"")[:_LONGEST_HOST],
         headers.get(b"user-agent", b"")[:_LONGEST_AGENT],
     )
 

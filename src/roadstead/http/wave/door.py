@@ -50,7 +50,7 @@ class Creators:
         key = None if self._keys is None else await self._keys.find_key(token.key_id)
         if key is None or key.owner.name != principal.name:
             return None
-        if key.expires_at is not None and key.expires_at <= self._clock.now():
+        if key.has_ended(self._clock.now()):
             return None
         return Caller(principal, scope=key.scope, via="container token")
 
